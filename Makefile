@@ -1,0 +1,66 @@
+# Everything a developer types. Works on a fresh machine with Python (3.10 or later), git and make.
+
+VENV ?= .venv
+PYTHON ?= python3
+INSTALLER ?= $(BIN)/pip install --quiet
+PYTEST_ARGS ?= -n 2
+BIN := $(VENV)/bin
+
+# The networks are small: a second thread makes them slower, and takes a core from other tests.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format wheel clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' \
+		| awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+# Each environment is marked as complete, so that it is installed again only when pyproject.toml
+# has changed or an installation broke off.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(INSTALLER) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(INSTALLER) --editable '.[dev]'
+	touch $@ $(VENV)/.installed
+
+quickstart: RUNS := runs/quickstart
+quickstart: $(VENV)/.installed ## install, train a network on digits that need no download, test it
+	$(BIN)/mnist-zoo fit --model ConvNetReLU --model.lr 0.2 --data Digits --data.batch_size 32 \
+		--trainer.max_epochs 10 --trainer.default_root_dir $(RUNS)
+	@set -e; run=$$(ls -td $(RUNS)/ConvNetReLU/version_* | head -n 1); set -x; \
+		$(BIN)/mnist-zoo test --ckpt_path $$run/checkpoints/best.ckpt; \
+		{ set +x; } 2>/dev/null; \
+		echo; \
+		echo "That was a convolutional network, trained on small digits that come with scikit-learn."; \
+		echo "Its configuration, checkpoints and curves lie in $$run"; \
+		echo; \
+		echo "Next:"; \
+		echo "  . $(BIN)/activate                    then mnist-zoo can be typed alone"; \
+		echo "  mnist-zoo models                      all networks, their recipes and figures"; \
+		echo "  mnist-zoo fit --model ConvNetReLU     the same network on MNIST (downloads 11 MB)"; \
+		echo "  tensorboard --logdir $(RUNS)    the curves"
+
+test: $(VENV)/.installed-dev ## run all tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.installed-dev ## build the wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## remove what the other targets made, but not runs/ and data/
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

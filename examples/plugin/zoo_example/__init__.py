@@ -1,0 +1,1 @@
+"""A plugin for mnist-zoo: one small network and its recipe."""

@@ -1,0 +1,78 @@
+"""``mnist-zoo``: hands its arguments to one command, which alone is imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from mnist_zoo.errors import ZooError, did_you_mean
+
+# Command, module in mnist_zoo.commands, what it does.
+COMMANDS = {
+    "fit": ("training", "train a network"),
+    "validate": ("training", "evaluate a checkpoint on the validation images"),
+    "test": ("training", "evaluate a checkpoint on the test images"),
+    "predict": ("training", "write a checkpoint's predictions for the test images"),
+    "models": ("models", "list the networks, their recipes and figures"),
+    "data": ("data", "convert data sets to text files"),
+}
+
+_HELP = """\
+usage: mnist-zoo COMMAND [options]
+
+Train, test and compare the published MNIST networks.
+
+commands:
+{commands}
+
+  mnist-zoo COMMAND --help   all options of a command
+  mnist-zoo --version        the installed version
+
+examples:
+  mnist-zoo models
+  mnist-zoo fit --model ConvNetReLU --trainer.max_epochs 1
+  mnist-zoo fit --model ConvNetReLU --data Digits      (nothing to download)
+  mnist-zoo test --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, or 2 for an error of the user's."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(arguments)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output is gone, as in `mnist-zoo models | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:{width}}   {text}" for name, (_, text) in COMMANDS.items()]
+        print(_HELP.format(commands="\n".join(lines)), end="")
+        return 0 if arguments else 2
+    command = arguments[0]
+    if command == "--version":
+        from mnist_zoo import __version__
+
+        print(f"mnist-zoo {__version__}")
+        return 0
+    if command not in COMMANDS:
+        kind = "option" if command.startswith("-") else "command"
+        hint = did_you_mean(command, COMMANDS)
+        raise ZooError(f"unknown {kind} {command}.{hint}\nAll commands: mnist-zoo --help")
+    module = importlib.import_module(f"mnist_zoo.commands.{COMMANDS[command][0]}")
+    # Lightning's command line serves four of the commands, and is told which.
+    rest = arguments if COMMANDS[command][0] == "training" else arguments[1:]
+    status: int = module.main(rest)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

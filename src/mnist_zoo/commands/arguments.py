@@ -1,0 +1,25 @@
+"""The argument parser of the small commands, with errors for people."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from mnist_zoo.errors import ZooError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """``ArgumentParser`` without abbreviations; its errors are a line and a suggestion."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``ZooError`` with a suggestion for an unknown flag, without the usage text."""
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            word = message.removeprefix(prefix).split()[0].split("=")[0]
+            message = f"unknown option {word}.{did_you_mean(word, self._option_string_actions)}"
+        raise ZooError(f"{message}\nFor all options: {self.prog} --help")

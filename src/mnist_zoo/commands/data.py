@@ -1,0 +1,119 @@
+"""``mnist-zoo data``: write images of any data set as text."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.errors import ZooError, did_you_mean
+
+
+def main(argv: list[str]) -> int:
+    """Run ``mnist-zoo data`` and return its exit status.
+
+    Args:
+        argv: the arguments after ``data``.
+
+    Raises:
+        ZooError: wrong arguments, data that is not there, or a file that cannot be written.
+    """
+    args = _parser().parse_args(argv)
+    out = Path(args.out).expanduser().absolute()
+    if out.exists() and not args.force:
+        raise ZooError(f"{out} exists already.\nName another file, or replace it with --force.")
+    num_images = _to_text(out, args)
+    print(f"Wrote {num_images:,} images of {args.data} ({args.split}) to {out}")
+    file = shlex.quote(str(out))
+    if args.split == "test":
+        print(
+            f"Test on it: mnist-zoo test --ckpt_path CKPT --data TextFile --data.test_file {file}"
+        )
+    else:
+        print(
+            "Train on it: mnist-zoo fit --model ConvNetThreeDense"
+            f" --data TextFile --data.train_file {file}"
+        )
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo data",
+        description=(
+            "Write images as text: 784 pixel values from 0 to 255 and the label, separated by\n"
+            "tabs, one image a line, for --data TextFile and for any other program."
+        ),
+    )
+    parser.add_argument("action", metavar="to-text", choices=["to-text"], help="what to do")
+    parser.add_argument("out", metavar="OUT", help="the file to write")
+    parser.add_argument("--data", default="MNIST", help="data set (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="train",
+        help="which of its images; train is without those of validation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--num", type=int, help="only the first so many (default: all of the split)"
+    )
+    # Each also by the name that the messages of the data sets call it by.
+    parser.add_argument(
+        "--val-size",
+        "--data.val_size",
+        type=_size,
+        help="training images held out for validation, number or fraction; 0 makes train all of"
+        " them (default: that of the data set)",
+    )
+    parser.add_argument(
+        "--root",
+        "--data.root",
+        metavar="DIR",
+        help="folder of all data sets (default: $MNIST_ZOO_DATA, else data)",
+    )
+    parser.add_argument(
+        "--expanded",
+        action="store_true",
+        help="also write each image shifted by one pixel right, left, up and down",
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    return parser
+
+
+def _size(word: str) -> int | float:
+    """Return a number of images or a fraction, as ``--data.val_size`` takes them."""
+    try:
+        return int(word)
+    except ValueError:
+        return float(word)
+
+
+def _to_text(out: Path, args: argparse.Namespace) -> int:
+    """Write the file and return the number of images in it."""
+    from mnist_zoo import data as zoo
+
+    known = (zoo.MNIST, zoo.FashionMNIST, zoo.KMNIST, zoo.QMNIST, zoo.EMNIST, zoo.Digits)
+    classes = {cls.__name__: cls for cls in known}
+    if args.data not in classes:
+        raise ZooError(
+            f"--data {args.data}: there is no such data set.{did_you_mean(args.data, classes)}\n"
+            f"There are {', '.join(classes)}."
+        )
+    if args.root is not None and args.data == "Digits":
+        raise ZooError("--root: Digits is built in and takes no folder. Leave it out.")
+    given = {"root": args.root, "val_size": args.val_size}
+    data = classes[args.data](**{key: value for key, value in given.items() if value is not None})
+    data.prepare_data()
+    data.setup({"train": "fit", "validation": "validate", "test": "test"}[args.split])
+    images, targets = data.splits[args.split]
+    if args.num is not None and not 1 <= args.num <= len(targets):
+        raise ZooError(
+            f"--num {args.num}: {args.data} ({args.split}) has from 1 to {len(targets):,} images."
+        )
+    images, targets = images[: args.num], targets[: args.num]
+    if args.expanded:
+        images, targets = zoo.expand(images, targets)
+    comment = f"{len(targets)} images of {args.data} ({args.split}), by mnist-zoo data to-text"
+    zoo.write_text(out, images, targets, comment)
+    return len(targets)

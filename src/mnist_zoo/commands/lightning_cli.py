@@ -1,0 +1,223 @@
+"""LightningCLI, made to know the zoo and to speak plainly."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+from mnist_zoo import data, registry
+from mnist_zoo.commands import messages
+from mnist_zoo.engine import runs
+from mnist_zoo.engine.callbacks import FinalMetrics, ProgressBar, SaveConfig
+from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.errors import ZooError
+from mnist_zoo.models import Classifier
+from mnist_zoo.models.classifier import num_parameters
+from mnist_zoo.report import summary
+
+if TYPE_CHECKING:
+    from mnist_zoo.commands.training import Request
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class ZooParser(LightningArgumentParser):
+    """LightningCLI's parser without the pages of usage before each error."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ``ZooError`` with the part of the message that says what is wrong."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        base = data.ImageData if 'Parser key "data' in message else Classifier
+        text = messages.plain(message, parser._option_string_actions, _subclasses(base))
+        command = parser.prog.replace(" [options]", "")
+        raise ZooError(f"{text}\nFor all options: {command} --help") from ex
+
+
+class ZooCLI(LightningCLI):
+    """The four commands of Lightning's trainer, with the zoo's defaults and last screens.
+
+    Creating it runs the command.
+
+    Args:
+        request: The arguments, their names resolved.
+        configs: Configuration files whose values come before those of the user.
+
+    Raises:
+        ZooError: The user can put right what went wrong.
+    """
+
+    def __init__(self, request: Request, configs: list[str]) -> None:
+        self.request = request
+        self.run_folder: Path | None = None
+        silence()
+        for problem in registry.import_all():
+            console.print(f"warning: {problem}", style="yellow")
+        if request.model and not issubclass(registry.import_class(request.model), Classifier):
+            raise ZooError(f"--model {request.model}: not a network, which derives from Classifier.")
+        parser_kwargs: dict[str, Any] = {
+            name: {"default_config_files": configs} for name in self.subcommands()
+        }
+        try:
+            super().__init__(
+                Classifier,
+                data.ImageData,
+                save_config_callback=SaveConfig if request.subcommand == "fit" else None,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults={"enable_model_summary": False},
+                seed_everything_default=0,
+                parser_kwargs={"allow_abbrev": False, "prog": "mnist-zoo", **parser_kwargs},
+                parser_class=ZooParser,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                args=request.argv,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+        except Exception as error:
+            if (text := messages.of_exception(error)) is None:
+                raise
+            if self.run_folder and not request.ckpt_path:
+                runs.discard(self.run_folder)
+            raise ZooError(text) from error
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments given, whatever ``sys.argv`` holds."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: the checkpoint was read before the arguments, so that flags win over it."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoints of a run, and MNIST as the data to use unless told otherwise."""
+        parser.set_defaults({"data": {"class_path": "mnist_zoo.data.MNIST"}})
+        if self.request.subcommand == "fit":
+            parser.add_lightning_class_args(Best, "best")
+            parser.add_lightning_class_args(Last, "last")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose where the run goes, and what it shows and records."""
+        trainer = self.config[self.subcommand].trainer
+        callbacks: list[Any] = []
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(ProgressBar())
+        if self.subcommand != "fit":
+            trainer.logger = trainer.logger or False
+        elif not trainer.fast_dev_run:
+            self._claim_run_folder(trainer)
+            if trainer.logger:
+                callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
+        self.trainer_defaults["callbacks"] = callbacks
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; what it refuses is a mistake in its flags."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ZooError(messages.of_trainer(error)) from error
+
+    def before_fit(self) -> None:
+        """Say what is about to be trained, on what, for how long."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        console.print(
+            summary.before_fit(
+                type(self.model).__name__,
+                num_parameters(self.model),
+                type(self.datamodule).__name__,
+                self.datamodule.num_train_images,
+                self.datamodule.num_val_images,
+                self.trainer.max_epochs,
+                self.run_folder,
+            )
+        )
+
+    def after_fit(self) -> None:
+        """Say what came out, where it lies and what to type next."""
+        if self.trainer.fast_dev_run:
+            console.print("One batch of training and validation went through; nothing was saved.")
+            return
+        best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
+        last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
+        score = best.best_model_score
+        console.print(
+            summary.after_fit(
+                best.monitor,
+                None if score is None else float(score),
+                best.best_model_path or last.best_model_path,
+                self.run_folder,
+            )
+        )
+
+    def after_validate(self) -> None:
+        """Print loss and accuracy."""
+        self._print_metrics("val", self.datamodule.num_val_images)
+
+    def after_test(self) -> None:
+        """Print loss, accuracy and accuracy per class."""
+        self._print_metrics("test", self.datamodule.num_test_images)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write the predictions for the test images to a CSV file and say where it lies."""
+        import torch
+
+        kwargs["return_predictions"] = True
+        probabilities = torch.cat(self.trainer.predict(**kwargs))
+        checkpoint = Path(str(self.request.ckpt_path))
+        folder = runs.of_checkpoint(checkpoint) or Path.cwd()
+        file = summary.write_predictions(folder / "predictions.csv", probabilities)
+        console.print(f"{len(probabilities):,} predictions written to {file}")
+
+    def _claim_run_folder(self, trainer: Namespace) -> None:
+        resumed = self.request.ckpt_path and runs.of_checkpoint(Path(self.request.ckpt_path))
+        network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
+        root = Path(trainer.default_root_dir or "runs")
+        self.run_folder = resumed or runs.claim(root / network)
+        trainer.default_root_dir = str(self.run_folder)
+        if trainer.logger in (None, True):
+            trainer.logger = Namespace(
+                class_path="lightning.pytorch.loggers.TensorBoardLogger",
+                init_args=Namespace(
+                    save_dir=str(self.run_folder.parents[1]),
+                    name=self.run_folder.parent.name,
+                    version=self.run_folder.name,
+                    default_hp_metric=False,
+                ),
+            )
+
+    def _print_metrics(self, stage: str, num_images: int) -> None:
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        console.print(
+            summary.metrics_table(
+                f"{type(self.model).__name__} on {num_images:,} {stage} images of"
+                f" {type(self.datamodule).__name__}",
+                stage,
+                metrics,
+                self.datamodule.classes,
+            )
+        )
+
+
+def _subclasses(base: type) -> dict[str, type]:
+    found = {base.__name__: base}
+    for cls in base.__subclasses__():
+        found |= _subclasses(cls)
+    return found
+
+
+def silence() -> None:
+    """Keep tips, device lists and other libraries' warnings off the screen."""
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.ERROR)
+    for package in ("lightning", "torch", "jsonargparse", "tensorboard"):
+        warnings.filterwarnings("ignore", module=rf"{package}\b")

@@ -1,0 +1,101 @@
+"""What jsonargparse and Lightning say of a mistake, in one or two plain lines.
+
+jsonargparse answers a wrong value with every type that was tried; what a person needs is the
+flag, the value and the types in question.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from mnist_zoo.errors import ZooError, did_you_mean
+
+_TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
+_GIVEN = re.compile(r"(?:Got value|Given value): (.*)")
+_NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)$")
+_NO_CLASS = re.compile(r"Expected a dot import path string: (.*)")
+
+
+def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str:
+    """Return the part of a parser's message that says what is wrong, with a suggestion.
+
+    Args:
+        message: What the parser says, on any number of lines.
+        options: All flags, such as ``--trainer.max_epochs``.
+        classes: The classes chosen, or to choose from, for ``model`` and ``data``, by name.
+    """
+    if match := re.match(r"unrecognized arguments: (\S+)", message):
+        word = match[1].partition("=")[0]
+        kind = "option" if word.startswith("-") else "argument"
+        return f"unknown {kind} {word}.{did_you_mean(word, options)}"
+    if match := re.search(r"does not accept option '([^']+)'", message):
+        flags = [option.lstrip("-") for option in options]
+        return f"unknown setting {match[1]} in a configuration.{did_you_mean(match[1], flags)}"
+
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    key = ".".join(keys)
+    if match := re.search(r"Option '([^']+)' is not accepted", message):
+        known = {name for cls in classes.values() for name in parameters(cls)}
+        return f"unknown option --{key}.{match[1]}.{did_you_mean(match[1], known)}"
+
+    given = _GIVEN.findall(message)
+    value = given[-1].strip() if given else ""
+    if match := _NESTED.match(value):
+        value = match[2].strip("'\"")
+    if match := _NO_CLASS.search(message):
+        known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
+        choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
+        return f"--{key} {match[1]}: no such class.{did_you_mean(match[1], known)}{choices}"
+    expected = [
+        name or values.replace("'", "").replace(", ", " or ")
+        for name, values in _TYPE.findall(message)
+        if name != "NoneType"
+    ]
+    if key and expected:
+        return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}."
+    return "\n".join(line.strip() for line in message.splitlines() if line.strip())[:400]
+
+
+def parameters(cls: type) -> set[str]:
+    """Return the names that a class accepts in ``__init__``, those of its bases included."""
+    return {
+        name
+        for base in cls.__mro__
+        if "__init__" in vars(base)
+        for name, parameter in inspect.signature(base).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+def of_exception(error: BaseException | None) -> str | None:
+    """Return the plain words behind an exception, None if it is a defect of ours.
+
+    jsonargparse wraps what a class raises in ``__init__``; the ``ZooError`` is in the chain.
+    """
+    while error is not None:
+        if isinstance(error, ZooError):
+            return str(error)
+        if isinstance(error, MisconfigurationException):
+            return _first_lines(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def of_trainer(error: Exception) -> str:
+    """Return plain words for what Lightning's ``Trainer`` says of its arguments."""
+    if "No supported gpu backend" in str(error) or "can not run on your system" in str(error):
+        return (
+            "--trainer.accelerator: PyTorch finds no such device on this machine.\n"
+            "Leave the flag out to use what there is, or say --trainer.accelerator cpu."
+        )
+    return f"the trainer refuses its settings: {_first_lines(error)}"
+
+
+def _first_lines(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "\n".join(lines[:2])

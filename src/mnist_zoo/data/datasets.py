@@ -1,0 +1,237 @@
+"""The data sets: MNIST and its kin, scikit-learn's digits, and text files."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mnist_zoo.data.download import download, how_to_bring
+from mnist_zoo.data.files import LABELS, LONG_LABELS, DataError, find, read_images
+from mnist_zoo.data.module import ImageData
+from mnist_zoo.data.text import read_text
+
+
+class IdxData(ImageData):
+    """A data set of torchvision in four idx files, downloaded where they are missing.
+
+    Args:
+        root: folder of all data sets, with ``MNIST/raw`` and the like in it (default:
+            $MNIST_ZOO_DATA, else data).
+        download: whether to download missing files; without it they are an error.
+        **kwargs: arguments of ``ImageData``.
+    """
+
+    names: ClassVar[tuple[str, str, str, str]] = (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
+    """Training images, training labels, test images, test labels."""
+    labels_magic: ClassVar[int] = LABELS
+    md5s: ClassVar[Mapping[str, str]] = {}
+    """MD5 of the files whose checksums are known, by name."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """Further arguments of the class in torchvision."""
+
+    def __init__(self, root: str | None = None, download: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        root = root or os.environ.get("MNIST_ZOO_DATA") or "data"
+        self.root = Path(root).expanduser().absolute()
+        self.download = download
+        # A checkpoint holds this, and is to find the data from any folder.
+        self.hparams["root"] = str(self.root)
+
+    @property
+    @abc.abstractmethod
+    def source(self) -> str:
+        """Name of the class in ``torchvision.datasets``, and of the folder in ``root``."""
+
+    @property
+    def raw(self) -> Path:
+        """Absolute path of the folder of the four files."""
+        return self.root / self.source / "raw"
+
+    def prepare_data(self) -> None:
+        """Download missing files, or raise DataError if that is not wanted or does not work."""
+        missing = [name for name in self.names if find(self.raw / name) is None]
+        if missing and not self.download:
+            raise DataError(
+                f"{self.source} is not in {self.raw} and --data.download is false.\n"
+                f"{how_to_bring(self.source, self.raw, missing)}"
+            )
+        if missing:
+            download(self.source, self.root, missing, **self.options)
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """See ``ImageData``."""
+        images, labels = self.names[:2] if train else self.names[2:]
+        return read_images(
+            self.raw / images, self.raw / labels, labels_magic=self.labels_magic, md5s=self.md5s
+        )
+
+
+class MNIST(IdxData):
+    """Handwritten digits: 60,000 training and 10,000 test images.
+
+    Source: LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document
+    recognition, 1998.
+    """
+
+    source = "MNIST"
+    md5s: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+
+
+class FashionMNIST(IdxData):
+    """Ten kinds of clothes: 60,000 training and 10,000 test images.
+
+    Source: Xiao, Rasul, Vollgraf: Fashion-MNIST, a novel image dataset for benchmarking machine
+    learning algorithms, 2017.
+    """
+
+    source = "FashionMNIST"
+    classes = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+
+
+class KMNIST(IdxData):
+    """Ten cursive Japanese characters: 60,000 training and 10,000 test images.
+
+    Source: Clanuwat et al.: Deep learning for classical Japanese literature, 2018.
+    """
+
+    source = "KMNIST"
+    classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+
+
+class QMNIST(IdxData):
+    """MNIST with its 60,000 test images recovered: 60,000 training and 60,000 test images.
+
+    Source: Yadav, Bottou: Cold case, the lost MNIST digits, 2019.
+    """
+
+    source = "QMNIST"
+    names = (
+        "qmnist-train-images-idx3-ubyte",
+        "qmnist-train-labels-idx2-int",
+        "qmnist-test-images-idx3-ubyte",
+        "qmnist-test-labels-idx2-int",
+    )
+    labels_magic = LONG_LABELS
+
+
+class EMNIST(IdxData):
+    """More handwritten digits: 240,000 training and 40,000 test images.
+
+    Source: Cohen, Afshar, Tapson, van Schaik: EMNIST, an extension of MNIST to handwritten
+    letters, 2017; its split "digits".
+    """
+
+    source = "EMNIST"
+    options: ClassVar[Mapping[str, str]] = {"split": "digits"}
+    names = (
+        "emnist-digits-train-images-idx3-ubyte",
+        "emnist-digits-train-labels-idx1-ubyte",
+        "emnist-digits-test-images-idx3-ubyte",
+        "emnist-digits-test-labels-idx1-ubyte",
+    )
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """See ``ImageData``; the files hold the images with rows and columns exchanged."""
+        images, targets = super().load(train)
+        return images.transpose(1, 2).contiguous(), targets
+
+
+class Digits(ImageData):
+    """The digits that come with scikit-learn, enlarged: 1,437 training and 360 test images.
+
+    They need no download. The images of 8 × 8 pixels with values from 0 to 16 are enlarged to
+    20 × 20 and set in a border of 4 pixels, as in MNIST. The test images are a fixed sample that
+    has the classes in the proportions of the whole.
+
+    Source: Alpaydin, Kaynak: Optical recognition of handwritten digits, UCI Machine Learning
+    Repository, 1998 (its test set).
+
+    Args:
+        val_size: training images held out for validation: how many (100), or which fraction (0.1).
+        **kwargs: arguments of ``ImageData``.
+    """
+
+    def __init__(self, val_size: int | float = 0.1, **kwargs: Any) -> None:
+        super().__init__(val_size=val_size, **kwargs)
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """See ``ImageData``."""
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        small, labels = load_digits(return_X_y=True)
+        parts = train_test_split(small, labels, test_size=360, stratify=labels, random_state=0)
+        small, labels = parts[0 if train else 1], parts[2 if train else 3]
+        pixels = torch.from_numpy(small).reshape(-1, 1, 8, 8) * (255 / 16)
+        enlarged = functional.interpolate(pixels, size=(20, 20), mode="bilinear", antialias=True)
+        images = functional.pad(enlarged.squeeze(1), (4, 4, 4, 4)).round().to(torch.uint8)
+        return images, torch.from_numpy(labels).to(torch.int64)
+
+
+class TextFile(ImageData):
+    """Images from text files: 784 pixel values from 0 to 255 and the label, one image a line.
+
+    ``mnist-zoo data to-text`` writes such files.
+
+    Args:
+        train_file: file of the training images; not needed for tests.
+        test_file: file of the test images; not needed for training.
+        val_size: training images held out for validation: how many (100), or which fraction (0.1).
+        **kwargs: arguments of ``ImageData``.
+    """
+
+    def __init__(
+        self,
+        train_file: str | None = None,
+        test_file: str | None = None,
+        val_size: int | float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(val_size=val_size, **kwargs)
+        self.train_file = _absolute(train_file)
+        self.test_file = _absolute(test_file)
+        # A checkpoint holds these, and is to find the files from any folder.
+        self.hparams.update(train_file=self.train_file, test_file=self.test_file)
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """See ``ImageData``."""
+        file = self.train_file if train else self.test_file
+        if file is None:
+            flag = "--data.train_file" if train else "--data.test_file"
+            raise DataError(
+                f"TextFile has no file for this: name it with {flag}.\n"
+                "Write such a file with: mnist-zoo data to-text"
+            )
+        return read_text(file)
+
+
+def _absolute(file: str | None) -> str | None:
+    return None if file is None else str(Path(file).expanduser().absolute())

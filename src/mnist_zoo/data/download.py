@@ -1,0 +1,66 @@
+"""Downloading a data set of torchvision: all of it or nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from mnist_zoo.data.files import DataError
+
+
+def download(source: str, root: Path, names: Sequence[str], **options: Any) -> None:
+    """Download a data set through torchvision, which shows its progress and checks the archives.
+
+    The files are fetched into a temporary folder inside ``root`` and moved from there to
+    ``root/<source>/raw`` once all of them are whole, so that a download that fails or is
+    interrupted leaves nothing half-written.
+
+    Args:
+        source: name of the class in ``torchvision.datasets``.
+        root: folder of all data sets; created where it is missing.
+        names: the files wanted of what torchvision unpacks.
+        **options: further arguments of the class.
+
+    Raises:
+        DataError: ``root`` cannot be written, or the download failed.
+    """
+    from torchvision import datasets
+
+    raw = root / source / "raw"
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=root, prefix=".download-")
+    except OSError as error:
+        raise DataError(
+            f"{source} cannot be downloaded: {root} cannot be written ({error.strerror}).\n"
+            "Name a folder that can be with --data.root."
+        ) from error
+    with temporary as folder:
+        try:
+            for train in (True, False):
+                getattr(datasets, source)(folder, train=train, download=True, **options)
+            for name in names:
+                Path(folder, source, "raw", name).replace(raw / name)
+        # torchvision passes on whatever the network raises, and RuntimeError for a bad checksum.
+        except (OSError, RuntimeError, HTTPException) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{source} could not be downloaded: {reason}\n{how_to_bring(source, raw, names)}"
+            ) from error
+
+
+def how_to_bring(source: str, raw: Path, names: Sequence[str]) -> str:
+    """Return the advice for someone without the files: where they go, and what needs none.
+
+    Args:
+        source: name of the data set.
+        raw: absolute path of the folder that the files are wanted in.
+        names: the files.
+    """
+    return (
+        f"Put {', '.join(names)} (as they are, or .gz) into {raw}, or name a folder that has"
+        f" {source}/raw in it with --data.root, or use the built-in digits: --data Digits"
+    )

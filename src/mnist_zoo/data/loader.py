@@ -1,0 +1,118 @@
+"""Minibatches from tensors in memory, in an order that a resumed run can pick up exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+
+
+class Batches:
+    """Yields ``(images, targets)`` minibatches of two tensors, the last one possibly smaller.
+
+    The order of an epoch depends on nothing but ``seed`` and the number of the epoch. An epoch
+    that was run to its end is followed by the next; ``set_epoch`` chooses one. Iterating anew
+    starts at the first minibatch, but for the first time after ``load_state_dict``, which goes on
+    where the state was taken.
+
+    Lightning saves and restores the state of a training loader that has these methods, and calls
+    ``loader.sampler.set_epoch`` before each epoch. Both are needed for a run that goes on exactly:
+    it restores the state in the middle of an epoch only, and has but the epoch's number at an end.
+
+    Of several replicas each gets an equal share of the order, which is filled up from its
+    beginning where it cannot be shared equally, as in ``DistributedSampler``.
+
+    Args:
+        images: (N, ...), N >= 1.
+        targets: (N, ...), on the same device as ``images``.
+        batch_size: number of images in a minibatch, at least 1.
+        shuffle: whether each epoch has an order of its own; else that of the tensors.
+        seed: what the orders follow from, at least 0.
+        rank: which of the replicas this is, from 0.
+        num_replicas: number of processes that share the images.
+    """
+
+    batch_sampler = None
+    """Lightning looks at it wherever there is a ``sampler``."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        num_replicas: int = 1,
+    ) -> None:
+        self.images = images
+        self.targets = targets
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.num_replicas = num_replicas
+        self._epoch = 0
+        self._position = 0
+        self._resumed = False
+
+    def __len__(self) -> int:
+        """Return the number of minibatches in a whole epoch, wherever the loader stands in it."""
+        return -(-self._share // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the minibatches of the epoch that are still to come."""
+        if not self._resumed:
+            self._position = 0
+        self._resumed = False
+        indices = torch.split(self._order(), self.batch_size)
+        for batch in indices[self._position :]:
+            # Advanced before the yield: nobody asks for more once the last minibatch is out, and
+            # a state taken while a minibatch is at work must count that minibatch as used.
+            self._position += 1
+            if self._position == len(indices):
+                self._epoch, self._position = self._epoch + 1, 0
+            yield self.images.index_select(0, batch), self.targets.index_select(0, batch)
+
+    @property
+    def sampler(self) -> Batches | SequentialSampler:
+        """Itself, for ``set_epoch``; unshuffled, the sampler by which Lightning recognises that."""
+        return self if self.shuffle else SequentialSampler(self.targets)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; if it is the present one, stay."""
+        if epoch != self._epoch:
+            self._epoch, self._position, self._resumed = epoch, 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return seed, epoch, and the number of minibatches of that epoch already yielded."""
+        return {"seed": self.seed, "epoch": self._epoch, "position": self._position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to where a state was taken."""
+        self.seed = state_dict["seed"]
+        self._epoch = state_dict["epoch"]
+        self._position = state_dict["position"]
+        self._resumed = True
+
+    @property
+    def _share(self) -> int:
+        """Number of images of this replica in an epoch."""
+        return -(-len(self.targets) // self.num_replicas)
+
+    def _order(self) -> Tensor:
+        """Indices of this replica's images in the present epoch, (share,)."""
+        num_images = len(self.targets)
+        order = torch.arange(num_images)
+        if self.shuffle:
+            # Mixed by SeedSequence, as seed + epoch would give neighbouring seeds the same orders.
+            mixed = np.random.SeedSequence((self.seed, self._epoch)).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(mixed[0]))
+            order = torch.randperm(num_images, generator=generator)
+        own = torch.arange(self.rank, self._share * self.num_replicas, self.num_replicas)
+        return order[own % num_images].to(self.targets.device)

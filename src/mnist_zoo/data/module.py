@@ -1,0 +1,222 @@
+"""The contract of a data set: what every data set of the zoo does, and what a new one must."""
+
+from __future__ import annotations
+
+import abc
+import math
+import warnings
+from typing import ClassVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from mnist_zoo.data.expansion import expand
+from mnist_zoo.data.files import DataError
+from mnist_zoo.data.loader import Batches
+
+
+def to_float(images: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Turn stored images into what a network takes.
+
+    Args:
+        images: uint8 in 0..255, (B, 28, 28).
+        mean: subtracted from the pixels once they are in [0, 1].
+        std: what they are divided by then.
+
+    Returns:
+        float32, (B, 1, 28, 28); in [0, 1] for the default ``mean`` and ``std``.
+    """
+    return images.unsqueeze(1).float().div_(255).sub_(mean).div_(std)
+
+
+class ImageData(LightningDataModule, abc.ABC):
+    """Ten classes of images of 28 × 28 pixels, held in memory as bytes.
+
+    A subclass implements ``load``. The training images are divided into those trained on and those
+    held out for validation, and only then expanded, so that no shifted copy of a validation image
+    is ever trained on. Minibatches are ``(images, targets)``: uint8 (B, 28, 28) and int64 (B,) as
+    the loaders yield them and as they go to the device, float32 (B, 1, 28, 28) as the network gets
+    them. Validation, test and prediction take ``eval_batch_size`` images at a time, in order.
+
+    Args:
+        batch_size: number of images in a training minibatch.
+        val_size: training images held out for validation: how many (5000), or which fraction (0.2).
+        expanded: whether to train on each image five times: as it is, and shifted by one pixel
+            right, left, up and down.
+        num_train: take only the first so many training images, before any are held out.
+        num_test: take only the first so many test images.
+        mean: subtracted from the pixels, which are in [0, 1].
+        std: what the pixels are divided by after that.
+        split_seed: decides which images are held out; the same seed always holds out the same.
+
+    Raises:
+        DataError: a value cannot be right for any data set.
+    """
+
+    classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    """Names of the classes 0 to 9."""
+    eval_batch_size: ClassVar[int] = 1000
+
+    def __init__(
+        self,
+        batch_size: int = 10,
+        val_size: int | float = 5000,
+        expanded: bool = False,
+        num_train: int | None = None,
+        num_test: int | None = None,
+        mean: float = 0.0,
+        std: float = 1.0,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        is_fraction = isinstance(val_size, float)
+        _require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+        _require(val_size >= 0, "val_size", val_size, "must not be negative")
+        _require(
+            not is_fraction or val_size < 1,
+            "val_size",
+            val_size,
+            "must be a whole number of images, or a fraction below 1",
+        )
+        _require(num_train is None or num_train >= 1, "num_train", num_train, "must be at least 1")
+        _require(num_test is None or num_test >= 1, "num_test", num_test, "must be at least 1")
+        _require(math.isfinite(mean), "mean", mean, "must be a finite number")
+        _require(0 < std < math.inf, "std", std, "must be a finite number above 0")
+        _require(0 <= split_seed < 2**32, "split_seed", split_seed, "must be from 0 to 2**32 - 1")
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.expanded = expanded
+        self.num_train = num_train
+        self.num_test = num_test
+        self.mean = mean
+        self.std = std
+        self.split_seed = split_seed
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        """After ``setup``: images and targets of "train" and "validation", or of "test"."""
+
+    @abc.abstractmethod
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Return all training images, or all test images, in the data set's own order.
+
+        Args:
+            train: which of the two.
+
+        Returns:
+            Images, uint8 in 0..255, (N, 28, 28), and targets, int64 in 0..9, (N,).
+
+        Raises:
+            DataError: the images are missing or damaged.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Load what a stage needs, unless it is there already.
+
+        Args:
+            stage: "fit" or "validate" for the training images, "test" or "predict" for the test
+                images.
+
+        Raises:
+            DataError: there are not as many images as were asked for, or the stage has none.
+        """
+        if stage in ("fit", "validate"):
+            if "train" not in self.splits:
+                self._hold_out(*self._load_first(True, "num_train", self.num_train))
+            if stage == "validate":
+                _require(
+                    self.num_val_images > 0, "val_size", self.val_size, "nothing to validate on"
+                )
+        elif "test" not in self.splits:
+            self.splits["test"] = self._load_first(False, "num_test", self.num_test)
+
+    @property
+    def num_train_images(self) -> int:
+        """Number of images in an epoch of training, shifted ones included; 0 before ``setup``."""
+        return self._num_images("train")
+
+    @property
+    def num_val_images(self) -> int:
+        """Number of images held out; 0 before ``setup``."""
+        return self._num_images("validation")
+
+    @property
+    def num_test_images(self) -> int:
+        """Number of test images; 0 before ``setup``."""
+        return self._num_images("test")
+
+    def train_dataloader(self) -> Batches:
+        """Return the training minibatches; ``seed_everything`` decides their order."""
+        # Lightning asks for a fixed order when a run is to overfit its first few minibatches.
+        trainer = self.trainer
+        shuffle = trainer is None or trainer.overfit_batches == 0  # type: ignore[attr-defined]
+        return self._batches("train", self.batch_size, shuffle=shuffle)
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        """Return the validation minibatches, or none, which lets Lightning skip validation."""
+        if self.num_val_images:
+            return self._batches("validation", self.eval_batch_size)
+        # Lightning asks whether this was meant; it was.
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+        return []
+
+    def test_dataloader(self) -> Batches:
+        """Return the test minibatches, in order."""
+        return self._batches("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> Batches:
+        """Return the test minibatches, in order."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(
+        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """Turn a minibatch of bytes into floats, on the device; any other one stays as it is."""
+        images, targets = batch
+        if images.dtype == torch.uint8:
+            images = to_float(images, self.mean, self.std)
+        return images, targets
+
+    def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
+        """Load the training or the test images, and of these the first ``num``."""
+        images, targets = self.load(train)
+        available = f"there are only {len(targets):,} {'training' if train else 'test'} images"
+        _require(num is None or num <= len(targets), flag, num, available)
+        return images[:num], targets[:num]
+
+    def _hold_out(self, images: Tensor, targets: Tensor) -> None:
+        """Divide the training images into validation and training, then expand the latter."""
+        num_images, num_val = len(targets), self.val_size
+        if isinstance(num_val, float):
+            num_val = round(num_val * num_images)
+        _require(
+            num_val < num_images,
+            "val_size",
+            self.val_size,
+            f"leaves none of the {num_images:,} training images to train on",
+        )
+        # NumPy promises never to change this stream of numbers, torch makes no such promise.
+        order = torch.as_tensor(np.random.RandomState(self.split_seed).permutation(num_images))
+        held_out, rest = order[:num_val].sort().values, order[num_val:].sort().values
+        train = images[rest], targets[rest]
+        self.splits["validation"] = images[held_out], targets[held_out]
+        self.splits["train"] = expand(*train) if self.expanded else train
+
+    def _num_images(self, split: str) -> int:
+        return len(self.splits[split][1]) if split in self.splits else 0
+
+    def _batches(self, split: str, batch_size: int, shuffle: bool = False) -> Batches:
+        """Return the minibatches of a split; under a distributed trainer, this process's share."""
+        seed, share = torch.initial_seed(), {}
+        if self.trainer is not None:
+            # Without seed_everything each process has its own seed, but they share one order.
+            seed = self.trainer.strategy.broadcast(seed)
+            share = self.trainer.distributed_sampler_kwargs or {}
+        return Batches(*self.splits[split], batch_size, shuffle=shuffle, seed=seed, **share)
+
+
+def _require(condition: bool, flag: str, value: object, message: str) -> None:
+    """Raise DataError about the value of a flag unless the condition holds."""
+    if not condition:
+        raise DataError(f"--data.{flag} {value}: {message}.")

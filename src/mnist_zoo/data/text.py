@@ -1,0 +1,108 @@
+"""Images as text: 784 pixel values and a label a line, for any program that can split a line.
+
+The values are decimal integers separated by tabs (any white space is read), pixels from 0 to 255
+row by row, the label from 0 to 9 last. ``#`` starts a comment, and blank lines are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mnist_zoo.data.files import DataError
+
+_NUM_PIXELS = 28 * 28
+
+
+def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Read a file of images as text.
+
+    Args:
+        path: the file, in UTF-8.
+
+    Returns:
+        Images, uint8 in 0..255, (N, 28, 28) with N >= 1, and targets, int64 in 0..9, (N,).
+
+    Raises:
+        DataError: the file cannot be read or holds no image, or a line is not as it should be.
+    """
+    path = Path(path)
+    rows = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    values = _parse(line)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}: {error}.") from error
+                if values.size:
+                    rows.append(values)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    if not rows:
+        raise DataError(f"{path} holds no images.\nWrite such a file with: mnist-zoo data to-text")
+    table = torch.from_numpy(np.stack(rows))
+    images = table[:, :_NUM_PIXELS].to(torch.uint8).reshape(-1, 28, 28)
+    return images, table[:, _NUM_PIXELS].to(torch.int64)
+
+
+def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str = "") -> None:
+    """Write images as text; the file appears under its name only when it is whole.
+
+    Args:
+        path: the file; one that exists is replaced.
+        images: uint8, (N, 28, 28).
+        targets: integers in 0..9, (N,).
+        comment: lines to put at the top, without ``#``.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    path = Path(path)
+    table = torch.cat([images.flatten(1), targets.to(torch.uint8).unsqueeze(1)], dim=1)
+    words = [str(value) for value in range(256)]
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mnist-zoo-") as folder:
+            whole = Path(folder, path.name)
+            with whole.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(f"# {line}\n" for line in comment.splitlines())
+                for row in table.numpy():
+                    file.write("\t".join([words[value] for value in row.tolist()]) + "\n")
+            whole.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _parse(line: bytes) -> npt.NDArray[np.int16]:
+    """Return the 785 values of a line, or none for a line without any; ValueError says why not."""
+    try:
+        words = line.decode("utf-8-sig").split("#", 1)[0].split()
+    except UnicodeDecodeError as error:
+        raise ValueError("this is not text in UTF-8") from error
+    if not words:
+        return np.empty(0, np.int16)
+    if len(words) != _NUM_PIXELS + 1:
+        raise ValueError(
+            f"expected {_NUM_PIXELS} pixel values and a label, {_NUM_PIXELS + 1} in all,"
+            f" found {len(words)}"
+        )
+    try:
+        values = np.array(words, dtype=np.int64)
+    except (ValueError, OverflowError) as error:
+        odd = next(word for word in words if not re.fullmatch(r"[+-]?\d{1,18}", word))
+        raise ValueError(f"expected integers, found {odd!r}") from error
+    outside = np.flatnonzero((values[:-1] < 0) | (values[:-1] > 255))
+    if outside.size:
+        first = outside[0]
+        raise ValueError(
+            f"expected pixels from 0 to 255, found {values[first]} as value {first + 1}"
+        )
+    if not 0 <= values[-1] <= 9:
+        raise ValueError(f"expected a label from 0 to 9 as the last value, found {values[-1]}")
+    return values.astype(np.int16)

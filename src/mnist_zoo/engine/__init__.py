@@ -1,0 +1,1 @@
+"""How training is run, for any network and data: checkpoints, run folders, progress."""

@@ -1,0 +1,70 @@
+"""What a run shows while it goes on, and records of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+# Settings that decide what a run computes; a resumed run takes them from its checkpoint. Plain
+# numbers and words only: nothing that a stranger's file could have imported.
+RESUMED_SETTINGS = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "deterministic",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_epochs",
+    "max_steps",
+    "min_epochs",
+    "min_steps",
+    "overfit_batches",
+    "precision",
+    "val_check_interval",
+)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's progress bar with nothing on it but loss and accuracy."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the logged values without the number of the run."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
+class FinalMetrics(Callback):
+    """Adds the final metrics to the hyperparameters that TensorBoard shows."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write hyperparameters and final metrics as one row of TensorBoard's table."""
+        datamodule = getattr(trainer, "datamodule", None)
+        arguments = {**getattr(datamodule, "hparams", {}), **pl_module.hparams}
+        final = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("train/", "val/"))
+        }
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                metrics = {f"final/{name}": value for name, value in final.items()}
+                logger.log_hyperparams(arguments, metrics)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves ``config.yaml`` in the run's folder, and in checkpoints what resuming needs."""
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the seed and the settings of ``RESUMED_SETTINGS`` to the checkpoint."""
+        settings = {key: self.config.trainer.get(key) for key in RESUMED_SETTINGS}
+        checkpoint["mnist_zoo_run"] = {
+            "seed_everything": self.config.seed_everything,
+            "trainer": {key: value for key, value in settings.items() if value is not None},
+        }

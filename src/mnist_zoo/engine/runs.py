@@ -1,0 +1,59 @@
+"""Folders of runs: ``runs/<Network>/version_N``, each claimed by one run alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from mnist_zoo.errors import ZooError
+
+# Lightning starts one process a device; the first claims the folder for all.
+_SHARED_WITH_OTHER_RANKS = "MNIST_ZOO_RUN"
+
+
+def claim(folder: Path) -> Path:
+    """Create and return the next free ``version_N`` in a folder.
+
+    Creating a folder either succeeds or fails whole, so two runs never claim the same one.
+
+    Raises:
+        ZooError: The folder cannot be created or written.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0" and _SHARED_WITH_OTHER_RANKS in os.environ:
+        return Path(os.environ[_SHARED_WITH_OTHER_RANKS])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = [int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))]
+        number = max(taken, default=-1) + 1
+        while True:
+            try:
+                (folder / f"version_{number}").mkdir()
+                break
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise ZooError(
+            f"cannot write to {folder.absolute()}: {error.strerror}.\n"
+            "Give another folder for runs: --trainer.default_root_dir DIR"
+        ) from error
+    run = folder / f"version_{number}"
+    os.environ[_SHARED_WITH_OTHER_RANKS] = str(run)
+    return run
+
+
+def discard(run: Path) -> None:
+    """Remove the folder of a run that failed before it wrote a checkpoint."""
+    if not any(run.glob("checkpoints/*")):
+        shutil.rmtree(run, ignore_errors=True)
+        if not any(run.parent.iterdir()):
+            run.parent.rmdir()
+
+
+def of_checkpoint(path: Path) -> Path | None:
+    """Return the folder of the run that a checkpoint lies in, if it lies in one."""
+    run = path.absolute().parents[1]
+    if path.absolute().parent.name == "checkpoints" and re.fullmatch(r"version_\d+", run.name):
+        return run
+    return None

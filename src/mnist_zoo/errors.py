@@ -1,0 +1,20 @@
+"""The one exception that the command line shows as plain text instead of a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Something that the user can put right: one or two plain lines saying what, where and how.
+
+    Everything else that is raised is a defect of ours and keeps its traceback.
+    """
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``" Did you mean X?"`` for the choice closest to ``word``, else an empty string."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[close[0]]}?" if close else ""

@@ -1,0 +1,135 @@
+"""Reading checkpoints as data: tensors and plain types, never code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mnist_zoo import registry
+from mnist_zoo.errors import ZooError
+from mnist_zoo.models.classifier import Classifier
+
+
+class CheckpointError(ZooError):
+    """A checkpoint that is missing, damaged, or of a network that is not known."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says of the run that wrote it.
+
+    Attributes:
+        path: The file.
+        model: ``class_path`` and ``init_args`` of the network.
+        data: The same of the data, or None if the run used plain data loaders.
+        run: Settings of the trainer that a resumed run takes over, and the seed.
+        state_dict: The weights.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    data: dict[str, Any] | None
+    run: dict[str, Any]
+    state_dict: dict[str, torch.Tensor]
+
+    @property
+    def network(self) -> str:
+        """Name of the network's class."""
+        return str(self.model["class_path"]).rpartition(".")[2]
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint written by this package's networks.
+
+    Raises:
+        CheckpointError: The file is missing, empty, damaged, or not such a checkpoint.
+    """
+    file = Path(path)
+    if not file.is_file():
+        kind = "is a folder, not a file" if file.is_dir() else "does not exist"
+        raise CheckpointError(f"checkpoint {file} {kind}.{_nearby(file)}")
+    if file.stat().st_size == 0:
+        raise CheckpointError(f"checkpoint {file} is empty: its writing was cut short.")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        with file.open("rb") as stream:
+            is_zip = stream.read(2) == b"PK"
+        if not is_zip:
+            raise CheckpointError(f"{file} is not a checkpoint: torch cannot read it.") from error
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise CheckpointError(
+                f"checkpoint {file} holds more than tensors and plain types,"
+                " and is not opened because it could run code."
+            ) from error
+        raise CheckpointError(
+            f"checkpoint {file} is damaged: {str(error).splitlines()[0]}"
+        ) from error
+    try:
+        zoo = content["mnist_zoo"]
+        return Checkpoint(
+            file,
+            {"class_path": str(zoo["model"]["class_path"]), "init_args": zoo["model"]["init_args"]},
+            zoo.get("data"),
+            content.get("mnist_zoo_run", {}),
+            content["state_dict"],
+        )
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise CheckpointError(
+            f"{file} is no checkpoint of a network of this zoo (its entry 'mnist_zoo' is missing)."
+        ) from None
+
+
+def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
+    """Return the import path of the checkpoint's class if it may be imported.
+
+    That is so for the networks of the zoo and of installed plugins, and for the one class that
+    the user named. Importing any other would let the file choose code to run.
+
+    Raises:
+        CheckpointError: The class is of neither kind.
+    """
+    path = str(checkpoint.model["class_path"])
+    known = {*registry.builtin_networks().values()}
+    known |= {plugin.value.replace(":", ".") for plugin in registry.plugins()}
+    if path not in known and path != named:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} is of {path}, which is neither in this zoo nor an"
+            f" installed plugin.\nIf it is yours and you trust it, name it: --model {path}"
+        )
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> Classifier:
+    """Load the network of a checkpoint, with its weights, in evaluation mode on the CPU.
+
+    Nothing in the file is executed: only tensors and plain types are read.
+
+    Args:
+        path: A checkpoint written by ``mnist-zoo fit`` or by Lightning's ``Trainer``.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not a checkpoint, or of a network that
+            is neither in the zoo nor one of its plugins.
+    """
+    checkpoint = read(path)
+    cls = registry.import_class(trusted_class(checkpoint))
+    try:
+        network: Classifier = cls(**checkpoint.model["init_args"])
+        network.load_state_dict(checkpoint.state_dict)
+    except (TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version: "
+            + " ".join(str(error).split())[:300]
+        ) from error
+    return network.eval()
+
+
+def _nearby(file: Path) -> str:
+    folder = file if file.is_dir() else file.parent
+    found = sorted(folder.glob("*.ckpt")) or sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"))
+    return f" Did you mean {found[-1]}?" if found else " It is written by mnist-zoo fit."

@@ -1,0 +1,196 @@
+"""The contract that every network of the zoo keeps."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from types import ModuleType
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from mnist_zoo.errors import ZooError, did_you_mean
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(LightningModule, ABC):
+    """A network that sorts 28 × 28 grey images into ten classes, with its loss and optimizer.
+
+    A subclass passes ``**kwargs`` on to this class and builds ``self.layers`` in its
+    ``__init__``; one whose outputs are not logits also overrides ``loss`` and
+    ``probabilities``. Logged are ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``,
+    ``test/loss``, ``test/acc`` and ``test/acc/0`` to ``test/acc/9``, accuracies in [0, 1].
+
+    Args:
+        lr: Learning rate, greater than 0.
+        weight_decay: Weight decay, as the optimizer defines it.
+        optimizer: Name of a class in ``torch.optim``, such as SGD, Adam or AdamW.
+        optimizer_args: Further arguments of the optimizer, such as ``{momentum: 0.9}``.
+        scheduler: Name of a class in ``torch.optim.lr_scheduler``, such as CosineAnnealingLR;
+            none keeps the learning rate constant. OneCycleLR is stepped after every batch, every
+            other one after every epoch; ``total_steps`` and ``T_max`` default to the whole run.
+        scheduler_args: Further arguments of the scheduler.
+
+    Raises:
+        ZooError: The optimizer or scheduler does not exist.
+    """
+
+    num_classes: ClassVar[int] = 10
+    layers: nn.Module
+
+    @abstractmethod
+    def __init__(
+        self,
+        lr: float = 0.1,
+        weight_decay: float = 0.0,
+        optimizer: str = "SGD",
+        optimizer_args: dict[str, Any] | None = None,
+        scheduler: str | None = None,
+        scheduler_args: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.optimizer_class = _class_in(torch.optim, optimizer, "optimizer")
+        self.optimizer_args = optimizer_args or {}
+        self.scheduler_class = scheduler and _class_in(
+            torch.optim.lr_scheduler, scheduler, "scheduler"
+        )
+        self.scheduler_args = scheduler_args or {}
+
+        self.train_acc = self._accuracy()
+        self.val_acc = self._accuracy()
+        self.test_acc = self._accuracy()
+        self.test_acc_per_class = self._accuracy(average="none")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless the network says."""
+        outputs: Tensor = self.layers(images)
+        return outputs
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of outputs (N, 10) for targets (N,), integers from 0 to 9."""
+        return F.cross_entropy(outputs, targets)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Turn outputs (N, 10) into probabilities (N, 10): each row sums to 1."""
+        return outputs.softmax(dim=1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one minibatch."""
+        images, targets = batch
+        outputs = self(images)
+        loss = self.loss(outputs, targets)
+        self.train_acc(outputs, targets)
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self._log_epoch("train/loss", loss, targets)
+        self._log_epoch("train/acc", self.train_acc, targets)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one minibatch to the validation loss and accuracy."""
+        self._evaluate(batch, "val", self.val_acc)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one minibatch to the test loss, accuracy and accuracy per class."""
+        outputs = self._evaluate(batch, "test", self.test_acc)
+        self.test_acc_per_class.update(outputs, batch[1])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the share of each class that was read correctly."""
+        per_class = self.test_acc_per_class.compute()
+        self.log_dict({f"test/acc/{digit}": acc for digit, acc in enumerate(per_class)})
+        self.test_acc_per_class.reset()
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """Return the probabilities (N, 10) of a minibatch, with or without its targets."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self.probabilities(self(images))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer, and the scheduler if there is one, from the arguments."""
+        try:
+            optimizer = self.optimizer_class(
+                self.parameters(),
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                **self.optimizer_args,
+            )
+            if not self.scheduler_class:
+                return optimizer
+            scheduler = self.scheduler_class(optimizer, **self._scheduler_args())
+        except (TypeError, ValueError) as error:
+            raise ZooError(f"the optimizer or scheduler does not accept this: {error}") from error
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": "step" if "total_steps" in self._scheduler_args() else "epoch",
+                "monitor": "val/loss",
+            },
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what it takes to rebuild this network and its data, as plain types."""
+        checkpoint["mnist_zoo"] = {"model": _recipe_of(self)}
+        datamodule = getattr(self._trainer, "datamodule", None)
+        if datamodule is not None:
+            checkpoint["mnist_zoo"]["data"] = _recipe_of(datamodule)
+
+    def _accuracy(self, average: str = "micro") -> MulticlassAccuracy:
+        return MulticlassAccuracy(self.num_classes, average=average, validate_args=False)
+
+    def _evaluate(self, batch: Batch, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
+        images, targets = batch
+        outputs: Tensor = self(images)
+        accuracy(outputs, targets)
+        self._log_epoch(f"{stage}/loss", self.loss(outputs, targets), targets, prog_bar=True)
+        self._log_epoch(f"{stage}/acc", accuracy, targets, prog_bar=True)
+        return outputs
+
+    def _log_epoch(self, name: str, value: Any, targets: Tensor, prog_bar: bool = False) -> None:
+        self.log(
+            name, value, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=len(targets)
+        )
+
+    def _scheduler_args(self) -> dict[str, Any]:
+        assert self.scheduler_class
+        known = inspect.signature(self.scheduler_class).parameters
+        whole_run: dict[str, Any] = {}
+        if "total_steps" in known:
+            whole_run = {"max_lr": self.lr, "total_steps": self.trainer.estimated_stepping_batches}
+        elif "T_max" in known:
+            whole_run = {"T_max": self.trainer.max_epochs}
+        return whole_run | self.scheduler_args
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Count the trainable parameters of a network."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def _class_in(module: ModuleType, name: str, kind: str) -> Any:
+    """Return a class of ``torch.optim`` by name.
+
+    Names alone are accepted, never import paths: the name may come from a stranger's checkpoint.
+    """
+    classes = {n: c for n, c in vars(module).items() if inspect.isclass(c) and n[0] != "_"}
+    if name not in classes:
+        hint = did_you_mean(name, classes)
+        raise ZooError(f"--model.{kind} {name}: {module.__name__} has no such class.{hint}")
+    return classes[name]
+
+
+def _recipe_of(module: Any) -> dict[str, Any]:
+    cls = type(module)
+    return {
+        "class_path": f"{cls.__module__}.{cls.__qualname__}",
+        "init_args": dict(module.hparams),
+    }

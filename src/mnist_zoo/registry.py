@@ -1,0 +1,205 @@
+"""Names to classes, recipes and published figures, without importing torch.
+
+The networks of the package are found by reading the files of ``mnist_zoo/models/``, those of
+plugins by their entry points, the recipes by their file names and the comments at their heads.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from mnist_zoo.errors import ZooError, did_you_mean
+
+PLUGIN_GROUP = "mnist_zoo.models"
+_PACKAGE = Path(__file__).parent
+_HEAD_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
+
+
+class UnknownNameError(ZooError):
+    """A network or recipe that does not exist, or a name that means more than one."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One file of ``configs/``: the settings of a published run and what is known of it.
+
+    The head of the file is a block of comments; its lines ``Key: text`` are the ``facts``:
+    ``System``, ``Command``, ``Published``, ``Parameters``, ``Source``, ``Time``.
+    """
+
+    name: str
+    path: Path
+    facts: dict[str, str]
+
+    @property
+    def network(self) -> str:
+        """Name of the network: what stands before the first hyphen of the file name."""
+        return self.name.partition("-")[0]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of all networks, plugins too, that match a shell pattern, sorted."""
+    names = {*builtin_networks(), *(plugin.name for plugin in plugins())}
+    return sorted(name for name in names if fnmatch.fnmatchcase(name.lower(), pattern.lower()))
+
+
+@cache
+def builtin_networks() -> dict[str, str]:
+    """Return the import path of every network of the package, by name.
+
+    They are the public classes in ``mnist_zoo/models/*.py`` that derive, in any number of
+    steps within their file, from ``Classifier``.
+    """
+    found: dict[str, str] = {}
+    for file in sorted((_PACKAGE / "models").glob("*.py")):
+        derived = {"Classifier"}
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and derived & {_name(b) for b in node.bases}:
+                derived.add(node.name)
+                if not node.name.startswith("_"):
+                    found[node.name] = f"mnist_zoo.models.{file.stem}.{node.name}"
+    return found
+
+
+def plugins() -> list[EntryPoint]:
+    """Return the networks that installed packages declare in the group ``mnist_zoo.models``."""
+    return sorted(entry_points(group=PLUGIN_GROUP), key=lambda plugin: plugin.name)
+
+
+def class_path(name: str) -> str:
+    """Return the import path of a network, given its name or its import path.
+
+    Raises:
+        UnknownNameError: No network has that name, or more than one has.
+    """
+    if "." in name:
+        return name
+    paths = [p.value.replace(":", ".") for p in plugins() if p.name == name]
+    if name in builtin_networks():
+        paths.append(builtin_networks()[name])
+    if not paths:
+        hint = did_you_mean(name, list_models())
+        raise UnknownNameError(
+            f"unknown network {name}.{hint}\nAll networks: mnist-zoo models"
+            " (for one of your own: --model my_file.MyNet)"
+        )
+    if len(paths) > 1:
+        raise UnknownNameError(
+            f"{len(paths)} networks are called {name}; say which by its full path: "
+            + " or ".join(f"--model {path}" for path in sorted(paths))
+        )
+    return paths[0]
+
+
+def import_class(path: str) -> Any:
+    """Import a class by its import path; files of the current folder are found too.
+
+    Raises:
+        UnknownNameError: There is no such module or class, or the module fails to import.
+    """
+    module_name, _, name = path.rpartition(".")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except AttributeError:
+        found = vars(sys.modules[module_name])
+        classes = [n for n, value in found.items() if isinstance(value, type)]
+        hint = did_you_mean(name, classes)
+        raise UnknownNameError(f"module {module_name} has no class {name}.{hint}") from None
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise UnknownNameError(
+                f"no module {module_name} for the network {path}: it must be installed,"
+                f" or lie as a file in {Path.cwd()}"
+            ) from None
+        raise UnknownNameError(f"{module_name} fails to import: {error}") from error
+    except Exception as error:
+        raise UnknownNameError(
+            f"{module_name} fails to import: {type(error).__name__}: {error}"
+        ) from error
+
+
+def import_all() -> list[str]:
+    """Import every network, so that configurations may name it; return what failed, a line each."""
+    problems = []
+    for path in builtin_networks().values():
+        import_class(path)
+    for plugin in plugins():
+        try:
+            import_class(plugin.value.replace(":", "."))
+        except UnknownNameError as error:
+            problems.append(f"plugin {plugin.name} left out: {error}")
+    return problems
+
+
+@cache
+def recipes() -> dict[str, Recipe]:
+    """Return every recipe by name, those of the package first, then those of plugins.
+
+    A plugin's recipes lie in a folder ``configs`` of its top-level package.
+    """
+    found: dict[str, Recipe] = {}
+    for folder in _recipe_folders():
+        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
+            found.setdefault(path.stem, Recipe(path.stem, path, _facts(path)))
+    return found
+
+
+def recipes_of(network: str) -> list[Recipe]:
+    """Return the recipes of a network, the one that ``fit --model`` takes first."""
+    return [recipe for recipe in recipes().values() if recipe.network == network]
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a recipe, given its name or a path.
+
+    Raises:
+        UnknownNameError: There is neither such a file nor such a recipe.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name in recipes():
+        return recipes()[name].path
+    hint = did_you_mean(name, recipes())
+    raise UnknownNameError(
+        f"--config {name}: neither a file nor a recipe.{hint}\nAll recipes: mnist-zoo models"
+    )
+
+
+def _recipe_folders() -> Iterator[Path]:
+    # In a checkout the recipes lie beside src/; in an installed wheel, inside the package.
+    for folder in (_PACKAGE / "configs", _PACKAGE.parents[1] / "configs"):
+        if folder.is_dir():
+            yield folder
+            break
+    for plugin in plugins():
+        spec = importlib.util.find_spec(plugin.module.partition(".")[0])
+        for location in (spec and spec.submodule_search_locations) or ():
+            yield Path(location) / "configs"
+
+
+def _facts(path: Path) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.startswith("#"):
+                break
+            if match := _HEAD_LINE.match(line):
+                facts[match[1]] = match[2].strip()
+    return facts
+
+
+def _name(base: ast.expr) -> str:
+    return base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")

@@ -1,0 +1,1 @@
+"""What people look at; given tensors and numbers, it knows neither networks nor data."""

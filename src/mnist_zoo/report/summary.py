@@ -1,0 +1,98 @@
+"""The lines before and after a run, and the table of its metrics."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+from torch import Tensor
+
+
+def before_fit(
+    network: str,
+    num_parameters: int,
+    data: str,
+    num_train_images: int,
+    num_val_images: int,
+    max_epochs: int | None,
+    run_folder: Path | None,
+) -> str:
+    """Say in a line what is about to be trained, on what, for how long and where to."""
+    held_out = f"{num_val_images:,} held out for validation" if num_val_images else "none held out"
+    epochs = "until stopped" if max_epochs in (None, -1) else f"{max_epochs} epochs"
+    target = f" → {_shown(run_folder)}" if run_folder else ""
+    return (
+        f"[bold]{network}[/] ({num_parameters:,} parameters) on {data}"
+        f" ({num_train_images:,} training images, {held_out}), {epochs}{target}"
+    )
+
+
+def after_fit(
+    monitor: str | None, score: float | None, checkpoint: str, run_folder: Path | None
+) -> str:
+    """Say what came out, where it lies and what to type next."""
+    lines = []
+    if score is not None:
+        value = f"{score:.2%}" if str(monitor).endswith("acc") else f"{score:.4f}"
+        name = {"val/acc": "validation accuracy", "val/loss": "validation loss"}.get(
+            str(monitor), str(monitor)
+        )
+        lines.append(f"Best {name}: [bold]{value}[/]")
+    if checkpoint:
+        file = shlex.quote(_shown(Path(checkpoint)))
+        lines += [f"Checkpoint: {file}", f"Test it:    mnist-zoo test --ckpt_path {file}"]
+    if run_folder:
+        lines.append(f"Curves:     tensorboard --logdir {shlex.quote(_shown(run_folder))}")
+    return "\n".join(lines)
+
+
+def metrics_table(
+    title: str, stage: str, metrics: Mapping[str, float], classes: Sequence[str]
+) -> Table:
+    """Lay out accuracy, loss and, where measured, accuracy per class.
+
+    Args:
+        title: Heading of the table.
+        stage: ``val`` or ``test``: what the names of the metrics begin with.
+        metrics: Logged values by name; accuracies in [0, 1].
+        classes: Names of the classes, in the order of their numbers.
+    """
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    table.columns[1].justify = "right"
+    table.add_row("accuracy", f"[bold]{metrics[f'{stage}/acc']:.2%}[/]")
+    table.add_row("loss", f"{metrics[f'{stage}/loss']:.4f}", end_section=True)
+    for number, name in enumerate(classes):
+        if (key := f"{stage}/acc/{number}") in metrics:
+            table.add_row(f"accuracy on {name}", f"{metrics[key]:.2%}")
+    return table
+
+
+def write_predictions(file: Path, probabilities: Tensor) -> Path:
+    """Write one line an image: its number, the class read, its probability, all probabilities.
+
+    Args:
+        file: Where to write; replaced whole if it exists.
+        probabilities: (N, num_classes), each row summing to 1.
+    """
+    unfinished = file.with_suffix(".unfinished")
+    with unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        columns = [f"p{number}" for number in range(probabilities.shape[1])]
+        writer.writerow(["image", "prediction", "probability", *columns])
+        top, predictions = probabilities.max(dim=1)
+        rows = zip(predictions.tolist(), top.tolist(), probabilities.tolist(), strict=True)
+        for image, (prediction, probability, row) in enumerate(rows):
+            values = [f"{value:.6f}" for value in (probability, *row)]
+            writer.writerow([image, prediction, *values])
+    unfinished.replace(file)
+    return file
+
+
+def _shown(path: Path) -> str:
+    """Return a path relative to the current folder where it lies inside."""
+    relative = os.path.relpath(path)
+    return str(path.absolute()) if relative.startswith("..") else relative

@@ -1,0 +1,157 @@
+import itertools
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from mnist_zoo.data import Batches
+
+
+def batches(num_images=10, batch_size=3, **kwargs):
+    kwargs.setdefault("shuffle", True)
+    targets = torch.arange(num_images)
+    return Batches(targets.view(-1, 1) * 2, targets, batch_size, **kwargs)
+
+
+def epoch(loader):
+    return [targets.tolist() for _, targets in loader]
+
+
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
+def test_unshuffled():
+    loader = batches(shuffle=False)
+    expected = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    assert len(loader) == 4
+    assert epoch(loader) == epoch(loader) == expected
+
+
+def test_images_go_with_their_targets():
+    for images, targets in batches():
+        assert torch.equal(images, targets.view(-1, 1) * 2)
+
+
+def test_every_image_once_in_a_new_order_each_epoch():
+    loader = batches(100)
+    first, second = epoch(loader), epoch(loader)
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(100))
+    assert first != second
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    loader, other = batches(100, seed=5), batches(100, seed=5)
+    orders = [epoch(loader) for _ in range(3)]
+    torch.rand(7)
+    other.set_epoch(2)
+    assert epoch(other) == orders[2]
+    other.set_epoch(0)
+    assert epoch(other) == orders[0]
+    assert epoch(batches(100, seed=6)) not in orders
+    epoch(batches(100, seed=2**64 - 1))  # as large as torch.initial_seed() can be
+
+
+def test_an_abandoned_epoch_starts_anew():
+    loader = batches()
+    first = list(itertools.islice(iter(loader), 2))
+    assert epoch(loader)[:2] == [targets.tolist() for _, targets in first]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("num_done", range(9))
+def test_resume_after_any_minibatch(num_done, shuffle):
+    loader = batches(shuffle=shuffle)
+    stream = itertools.chain.from_iterable(loader for _ in range(3))
+    for _ in range(num_done):
+        next(stream)
+    state = loader.state_dict()
+    rest = [targets.tolist() for _, targets in stream]
+
+    resumed = batches(shuffle=shuffle, seed=99)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    assert len(resumed) == 4
+    resumed.set_epoch(state["epoch"])  # must not lose the position
+    epochs = [epoch(resumed) for _ in range(3 - num_done // 4)]
+    assert flat(epochs) == rest
+
+
+@pytest.mark.parametrize(("num_images", "num_replicas"), [(12, 3), (10, 4), (2, 5)])
+def test_replicas_share_an_epoch_equally(num_images, num_replicas):
+    parts = [
+        batches(num_images, 2, rank=rank, num_replicas=num_replicas, seed=1)
+        for rank in range(num_replicas)
+    ]
+    indices = [flat(epoch(part)) for part in parts]
+    assert len({len(part) for part in parts}) == 1
+    assert len({len(own) for own in indices}) == 1
+    together = flat(indices)
+    assert set(together) == set(range(num_images))
+    assert len(together) - num_images < num_replicas
+    if len(together) == num_images:
+        whole = flat(epoch(batches(num_images, 2, seed=1)))
+        assert [index for group in zip(*indices, strict=True) for index in group] == whole
+
+
+class Recorder(LightningModule):
+    """Notes the targets that it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch[1].tolist())
+        return self.weight * batch[1].sum()
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder, *, ckpt_path=None, seed=3, callbacks=(), **kwargs):
+    model = Recorder()
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **kwargs,
+    )
+    trainer.fit(model, batches(seed=seed), batches(shuffle=False), ckpt_path=ckpt_path)
+    return model.seen
+
+
+def every(folder, **kwargs):
+    return ModelCheckpoint(folder, filename="{step}", save_top_k=-1, **kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using")
+@pytest.mark.parametrize("limit", [{}, {"limit_train_batches": 2}], ids=["whole", "limited"])
+def test_lightning_replays_the_order_from_any_checkpoint(tmp_path, limit):
+    seen = fit(tmp_path, callbacks=[every(tmp_path / "mid", every_n_train_steps=1)], **limit)
+    fit(tmp_path, callbacks=[every(tmp_path / "end", every_n_epochs=1)], **limit)
+    checkpoints = sorted(tmp_path.glob("*/*.ckpt"))
+    assert len(checkpoints) == len(seen) + 3
+    for path in checkpoints:
+        step = int(path.stem.removeprefix("step="))
+        assert fit(tmp_path, ckpt_path=path, **limit) == seen[step:], path
+
+
+def test_lightning_shuffles_each_epoch_anew_under_a_limit(tmp_path):
+    seen = fit(tmp_path, limit_train_batches=2)
+    order = batches(seed=3)
+    expected = []
+    for number in range(3):
+        order.set_epoch(number)
+        expected += epoch(order)[:2]
+    assert seen == expected
