@@ -40,10 +40,11 @@ quickstart: $(VENV)/.installed ## install, train a network on digits that need n
 		echo "Its configuration, checkpoints and curves lie in $$run"; \
 		echo; \
 		echo "Next:"; \
-		echo "  . $(BIN)/activate                    then mnist-zoo can be typed alone"; \
-		echo "  mnist-zoo models                      all networks, their recipes and figures"; \
-		echo "  mnist-zoo fit --model ConvNetReLU     the same network on MNIST (downloads 11 MB)"; \
-		echo "  tensorboard --logdir $(RUNS)    the curves"
+		printf '  %-36s %s\n' \
+			". $(BIN)/activate" "then mnist-zoo can be typed alone" \
+			"mnist-zoo models" "all networks, their recipes and figures" \
+			"mnist-zoo fit --model ConvNetReLU" "the same network on MNIST (downloads 11 MB)" \
+			"tensorboard --logdir $(RUNS)" "the curves"
 
 test: $(VENV)/.installed-dev ## run all tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
 	$(BIN)/pytest $(PYTEST_ARGS)

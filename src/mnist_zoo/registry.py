@@ -77,6 +77,11 @@ def plugins() -> list[EntryPoint]:
     return sorted(entry_points(group=PLUGIN_GROUP), key=lambda plugin: plugin.name)
 
 
+def is_known(path: str) -> bool:
+    """Return whether an import path is that of a network of the zoo or of an installed plugin."""
+    return path in builtin_networks().values() or any(_path(plugin) == path for plugin in plugins())
+
+
 def class_path(name: str) -> str:
     """Return the import path of a network, given its name or its import path.
 
@@ -85,7 +90,7 @@ def class_path(name: str) -> str:
     """
     if "." in name:
         return name
-    paths = [p.value.replace(":", ".") for p in plugins() if p.name == name]
+    paths = [_path(plugin) for plugin in plugins() if plugin.name == name]
     if name in builtin_networks():
         paths.append(builtin_networks()[name])
     if not paths:
@@ -138,7 +143,7 @@ def import_all() -> list[str]:
         import_class(path)
     for plugin in plugins():
         try:
-            import_class(plugin.value.replace(":", "."))
+            import_class(_path(plugin))
         except UnknownNameError as error:
             problems.append(f"plugin {plugin.name} left out: {error}")
     return problems
@@ -176,6 +181,10 @@ def find_recipe(name: str) -> Path:
     raise UnknownNameError(
         f"--config {name}: neither a file nor a recipe.{hint}\nAll recipes: mnist-zoo models"
     )
+
+
+def _path(plugin: EntryPoint) -> str:
+    return plugin.value.replace(":", ".")
 
 
 def _recipe_folders() -> Iterator[Path]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.slow
 
@@ -70,25 +71,21 @@ def test_its_network_is_listed_with_those_of_the_zoo(site, zoo_with):
     assert "5,994" in row
 
 
-def test_it_trains_by_name_with_its_recipe(site, zoo_with):
-    result = zoo_with([site], "fit", "--model", "TinyConvNet", *TRY_OUT)
+def test_it_trains_by_its_recipe_and_its_checkpoint_is_tested(site, zoo_with, tmp_path):
+    short = ("--data.num_train", "200", "--trainer.max_epochs", "1")
+    result = zoo_with([site], "fit", "--model", "TinyConvNet", "--data", "Digits", *short)
     assert result.returncode == 0, result.stderr
     assert "TinyConvNet (5,994 parameters) on Digits" in result.stdout
-    config = zoo_with([site], "fit", "--model", "TinyConvNet", *TRY_OUT, "--print_config")
-    assert "max_epochs: 10" in config.stdout
+    run = tmp_path / "runs" / "TinyConvNet" / "version_0"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["lr"] == 0.03, "as the recipe says"
 
-
-def test_its_checkpoint_is_tested_without_naming_it(site, zoo_with, tmp_path):
-    train = ("--data", "Digits", "--data.num_train", "100", "--trainer.max_epochs", "1")
-    result = zoo_with([site], "fit", "--model", "TinyConvNet", *train)
-    assert result.returncode == 0, result.stderr
-    checkpoint = tmp_path / "runs/TinyConvNet/version_0/checkpoints/best.ckpt"
-    result = zoo_with([site], "test", "--ckpt_path", checkpoint)
+    result = zoo_with([site], "test", "--ckpt_path", run / "checkpoints" / "best.ckpt")
     assert result.returncode == 0, result.stderr
     assert "TinyConvNet on 360 test images of Digits" in result.stdout
 
 
-def test_the_zoo_is_as_before_without_it(zoo):
+def test_the_zoo_does_not_know_it_without_it(zoo):
     assert "TinyConvNet" not in zoo("models").stdout
     result = zoo("fit", "--model", "TinyConvNet")
     assert result.returncode == 2
@@ -103,19 +100,19 @@ class TestABrokenPlugin:
         code = "raise RuntimeError('no such thing as a free lunch')\n"
         return declare(folder, "zoo_broken", "BrokenNet = zoo_broken:BrokenNet", code)
 
-    def test_is_reported_in_one_line_and_breaks_nothing(self, broken, zoo_with):
-        result = zoo_with([broken], "fit", "--model", "ConvNetReLU", *TRY_OUT)
+    def test_is_reported_in_one_line_and_breaks_nothing(self, broken, site, zoo_with):
+        declare(broken, "zoo_gone", "GoneNet = zoo_never.was:GoneNet", "")
+        result = zoo_with([broken, site], "fit", "--model", "TinyConvNet", *TRY_OUT)
         assert result.returncode == 0, result.stderr
         (line,) = [line for line in output(result).splitlines() if "BrokenNet" in line]
         assert "zoo_broken" in line
         assert "RuntimeError: no such thing as a free lunch" in line
+        (line,) = [line for line in output(result).splitlines() if "GoneNet" in line]
+        assert "zoo_never" in line
         assert "Traceback" not in output(result)
 
-    def test_does_not_hide_the_plugin_beside_it(self, broken, site, zoo_with):
-        result = zoo_with([broken, site], "fit", "--model", "TinyConvNet", *TRY_OUT)
-        assert result.returncode == 0, result.stderr
-
     def test_leaves_the_table_whole(self, broken, zoo_with):
+        declare(broken, "zoo_gone", "GoneNet = zoo_never.was:GoneNet", "")
         result = zoo_with([broken], "models")
         assert result.returncode == 0, result.stderr
         assert "ConvNetReLU" in result.stdout
@@ -124,28 +121,29 @@ class TestABrokenPlugin:
     def test_is_an_error_where_it_is_asked_for(self, broken, zoo_with):
         result = zoo_with([broken], "fit", "--model", "BrokenNet", *TRY_OUT)
         assert result.returncode == 2
-        assert "no such thing as a free lunch" in output(result)
+        assert "no such thing as a free lunch" in result.stderr
         assert "Traceback" not in output(result)
-
-    def test_may_name_a_package_that_is_not_there(self, tmp_path, zoo_with):
-        folder = declare(tmp_path, "zoo_gone", "GoneNet = zoo_never.was:GoneNet", "")
-        assert zoo_with([folder], "models").returncode == 0
-        result = zoo_with([folder], "fit", "--model", "ConvNetReLU", *TRY_OUT)
-        assert result.returncode == 0, result.stderr
-        (line,) = [line for line in output(result).splitlines() if "GoneNet" in line]
-        assert "zoo_never" in line
 
 
 class TestTwoOfTheSameName:
     @pytest.fixture
     def twins(self, site, tmp_path):
+        code = (
+            "from zoo_example.tiny import TinyConvNet as Tiny\n\n\nclass TinyConvNet(Tiny): ...\n"
+        )
         folder = tmp_path / "twin"
         folder.mkdir()
-        code = (
-            "from zoo_example.tiny import TinyConvNet as _Base\n\n\nclass TinyConvNet(_Base): ...\n"
-        )
         declare(folder, "zoo_twin", "TinyConvNet = zoo_twin:TinyConvNet", code)
         return [folder, site]
+
+    @pytest.fixture
+    def namesake(self, tmp_path):
+        """A plugin whose network is called like one of the zoo."""
+        code = "from mnist_zoo.models.convnet import ConvNetReLU as Base\n\n\n"
+        code += "class ConvNetReLU(Base): ...\n"
+        folder = tmp_path / "namesake"
+        folder.mkdir()
+        return declare(folder, "zoo_namesake", "ConvNetReLU = zoo_namesake:ConvNetReLU", code)
 
     def test_the_error_names_both(self, twins, zoo_with):
         result = zoo_with(twins, "fit", "--model", "TinyConvNet", *TRY_OUT)
@@ -160,9 +158,11 @@ class TestTwoOfTheSameName:
         assert result.returncode == 0, result.stderr
         assert "TinyConvNet (5,994 parameters) on Digits" in result.stdout
 
-    def test_a_name_of_the_zoo_is_no_exception(self, tmp_path, zoo_with):
-        declare(tmp_path, "zoo_thief", "ConvNetReLU = zoo_thief:ConvNetReLU", "")
-        result = zoo_with([tmp_path], "fit", "--model", "ConvNetReLU", *TRY_OUT)
+    def test_a_name_of_the_zoo_is_no_exception(self, namesake, zoo_with):
+        result = zoo_with([namesake], "fit", "--model", "ConvNetReLU", *TRY_OUT)
         assert result.returncode == 2
-        assert "--model mnist_zoo.models.convnet.ConvNetReLU" in result.stderr
-        assert "--model zoo_thief.ConvNetReLU" in result.stderr
+        assert "--model zoo_namesake.ConvNetReLU" in result.stderr
+        path = "mnist_zoo.models.convnet.ConvNetReLU"
+        assert f"--model {path}" in result.stderr
+        result = zoo_with([namesake], "fit", "--model", path, *TRY_OUT)
+        assert result.returncode == 0, result.stderr

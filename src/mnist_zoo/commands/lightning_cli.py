@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
 from jsonargparse import Namespace
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 from mnist_zoo import data, registry
@@ -57,14 +58,18 @@ class ZooCLI(LightningCLI):
         ZooError: The user can put right what went wrong.
     """
 
+    run_folder: Path | None = None
+    claimed: Path | None = None
+
     def __init__(self, request: Request, configs: list[str]) -> None:
         self.request = request
-        self.run_folder: Path | None = None
         silence()
         for problem in registry.import_all():
             console.print(f"warning: {problem}", style="yellow")
         if request.model and not issubclass(registry.import_class(request.model), Classifier):
-            raise ZooError(f"--model {request.model}: not a network, which derives from Classifier.")
+            raise ZooError(
+                f"--model {request.model}: not a network, which derives from Classifier."
+            )
         parser_kwargs: dict[str, Any] = {
             name: {"default_config_files": configs} for name in self.subcommands()
         }
@@ -87,11 +92,11 @@ class ZooCLI(LightningCLI):
         except Exception as error:
             if (text := messages.of_exception(error)) is None:
                 raise
-            if self.run_folder and not request.ckpt_path:
-                runs.discard(self.run_folder)
+            if self.claimed:
+                runs.discard(self.claimed)
             raise ZooError(text) from error
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         self.config = parser.parse_args(args)
 
@@ -144,62 +149,68 @@ class ZooCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say what came out, where it lies and what to type next."""
-        if self.trainer.fast_dev_run:
+        if self.run_folder is None:
             console.print("One batch of training and validation went through; nothing was saved.")
             return
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
         score = best.best_model_score
+        path = str(self.config[self.subcommand].model.class_path)
         console.print(
             summary.after_fit(
                 best.monitor,
                 None if score is None else float(score),
                 best.best_model_path or last.best_model_path,
                 self.run_folder,
+                "" if registry.is_known(path) else f" --model {path}",
             )
         )
 
-    def after_validate(self) -> None:
-        """Print loss and accuracy."""
+    def validate(self, **kwargs: Any) -> None:
+        """Evaluate on the validation images; print loss and accuracy."""
+        self.trainer.validate(**{**kwargs, "verbose": False})
         self._print_metrics("val", self.datamodule.num_val_images)
 
-    def after_test(self) -> None:
-        """Print loss, accuracy and accuracy per class."""
+    def test(self, **kwargs: Any) -> None:
+        """Evaluate on the test images; print loss, accuracy and accuracy per class."""
+        self.trainer.test(**{**kwargs, "verbose": False})
         self._print_metrics("test", self.datamodule.num_test_images)
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions for the test images to a CSV file and say where it lies."""
-        import torch
-
-        kwargs["return_predictions"] = True
-        probabilities = torch.cat(self.trainer.predict(**kwargs))
+        batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
+        probabilities = torch.cat(batches)
         checkpoint = Path(str(self.request.ckpt_path))
         folder = runs.of_checkpoint(checkpoint) or Path.cwd()
         file = summary.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {file}")
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
-        resumed = self.request.ckpt_path and runs.of_checkpoint(Path(self.request.ckpt_path))
-        network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
-        root = Path(trainer.default_root_dir or "runs")
-        self.run_folder = resumed or runs.claim(root / network)
-        trainer.default_root_dir = str(self.run_folder)
+        run = None
+        if self.request.ckpt_path:
+            run = runs.of_checkpoint(Path(self.request.ckpt_path))
+        if run is None:
+            network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
+            run = self.claimed = runs.claim(Path(trainer.default_root_dir or "runs") / network)
+        self.run_folder = run
+        trainer.default_root_dir = str(run)
         if trainer.logger in (None, True):
-            trainer.logger = Namespace(
+            trainer.logger = Namespace(  # type: ignore[no-untyped-call]
                 class_path="lightning.pytorch.loggers.TensorBoardLogger",
-                init_args=Namespace(
-                    save_dir=str(self.run_folder.parents[1]),
-                    name=self.run_folder.parent.name,
-                    version=self.run_folder.name,
+                init_args=Namespace(  # type: ignore[no-untyped-call]
+                    save_dir=str(run.parents[1]),
+                    name=run.parent.name,
+                    version=run.name,
                     default_hp_metric=False,
                 ),
             )
 
     def _print_metrics(self, stage: str, num_images: int) -> None:
-        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        name = {"val": "validation"}.get(stage, stage)
+        metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         console.print(
             summary.metrics_table(
-                f"{type(self.model).__name__} on {num_images:,} {stage} images of"
+                f"{type(self.model).__name__} on {num_images:,} {name} images of"
                 f" {type(self.datamodule).__name__}",
                 stage,
                 metrics,
@@ -210,6 +221,7 @@ class ZooCLI(LightningCLI):
 
 def _subclasses(base: type) -> dict[str, type]:
     found = {base.__name__: base}
+    cls: type
     for cls in base.__subclasses__():
         found |= _subclasses(cls)
     return found
@@ -217,7 +229,11 @@ def _subclasses(base: type) -> dict[str, type]:
 
 def silence() -> None:
     """Keep tips, device lists and other libraries' warnings off the screen."""
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "fabric.utilities.rank_zero",
+        "fabric.utilities.seed",
+    ):
         logging.getLogger(f"lightning.{name}").setLevel(logging.ERROR)
     for package in ("lightning", "torch", "jsonargparse", "tensorboard"):
         warnings.filterwarnings("ignore", module=rf"{package}\b")

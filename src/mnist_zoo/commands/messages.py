@@ -9,9 +9,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mnist_zoo.errors import ZooError, did_you_mean
 
@@ -40,8 +39,9 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     keys = re.findall(r'Parser key "([^"]+)"', message)
     key = ".".join(keys)
     if match := re.search(r"Option '([^']+)' is not accepted", message):
-        known = {name for cls in classes.values() for name in parameters(cls)}
-        return f"unknown option --{key}.{match[1]}.{did_you_mean(match[1], known)}"
+        flag = f"--{key}.{match[1]}"
+        accepted = {f"--{key}.{name}" for cls in classes.values() for name in parameters(cls)}
+        return f"unknown option {flag}.{did_you_mean(flag, accepted)}"
 
     given = _GIVEN.findall(message)
     value = given[-1].strip() if given else ""

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
 from mnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from mnist_zoo.models.checkpoint import Checkpoint
 
 
 @dataclass
@@ -26,13 +29,16 @@ class Request:
         argv: The arguments, with names of networks and recipes replaced by their paths.
         subcommand: fit, validate, test or predict.
         model: Import path of the network named by ``--model``.
+        data: Class named by ``--data``.
         ckpt_path: The checkpoint, if one is given.
+        configured: Whether a configuration file is given.
         helping: Whether only help is asked for.
     """
 
     argv: list[str]
     subcommand: str
     model: str | None = None
+    data: str | None = None
     ckpt_path: str | None = None
     configured: bool = False
     helping: bool = False
@@ -41,14 +47,8 @@ class Request:
 def main(argv: list[str]) -> int:
     """Run one of the four commands; ``argv`` begins with its name."""
     request = scan(argv)
-    if not (request.helping or request.model or request.configured or request.ckpt_path):
-        if request.subcommand == "fit":
-            raise ZooError("which network? Name one with --model.\nAll networks: mnist-zoo models")
-    if request.subcommand != "fit" and not (request.ckpt_path or request.helping):
-        raise ZooError(
-            f"which checkpoint? Name one with --ckpt_path, such as"
-            f" runs/ConvNetReLU/version_0/checkpoints/best.ckpt (mnist-zoo fit writes it)."
-        )
+    if not request.helping:
+        _require_a_network(request)
     from mnist_zoo.commands.lightning_cli import ZooCLI
 
     with default_configs(request) as configs:
@@ -68,7 +68,7 @@ def scan(argv: list[str]) -> Request:
         flag, equals, value = argument.partition("=")
         if flag in ("-h", "--help") or flag.endswith(".help"):
             request.helping = True
-        if flag not in ("--model", "--model.help", "--config", "-c", "--ckpt_path"):
+        if flag not in ("--model", "--model.help", "--data", "--config", "-c", "--ckpt_path"):
             request.argv.append(argument)
             continue
         if not equals:
@@ -78,8 +78,8 @@ def scan(argv: list[str]) -> Request:
         elif flag in ("--config", "-c"):
             request.configured = True
             request.argv += [flag, str(registry.find_recipe(value))]
-        elif flag == "--ckpt_path":
-            request.ckpt_path = value
+        elif flag in ("--ckpt_path", "--data"):
+            setattr(request, flag.removeprefix("--"), value)
             request.argv += [flag, value]
         else:
             path = registry.class_path(value)
@@ -116,7 +116,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     request.model = path
     config: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.data is not None:
-        config["data"] = _data_here(checkpoint.data)
+        config["data"] = _data_here(checkpoint, named=request.data)
     recipes = []
     if request.subcommand == "fit":
         recipes = _recipe_files(path)
@@ -127,14 +127,37 @@ def default_configs(request: Request) -> Iterator[list[str]]:
         yield [*recipes, str(file)]
 
 
+def _require_a_network(request: Request) -> None:
+    if request.ckpt_path:
+        return
+    if request.subcommand != "fit":
+        raise ZooError(
+            "which checkpoint? Name one with --ckpt_path, such as"
+            " runs/ConvNetReLU/version_0/checkpoints/best.ckpt (mnist-zoo fit writes it)."
+        )
+    if not (request.model or request.configured):
+        raise ZooError("which network? Name one with --model.\nAll networks: mnist-zoo models")
+
+
 def _recipe_files(model: str | None) -> list[str]:
     network = (model or "").rpartition(".")[2]
     return [str(recipe.path) for recipe in registry.recipes_of(network) if recipe.name == network]
 
 
-def _data_here(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the checkpoint's data, its folder left out where this machine does not have it."""
-    arguments = dict(data.get("init_args", {}))
+def _data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
+    """Return the checkpoint's data, its folder left out where this machine does not have it.
+
+    Raises:
+        ZooError: The class is not one of ours and the user did not name it; importing it would
+            let the file choose code to run.
+    """
+    assert checkpoint.data is not None
+    path, arguments = checkpoint.data["class_path"], dict(checkpoint.data["init_args"])
+    if not path.startswith("mnist_zoo.data.") and path != named:
+        raise ZooError(
+            f"{checkpoint.path} was trained on {path}, which is not part of this package.\n"
+            f"If it is yours and you trust it, name it: --data {path}"
+        )
     if "root" in arguments and not Path(str(arguments["root"])).is_dir():
         del arguments["root"]
-    return {"class_path": str(data["class_path"]), "init_args": arguments}
+    return {"class_path": path, "init_args": arguments}

@@ -173,14 +173,9 @@ class Digits(ImageData):
 
     Source: Alpaydin, Kaynak: Optical recognition of handwritten digits, UCI Machine Learning
     Repository, 1998 (its test set).
-
-    Args:
-        val_size: training images held out for validation: how many (100), or which fraction (0.1).
-        **kwargs: arguments of ``ImageData``.
     """
 
-    def __init__(self, val_size: int | float = 0.1, **kwargs: Any) -> None:
-        super().__init__(val_size=val_size, **kwargs)
+    default_val_size = 0.1
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """See ``ImageData``."""
@@ -204,18 +199,15 @@ class TextFile(ImageData):
     Args:
         train_file: file of the training images; not needed for tests.
         test_file: file of the test images; not needed for training.
-        val_size: training images held out for validation: how many (100), or which fraction (0.1).
         **kwargs: arguments of ``ImageData``.
     """
 
+    default_val_size = 0.1
+
     def __init__(
-        self,
-        train_file: str | None = None,
-        test_file: str | None = None,
-        val_size: int | float = 0.1,
-        **kwargs: Any,
+        self, train_file: str | None = None, test_file: str | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(val_size=val_size, **kwargs)
+        super().__init__(**kwargs)
         self.train_file = _absolute(train_file)
         self.test_file = _absolute(test_file)
         # A checkpoint holds these, and is to find the files from any folder.

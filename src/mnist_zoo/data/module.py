@@ -42,7 +42,8 @@ class ImageData(LightningDataModule, abc.ABC):
 
     Args:
         batch_size: number of images in a training minibatch.
-        val_size: training images held out for validation: how many (5000), or which fraction (0.2).
+        val_size: training images held out for validation: how many, or which fraction (0.2);
+            by default 5000, of the small data sets (Digits, TextFile) a tenth.
         expanded: whether to train on each image five times: as it is, and shifted by one pixel
             right, left, up and down.
         num_train: take only the first so many training images, before any are held out.
@@ -57,12 +58,13 @@ class ImageData(LightningDataModule, abc.ABC):
 
     classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
     """Names of the classes 0 to 9."""
+    default_val_size: ClassVar[int | float] = 5000
     eval_batch_size: ClassVar[int] = 1000
 
     def __init__(
         self,
         batch_size: int = 10,
-        val_size: int | float = 5000,
+        val_size: int | float | None = None,
         expanded: bool = False,
         num_train: int | None = None,
         num_test: int | None = None,
@@ -72,6 +74,8 @@ class ImageData(LightningDataModule, abc.ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        val_size = self.default_val_size if val_size is None else val_size
+        self.hparams["val_size"] = val_size
         is_fraction = isinstance(val_size, float)
         _require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         _require(val_size >= 0, "val_size", val_size, "must not be negative")

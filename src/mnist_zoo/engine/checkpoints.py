@@ -17,9 +17,7 @@ class Best(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/acc", mode: Literal["max", "min"] = "max") -> None:
-        super().__init__(
-            filename="best", monitor=monitor, mode=mode, enable_version_counter=False
-        )
+        super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save nothing where there is no validation: the monitored value is never logged."""

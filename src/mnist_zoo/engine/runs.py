@@ -25,7 +25,9 @@ def claim(folder: Path) -> Path:
         return Path(os.environ[_SHARED_WITH_OTHER_RANKS])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = [int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))]
+        taken = [
+            int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))
+        ]
         number = max(taken, default=-1) + 1
         while True:
             try:

@@ -66,19 +66,18 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
                 f"checkpoint {file} holds more than tensors and plain types,"
                 " and is not opened because it could run code."
             ) from error
-        raise CheckpointError(
-            f"checkpoint {file} is damaged: {str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).partition(". ")[0]
+        raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
     try:
         zoo = content["mnist_zoo"]
         return Checkpoint(
             file,
-            {"class_path": str(zoo["model"]["class_path"]), "init_args": zoo["model"]["init_args"]},
-            zoo.get("data"),
-            content.get("mnist_zoo_run", {}),
-            content["state_dict"],
+            _class_and_arguments(zoo["model"]),
+            _class_and_arguments(zoo["data"]) if "data" in zoo else None,
+            dict(content.get("mnist_zoo_run", {})),
+            dict(content["state_dict"]),
         )
-    except (KeyError, TypeError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise CheckpointError(
             f"{file} is no checkpoint of a network of this zoo (its entry 'mnist_zoo' is missing)."
         ) from None
@@ -93,10 +92,8 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
     Raises:
         CheckpointError: The class is of neither kind.
     """
-    path = str(checkpoint.model["class_path"])
-    known = {*registry.builtin_networks().values()}
-    known |= {plugin.value.replace(":", ".") for plugin in registry.plugins()}
-    if path not in known and path != named:
+    path: str = checkpoint.model["class_path"]
+    if not registry.is_known(path) and path != named:
         raise CheckpointError(
             f"checkpoint {checkpoint.path} is of {path}, which is neither in this zoo nor an"
             f" installed plugin.\nIf it is yours and you trust it, name it: --model {path}"
@@ -127,6 +124,10 @@ def load(path: str | os.PathLike[str]) -> Classifier:
             + " ".join(str(error).split())[:300]
         ) from error
     return network.eval()
+
+
+def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"class_path": str(entry["class_path"]), "init_args": dict(entry["init_args"])}
 
 
 def _nearby(file: Path) -> str:

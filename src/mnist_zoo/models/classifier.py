@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -117,7 +118,7 @@ class Classifier(LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler if there is one, from the arguments."""
         try:
-            optimizer = self.optimizer_class(
+            optimizer: Optimizer = self.optimizer_class(
                 self.parameters(),
                 lr=self.lr,
                 weight_decay=self.weight_decay,
@@ -144,7 +145,7 @@ class Classifier(LightningModule, ABC):
         if datamodule is not None:
             checkpoint["mnist_zoo"]["data"] = _recipe_of(datamodule)
 
-    def _accuracy(self, average: str = "micro") -> MulticlassAccuracy:
+    def _accuracy(self, average: Literal["micro", "none"] = "micro") -> MulticlassAccuracy:
         return MulticlassAccuracy(self.num_classes, average=average, validate_args=False)
 
     def _evaluate(self, batch: Batch, stage: str, accuracy: MulticlassAccuracy) -> Tensor:

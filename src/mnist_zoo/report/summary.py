@@ -32,7 +32,11 @@ def before_fit(
 
 
 def after_fit(
-    monitor: str | None, score: float | None, checkpoint: str, run_folder: Path | None
+    monitor: str | None,
+    score: float | None,
+    checkpoint: str,
+    run_folder: Path | None,
+    test_options: str = "",
 ) -> str:
     """Say what came out, where it lies and what to type next."""
     lines = []
@@ -44,7 +48,10 @@ def after_fit(
         lines.append(f"Best {name}: [bold]{value}[/]")
     if checkpoint:
         file = shlex.quote(_shown(Path(checkpoint)))
-        lines += [f"Checkpoint: {file}", f"Test it:    mnist-zoo test --ckpt_path {file}"]
+        lines += [
+            f"Checkpoint: {file}",
+            f"Test it:    mnist-zoo test --ckpt_path {file}{test_options}",
+        ]
     if run_folder:
         lines.append(f"Curves:     tensorboard --logdir {shlex.quote(_shown(run_folder))}")
     return "\n".join(lines)
