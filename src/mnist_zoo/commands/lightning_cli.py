@@ -18,8 +18,9 @@ from rich.console import Console
 from mnist_zoo import data, registry
 from mnist_zoo.commands import messages
 from mnist_zoo.engine import runs
+from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import FinalMetrics, ProgressBar, SaveConfig
-from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
 from mnist_zoo.models.classifier import num_parameters
@@ -109,6 +110,13 @@ class ZooCLI(LightningCLI):
         if self.request.subcommand == "fit":
             parser.add_lightning_class_args(Best, "best")
             parser.add_lightning_class_args(Last, "last")
+            parser.add_argument(
+                "--steps_per_execution",
+                type=int | None,
+                default=None,
+                help="Optimizer steps run at a time; only speed depends on it."
+                " null chooses by the batch size.",
+            )
 
     def before_instantiate_classes(self) -> None:
         """Choose where the run goes, and what it shows and records."""
@@ -118,7 +126,9 @@ class ZooCLI(LightningCLI):
             callbacks.append(ProgressBar())
         if self.subcommand != "fit":
             trainer.logger = trainer.logger or False
-        elif not trainer.fast_dev_run:
+        else:
+            callbacks.append(Blocks(self.config[self.subcommand].steps_per_execution))
+        if self.subcommand == "fit" and not trainer.fast_dev_run:
             self._claim_run_folder(trainer)
             if trainer.logger:
                 callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
@@ -126,8 +136,10 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; what it refuses is a mistake in its flags."""
+        plugins = self._get(self.config_init, "trainer").plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
         try:
-            return super().instantiate_trainer(**kwargs)
+            return super().instantiate_trainer(plugins=[WholeFiles(), *plugins], **kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise ZooError(messages.of_trainer(error)) from error
 

@@ -34,6 +34,10 @@ class Batches:
         seed: what the orders follow from, at least 0.
         rank: which of the replicas this is, from 0.
         num_replicas: number of processes that share the images.
+        block_size: number of minibatches yielded at a time, one after the other in one pair of
+            tensors; only the last of an epoch may be of fewer, and of a smaller last minibatch.
+        limit: end each epoch after so many minibatches (a number), or after this share of them
+            (a fraction).
     """
 
     batch_sampler = None
@@ -49,6 +53,8 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         num_replicas: int = 1,
+        block_size: int = 1,
+        limit: int | float = 1.0,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -57,27 +63,31 @@ class Batches:
         self.seed = seed
         self.rank = rank
         self.num_replicas = num_replicas
+        self.block_size = block_size
+        whole = -(-self._share // batch_size)
+        self.num_batches = min(limit if isinstance(limit, int) else int(limit * whole), whole)
         self._epoch = 0
         self._position = 0
         self._resumed = False
 
     def __len__(self) -> int:
-        """Return the number of minibatches in a whole epoch, wherever the loader stands in it."""
-        return -(-self._share // self.batch_size)
+        """Return the number of blocks in a whole epoch, wherever the loader stands in it."""
+        return -(-self.num_batches // self.block_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the minibatches of the epoch that are still to come."""
+        """Yield the blocks of minibatches of the epoch that are still to come."""
         if not self._resumed:
             self._position = 0
         self._resumed = False
-        indices = torch.split(self._order(), self.batch_size)
-        for batch in indices[self._position :]:
+        order = self._order()
+        for first in range(self._position, self.num_batches, self.block_size):
             # Advanced before the yield: nobody asks for more once the last minibatch is out, and
             # a state taken while a minibatch is at work must count that minibatch as used.
-            self._position += 1
-            if self._position == len(indices):
+            self._position = min(first + self.block_size, self.num_batches)
+            chosen = order[first * self.batch_size : self._position * self.batch_size]
+            if self._position == self.num_batches:
                 self._epoch, self._position = self._epoch + 1, 0
-            yield self.images.index_select(0, batch), self.targets.index_select(0, batch)
+            yield self.images.index_select(0, chosen), self.targets.index_select(0, chosen)
 
     @property
     def sampler(self) -> Batches | SequentialSampler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -98,6 +98,10 @@ class ImageData(LightningDataModule, abc.ABC):
         self.mean = mean
         self.std = std
         self.split_seed = split_seed
+        self.block_size = 1
+        """Training minibatches that the loader yields at a time; see ``Batches``."""
+        self.limit_train_batches: int | float = 1.0
+        """How much of an epoch the training loader goes through; see ``Batches``."""
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         """After ``setup``: images and targets of "train" and "validation", or of "test"."""
 
@@ -155,7 +159,13 @@ class ImageData(LightningDataModule, abc.ABC):
         # Lightning asks for a fixed order when a run is to overfit its first few minibatches.
         trainer = self.trainer
         shuffle = trainer is None or trainer.overfit_batches == 0  # type: ignore[attr-defined]
-        return self._batches("train", self.batch_size, shuffle=shuffle)
+        return self._batches(
+            "train",
+            self.batch_size,
+            shuffle=shuffle,
+            block_size=self.block_size,
+            limit=self.limit_train_batches,
+        )
 
     def val_dataloader(self) -> Batches | list[Batches]:
         """Return the validation minibatches, or none, which lets Lightning skip validation."""
@@ -210,14 +220,15 @@ class ImageData(LightningDataModule, abc.ABC):
     def _num_images(self, split: str) -> int:
         return len(self.splits[split][1]) if split in self.splits else 0
 
-    def _batches(self, split: str, batch_size: int, shuffle: bool = False) -> Batches:
+    def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         """Return the minibatches of a split; under a distributed trainer, this process's share."""
+        images, targets = self.splits[split]
         seed, share = torch.initial_seed(), {}
         if self.trainer is not None:
             # Without seed_everything each process has its own seed, but they share one order.
             seed = self.trainer.strategy.broadcast(seed)
             share = self.trainer.distributed_sampler_kwargs or {}
-        return Batches(*self.splits[split], batch_size, shuffle=shuffle, seed=seed, **share)
+        return Batches(images, targets, batch_size, seed=seed, **share, **options)
 
 
 def _require(condition: bool, flag: str, value: object, message: str) -> None:

@@ -32,6 +32,20 @@ RESUMED_SETTINGS = (
 class ProgressBar(RichProgressBar):
     """Lightning's progress bar with nothing on it but loss and accuracy."""
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """Return the number of optimizer steps in an epoch, not that of blocks."""
+        loader: Any = self.trainer.train_dataloader
+        return loader.num_batches if hasattr(loader, "num_batches") else super().total_train_batches
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Go on by the steps of a block."""
+        block_size = getattr(trainer.train_dataloader, "block_size", 1)
+        done = min((batch_idx + 1) * block_size, int(self.total_train_batches))
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, done - 1)
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the logged values without the number of the run."""
         metrics = super().get_metrics(trainer, pl_module)

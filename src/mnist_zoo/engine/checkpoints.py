@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from pathlib import Path
+from typing import Any, Literal
 
+import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
@@ -28,15 +32,69 @@ class Best(ModelCheckpoint):
 
 
 class Last(ModelCheckpoint):
-    """Keeps ``last.ckpt``, from which a run goes on.
+    """Keeps ``last.ckpt``, from which a run goes on as if it had never stopped.
+
+    Lightning stores weights, optimizer, schedulers, counters and the position in the data; this
+    adds the state of the random generators, for dropout and augmentation.
 
     Args:
-        every_n_train_steps: Write it after so many optimizer steps; None: after every epoch.
+        every_n_train_steps: Also write it when so many more optimizer steps have been taken, at
+            the end of the block of steps that reaches the number; None: after every epoch only.
     """
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:
-        super().__init__(
-            filename="last",
-            every_n_train_steps=every_n_train_steps,
-            enable_version_counter=False,
+        super().__init__(filename="last", enable_version_counter=False)
+        self.every_n_steps = every_n_train_steps
+        self._random_states: dict[str, Any] = {}
+        self._saved_at = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the random generators where they were when the checkpoint was written."""
+        super().on_train_start(trainer, pl_module)
+        self._saved_at = trainer.global_step
+        if self._random_states:
+            torch.set_rng_state(self._random_states["cpu"])
+            if torch.cuda.is_available() and self._random_states["cuda"]:
+                torch.cuda.set_rng_state_all(self._random_states["cuda"])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the checkpoint when enough steps have been taken since the last time."""
+        due = self.every_n_steps and (
+            trainer.global_step // self.every_n_steps > self._saved_at // self.every_n_steps
         )
+        # The end of an epoch has a checkpoint of its own, after validation.
+        if due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
+            self._saved_at = trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Lightning's state and that of the random generators."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return super().state_dict() | {"random": {"cpu": torch.get_rng_state(), "cuda": cuda}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states for the start of training: until then other code draws numbers too."""
+        super().load_state_dict(state_dict)
+        self._random_states = state_dict["random"]
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and then moves it there, so that it is whole or not.
+
+    Lightning moves it from the system's temporary folder, often another disk, which copies.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint; what was at ``path`` before stays until the new one is complete."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -89,11 +89,15 @@ class Classifier(LightningModule, ABC):
         images, targets = batch
         outputs = self(images)
         loss = self.loss(outputs, targets)
+        self.log_training(loss.detach(), outputs.detach(), targets)
+        return loss
+
+    def log_training(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Add the mean loss of some training images, and their outputs, to the epoch's figures."""
         self.train_acc(outputs, targets)
         self.log("loss", loss, prog_bar=True, logger=False)
         self._log_epoch("train/loss", loss, targets)
         self._log_epoch("train/acc", self.train_acc, targets)
-        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one minibatch to the validation loss and accuracy."""
@@ -138,6 +142,10 @@ class Classifier(LightningModule, ABC):
             },
         }
 
+    def num_training_steps(self) -> int:
+        """Return the number of optimizer steps in the whole run."""
+        return int(self.trainer.estimated_stepping_batches)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to rebuild this network and its data, as plain types."""
         checkpoint["mnist_zoo"] = {"model": _recipe_of(self)}
@@ -166,7 +174,7 @@ class Classifier(LightningModule, ABC):
         known = inspect.signature(self.scheduler_class).parameters
         whole_run: dict[str, Any] = {}
         if "total_steps" in known:
-            whole_run = {"max_lr": self.lr, "total_steps": self.trainer.estimated_stepping_batches}
+            whole_run = {"max_lr": self.lr, "total_steps": self.num_training_steps()}
         elif "T_max" in known:
             whole_run = {"T_max": self.trainer.max_epochs}
         return whole_run | self.scheduler_args

@@ -1,0 +1,139 @@
+"""Many optimizer steps in one call of ``training_step``: Lightning's own cost is paid once.
+
+The steps, and so the weights, are those of Lightning's plain loop to the bit; only what surrounds
+them is done less often. Keras calls this ``steps_per_execution``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+
+from mnist_zoo.engine.checkpoints import Last
+from mnist_zoo.models.classifier import Classifier
+
+# A block of about so many images keeps both Lightning's share of the time and the delay after a
+# Ctrl-C small: at 10 images a step a block takes about 0.1 s on a CPU.
+_IMAGES_A_BLOCK = 640
+
+
+class Blocks(Callback):
+    """Runs several optimizer steps in each ``training_step``.
+
+    Counters, logger axes and checkpoints count optimizer steps; ``max_steps``,
+    ``limit_train_batches`` and gradient clipping hold exactly. Where a setting of the trainer
+    counts batches in a way that blocks cannot keep (gradient accumulation, validation within an
+    epoch, a checkpoint every so many steps by a callback of the user's own), a block is one step.
+
+    Args:
+        num_steps: Optimizer steps in a block; None chooses by the batch size.
+    """
+
+    def __init__(self, num_steps: int | None = None) -> None:
+        self.num_steps = num_steps
+        self._resumed_at = 0
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Have the data module yield blocks and the network train on them."""
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if stage != "fit" or not hasattr(datamodule, "block_size"):
+            return
+        if trainer.accumulate_grad_batches != 1:
+            return
+        wanted = self.num_steps or max(1, _IMAGES_A_BLOCK // datamodule.batch_size)
+        datamodule.block_size = 1 if _counts_batches(trainer) else wanted
+        datamodule.limit_train_batches = trainer.limit_train_batches
+        trainer.limit_train_batches = 1.0
+        pl_module.automatic_optimization = False
+        pl_module.training_step = _BlockStep(trainer, pl_module, datamodule.batch_size).run
+        pl_module.num_training_steps = lambda: _num_training_steps(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember how many steps a run had taken, whichever loop counted them."""
+        self._resumed_at = checkpoint["global_step"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Go on counting where a resumed run had stopped."""
+        if not pl_module.automatic_optimization:
+            progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+            progress.ready = progress.completed = max(progress.completed, self._resumed_at)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Step the schedulers that go by epochs, as Lightning's plain loop does."""
+        if pl_module.automatic_optimization:
+            return
+        for config in trainer.lr_scheduler_configs:
+            if config.interval == "epoch" and (trainer.current_epoch + 1) % config.frequency == 0:
+                scheduler: Any = config.scheduler
+                if config.reduce_on_plateau:
+                    scheduler.step(trainer.callback_metrics[str(config.monitor)])
+                else:
+                    scheduler.step()
+
+
+class _BlockStep:
+    """``training_step`` for a block: the same steps as one by one, with the figures of all."""
+
+    def __init__(self, trainer: Trainer, network: Classifier, batch_size: int) -> None:
+        self.trainer = trainer
+        self.network = network
+        self.batch_size = batch_size
+
+    def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Take a step for each minibatch of a block."""
+        trainer, network = self.trainer, self.network
+        optimizer: Any = network.optimizers()
+        clip_at = trainer.gradient_clip_val
+        schedulers: list[Any] = [c for c in trainer.lr_scheduler_configs if c.interval == "step"]
+        minibatches = zip(*(torch.split(part, self.batch_size) for part in batch), strict=True)
+        losses, all_outputs = [], []
+        for images, targets in minibatches:
+            outputs = network(images)
+            loss = network.loss(outputs, targets)
+            optimizer.zero_grad()
+            network.manual_backward(loss)
+            if clip_at:
+                network.configure_gradient_clipping(
+                    optimizer, clip_at, trainer.gradient_clip_algorithm
+                )
+            optimizer.step()
+            if torch.is_autocast_enabled(images.device.type):
+                # Autocast keeps the low-precision copies of weights that the step has changed.
+                torch.clear_autocast_cache()
+            for config in schedulers:
+                if trainer.global_step % config.frequency == 0:
+                    config.scheduler.step()
+            losses.append(loss.detach() * len(targets))
+            all_outputs.append(outputs.detach())
+            if trainer.global_step == trainer.max_steps:
+                break
+        num_steps, outputs = len(losses), torch.cat(all_outputs)
+        # Lightning adds one for the block; the axes of its loggers are to count steps.
+        trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
+        mean_loss = torch.stack(losses).sum() / len(outputs)
+        network.log_training(mean_loss, outputs, batch[1][: len(outputs)])
+
+
+def _counts_batches(trainer: Trainer) -> bool:
+    checkpoints = [c for c in trainer.checkpoint_callbacks if not isinstance(c, Last)]
+    return (
+        trainer.val_check_interval not in (None, 1.0)
+        or trainer.check_val_every_n_epoch is None
+        or any(isinstance(c, ModelCheckpoint) and c._every_n_train_steps for c in checkpoints)
+    )
+
+
+def _num_training_steps(trainer: Trainer) -> int:
+    trainer.fit_loop.setup_data()
+    loader: Any = trainer.train_dataloader
+    num_epochs = trainer.max_epochs
+    limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
+    if num_epochs is not None and num_epochs >= 0:
+        limits.append(num_epochs * loader.num_batches)
+    return min(limits)

@@ -1,0 +1,224 @@
+"""What a newcomer gets wrong ends in a few plain lines that say what to do, and leaves nothing."""
+
+import pytest
+import torch
+import yaml
+
+import mnist_zoo
+
+FIT = "fit --model=ConvNetReLU --data=Digits --trainer.accelerator=cpu"
+DENSE = "fit --model=Dense --data=Digits"
+
+
+@pytest.fixture
+def mistake(cli, tmp_path):
+    """Run a command that fails; return what it says, checked for its form."""
+
+    def made(*arguments):
+        before = sorted(tmp_path.rglob("*"))
+        result = cli(*(part for argument in arguments for part in str(argument).split()), status=2)
+        assert result.err.startswith("error: ")
+        assert len(result.err.splitlines()) <= 3, result.err
+        assert "Traceback" not in result.err
+        assert len(result.err) < 600, result.err
+        assert sorted(tmp_path.rglob("*")) == before, "it left something behind"
+        return result.err.removeprefix("error: ")
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("tset", "unknown command tset. Did you mean test?"),
+        ("ConvNetReLU", "unknown command ConvNetReLU."),
+        ("--modl=Dense", "unknown option --modl=Dense."),
+        ("fit", "which network? Name one with --model."),
+        ("fit ConvNetReLU", "which network? Name one with --model."),
+        ("fit --model", "--model"),
+        ("fit --model=ConvNetDroput", "Did you mean ConvNetDropout?"),
+        ("fit --model convnetrelu", "Did you mean ConvNetReLU?"),
+        ("fit --model=nowhere.Net", "no module nowhere for the network nowhere.Net"),
+        ("fit --model=torch.nn.Linear", "not a network, which derives from Classifier"),
+        ("fit --model=mnist_zoo.models.dense.Dens", "has no class Dens. Did you mean Dense?"),
+        ("fit --config=ConvNetRelu-expand", "Did you mean ConvNetReLU-expanded?"),
+        ("fit --config=nowhere.yaml", "nowhere.yaml: neither a file nor a recipe."),
+        ("test", "which checkpoint? Name one with --ckpt_path"),
+        ("predict --model=Dense", "which checkpoint? Name one with --ckpt_path"),
+        ("test --ckpt_path=last", "checkpoint last does not exist."),
+        ("fit --model=Dense --config", "--config"),
+        (f"{FIT} again", "unknown argument again."),
+        (f"{FIT} --trainer.acelerator cpu", "Did you mean --trainer.accelerator?"),
+        (f"{FIT} --trainer.max_epoch 3", "Did you mean --trainer.max_epochs?"),
+        (f"{FIT} --lr 3", "unknown option --lr."),
+        (f"{FIT} --trainer.max_epochs two", "--trainer.max_epochs two: expected int."),
+        (f"{FIT} --trainer.precision 17", "--trainer.precision 17: expected "),
+        (f"{FIT} --seed_everything x", "--seed_everything x: expected "),
+        (f"{FIT} --best.mode up", "--best.mode up: expected max or min."),
+        (f"{FIT} --model.lr abc", "--model.lr abc: expected float."),
+        (f"{FIT} --model.lr -1", "Invalid learning rate: -1.0"),
+        (f"{FIT} --model.weight_decy 0.1", "Did you mean --model.weight_decay?"),
+        (f"{FIT} --model.num_hidden 3", "unknown option --model.num_hidden."),
+        (f"{DENSE} --model.num_hiden 3", "Did you mean --model.num_hidden?"),
+        (f"{DENSE} --model.num_hidden 1.5", "--model.num_hidden 1.5: expected int."),
+        (f"{FIT} --model.optimizer Adm", "Did you mean Adam?"),
+        (f"{FIT} --model.optimizer_args.momentun 0.9", "momentun"),
+        (f"{FIT} --model.optimizer_args 3", "--model.optimizer_args 3: expected "),
+        (f"{FIT} --model.scheduler CosineAnnealing", "Did you mean CosineAnnealingLR?"),
+        (f"{FIT} --model.scheduler StepLR", "step_size"),
+        ("fit --model=Dense --data Digitz", "--data Digitz: no such class. Did you mean Digits?"),
+        ("fit --model=Dense --data Mnist", "Did you mean MNIST?"),
+        ("fit --model=Dense --data Photographs", "Choose from "),
+        (f"{FIT} --data.batchsize 3", "Did you mean --data.batch_size?"),
+        (f"{FIT} --data.batch_size 0", "--data.batch_size 0: must be at least 1."),
+        (f"{FIT} --data.batch_size ten", "--data.batch_size ten: expected int."),
+        (f"{FIT} --data.val_size 5000", "--data.val_size 5000: leaves none of the 1,437"),
+        (f"{FIT} --data.num_train 2000", "there are only 1,437 training images"),
+        (f"{FIT} --data.root data", "unknown option --data.root."),
+        ("fit --model=Dense --data=TextFile", "name it with --data.train_file."),
+        ("fit --model=Dense --data.download=false --data.root=empty", "MNIST is not in "),
+    ],
+)  # fmt: skip
+def test_a_mistyped_command_says_what_is_wrong(mistake, command, text):
+    assert text in mistake(command)
+
+
+def test_an_option_of_other_networks_is_not_suggested(mistake):
+    assert "Did you mean" not in mistake(f"{FIT} --model.num_hidden 3")
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "tpu", "gqu"])
+def test_a_device_that_is_not_there(mistake, accelerator):
+    if torch.cuda.is_available() and accelerator in ("gpu", "cuda"):
+        pytest.skip("there is one")
+    text = mistake(FIT.replace("cpu", accelerator))
+    assert "--trainer.accelerator cpu" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("trainer: {max_epoch: 3}", "Did you mean trainer.max_epochs?"),
+        ("model: {class_path: ConvNetReLu}", "Did you mean ConvNetReLU?"),
+        ("model: {class_path: Dense, num_hidden: 3}", "num_hidden"),
+        ("model: {class_path: Dense, init_args: {lr: high}}", "--model.lr high: expected float."),
+        ("trainer: [1, 2", "mine.yaml"),
+        ("just words", "mine.yaml"),
+    ],
+)
+def test_a_mistaken_configuration(mistake, tmp_path, content, text):
+    (tmp_path / "mine.yaml").write_text(content)
+    assert text in mistake("fit --config=mine.yaml --data=Digits")
+
+
+def test_a_configuration_without_a_network(mistake, tmp_path):
+    (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 1}")
+    assert "which network? Name one with --model." in mistake("fit --config=mine.yaml")
+
+
+def test_a_folder_in_place_of_a_configuration(mistake, tmp_path):
+    (tmp_path / "configs").mkdir()
+    assert "neither a file nor a recipe" in mistake("fit --config=configs")
+
+
+def test_damaged_data(mistake, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{part}-ubyte").write_bytes(b"<html>Not found</html>")
+    text = mistake("fit --model=Dense --data.root", tmp_path)
+    assert "train-images-idx3-ubyte is damaged" in text
+    assert "Delete it and run again" in text
+
+
+def test_a_file_in_place_of_the_folder_of_data(mistake, tmp_path):
+    (tmp_path / "data").touch()
+    assert "cannot be written" in mistake("fit --model=Dense --data.root=data")
+
+
+@pytest.mark.parametrize("file", ["runs", "runs/ConvNetReLU"])
+def test_a_file_in_place_of_the_folder_of_runs(mistake, tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    text = mistake(FIT)
+    assert "cannot write to " in text
+    assert "--trainer.default_root_dir DIR" in text
+
+
+class TestCheckpoint:
+    @pytest.fixture(params=["test", "fit"])
+    def opened(self, request, mistake, tmp_path):
+        """Have two commands open a checkpoint with this content."""
+
+        def of(content):
+            file = tmp_path / "a.ckpt"
+            file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+            return mistake(request.param, "--ckpt_path=a.ckpt")
+
+        return of
+
+    def test_that_does_not_exist(self, mistake):
+        assert "checkpoint nowhere.ckpt does not exist." in mistake("test --ckpt_path=nowhere.ckpt")
+
+    def test_whose_neighbour_is_meant(self, mistake, copied):
+        text = mistake("test --ckpt_path", copied.best.with_name("bst.ckpt"))
+        assert f"Did you mean {copied.last}?" in text or f"Did you mean {copied.best}?" in text
+
+    def test_that_is_a_folder(self, mistake, copied):
+        text = mistake("test --ckpt_path", copied.best.parent)
+        assert "is a folder, not a file. Did you mean " in text
+
+    def test_that_is_empty(self, opened):
+        assert "a.ckpt is empty: its writing was cut short." in opened(b"")
+
+    def test_that_is_cut_short(self, opened, trained):
+        whole = trained.best.read_bytes()
+        for size in (10, len(whole) // 2, len(whole) - 1):
+            assert "a.ckpt is damaged: " in opened(whole[:size]), size
+
+    def test_that_is_no_checkpoint(self, opened):
+        assert "a.ckpt is not a checkpoint" in opened(b"<html>Not found</html>")
+        assert "a.ckpt is not a checkpoint" in opened(yaml.safe_dump({"lr": 1}).encode())
+
+    @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1, 2], torch.zeros(3), None])
+    def test_that_is_of_something_else(self, opened, content):
+        assert "a.ckpt is no checkpoint of a network of this zoo" in opened(content)
+
+    def test_that_is_of_a_network_that_is_not_known(self, opened, trained):
+        content = torch.load(trained.best, weights_only=True)
+        content["mnist_zoo"]["model"]["class_path"] = "theirs.Net"
+        assert "a.ckpt is of theirs.Net, which is neither" in opened(content)
+
+    def test_that_has_the_weights_of_another_network(self, opened, trained):
+        content = torch.load(trained.best, weights_only=True)
+        content["mnist_zoo"]["model"]["class_path"] = "mnist_zoo.models.convnet.ConvNetSimple"
+        assert "a.ckpt does not fit ConvNetSimple" in opened(content)
+
+    def test_that_a_flag_does_not_fit(self, cli, mistake, trained, tmp_path):
+        content = torch.load(trained.best, weights_only=True)
+        network = mnist_zoo.models.Dense(num_hidden=7)
+        content["mnist_zoo"]["model"]["class_path"] = "mnist_zoo.models.dense.Dense"
+        content["mnist_zoo"]["model"]["init_args"] = dict(network.hparams)
+        content["state_dict"] = network.state_dict()
+        torch.save(content, tmp_path / "a.ckpt")
+        cli("test", "--ckpt_path=a.ckpt")
+        assert "a.ckpt" in mistake("test --ckpt_path=a.ckpt --model.num_hidden=8")
+
+    def test_that_has_an_option_which_its_network_has_not(self, opened, trained):
+        content = torch.load(trained.best, weights_only=True)
+        content["mnist_zoo"]["model"]["init_args"]["width"] = 3
+        text = opened(content)
+        assert "a.ckpt" in text
+        assert "width" in text
+
+    def test_that_has_no_optimizer_to_go_on_with(self, mistake, trained, tmp_path):
+        content = torch.load(trained.best, weights_only=True)
+        del content["optimizer_states"]
+        torch.save(content, tmp_path / "a.ckpt")
+        assert "a.ckpt" in mistake("fit --ckpt_path=a.ckpt")
+
+
+def test_a_network_that_fails_to_import(mistake, tmp_path):
+    (tmp_path / "broken_net.py").write_text("import torch\n\nclass Net(torch.nn.Modul): ...\n")
+    text = mistake("fit --model=broken_net.Net")
+    assert "broken_net fails to import: AttributeError" in text

@@ -1,0 +1,494 @@
+"""Runs on the built-in digits: what they leave behind, and what is made of it afterwards."""
+
+import csv
+import shlex
+import shutil
+
+import pytest
+import torch
+import yaml
+from lightning import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import mnist_zoo
+from mnist_zoo.data import Digits, to_float
+from mnist_zoo.models import ConvNetReLU
+
+NUM_TEST = 360
+NUM_VAL = 144
+STEPS_PER_EPOCH = 41  # 1,293 images in minibatches of 32
+ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
+
+
+def content(checkpoint):
+    return torch.load(checkpoint, weights_only=True)
+
+
+def curve(run, tag):
+    """Values of a tag of TensorBoard, in their order."""
+    events = EventAccumulator(str(run)).Reload()
+    return [event.value for event in events.Scalars(tag)]
+
+
+def digits_for_test():
+    data = Digits()
+    data.setup("test")
+    images, targets = data.splits["test"]
+    return to_float(images), targets
+
+
+class TestFit:
+    def test_leaves_configuration_curves_and_two_checkpoints(self, trained):
+        files = {str(f.relative_to(trained.folder)) for f in trained.folder.rglob("*.*")}
+        (events,) = [f for f in files if f.startswith("events.out.tfevents.")]
+        assert files - {events} == {
+            "config.yaml",
+            "hparams.yaml",
+            "checkpoints/best.ckpt",
+            "checkpoints/last.ckpt",
+        }
+
+    def test_says_first_what_is_trained_on_what(self, trained):
+        assert trained.out.splitlines()[0] == (
+            "ConvNetReLU (85,670 parameters) on Digits (1,293 training images, 144 held out for"
+            " validation), 3 epochs → runs/ConvNetReLU/version_0"
+        )
+
+    def test_the_command_that_it_suggests_last_works(self, cli, copied):
+        (line,) = [line for line in copied.out.splitlines() if "mnist-zoo test" in line]
+        command = shlex.split(line.partition(":")[2])
+        assert command[0] == "mnist-zoo"
+        assert "ConvNetReLU on 360 test images of Digits" in cli(*command[1:]).out
+
+    def test_best_is_of_the_epoch_with_the_highest_validation_accuracy(self, trained):
+        accuracies = curve(trained.folder, "val/acc")
+        assert len(accuracies) == 3
+        assert content(trained.best)["epoch"] == accuracies.index(max(accuracies))
+        assert f"Best validation accuracy: {max(accuracies):.2%}" in trained.out
+
+    def test_best_may_be_of_the_epoch_with_the_lowest_value(self, fit, tmp_path):
+        fit("--best.monitor=val/loss", "--best.mode=max", epochs=2)
+        run = tmp_path / "runs" / "ConvNetReLU" / "version_0"
+        losses = curve(run, "val/loss")
+        assert losses[0] > losses[1]
+        assert content(run / "checkpoints" / "best.ckpt")["epoch"] == 0
+
+    def test_last_is_of_the_last_step(self, trained):
+        last = content(trained.last)
+        assert last["epoch"] == 2
+        assert last["global_step"] == 3 * STEPS_PER_EPOCH
+
+    def test_without_validation_keeps_the_last_weights_alone_and_names_them(self, fit, tmp_path):
+        result = fit("--data.val_size=0")
+        checkpoints = tmp_path / "runs" / "ConvNetReLU" / "version_0" / "checkpoints"
+        assert [file.name for file in checkpoints.iterdir()] == ["last.ckpt"]
+        assert "(1,437 training images, none held out)" in result.out
+        assert "Checkpoint: runs/ConvNetReLU/version_0/checkpoints/last.ckpt\n" in result.out
+        assert "Best" not in result.out
+
+    def test_a_second_run_gets_a_folder_of_its_own(self, fit, copied, tmp_path):
+        before = {file: file.read_bytes() for file in copied.folder.rglob("*.*")}
+        assert "version_1" in fit("--trainer.limit_train_batches=2").out
+        assert (tmp_path / "runs/ConvNetReLU/version_1/checkpoints/best.ckpt").is_file()
+        assert before == {file: file.read_bytes() for file in copied.folder.rglob("*.*")}
+
+    def test_another_seed_gives_other_weights(self, fit, trained, tmp_path):
+        fit("--seed_everything=1", "--trainer.limit_train_batches=1")
+        other = content(tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt")
+        name = "layers.3.weight"
+        assert not torch.equal(other["state_dict"][name], content(trained.last)["state_dict"][name])
+
+    def test_runs_go_where_they_are_told_to(self, fit, tmp_path):
+        fit("--trainer.default_root_dir=elsewhere", "--trainer.limit_train_batches=2")
+        assert (tmp_path / "elsewhere/ConvNetReLU/version_0/checkpoints/best.ckpt").is_file()
+        assert not (tmp_path / "runs").exists()
+
+    def test_one_batch_for_trial_leaves_nothing(self, fit, tmp_path):
+        assert "nothing was saved" in fit("--trainer.fast_dev_run=true").out
+        assert list(tmp_path.iterdir()) == []
+
+    def test_mlp_dropout_keeps_the_lowest_validation_loss_by_its_recipe(self, fit, tmp_path):
+        result = fit(model="MLPDropout", epochs=2)
+        run = tmp_path / "runs" / "MLPDropout" / "version_0"
+        losses = curve(run, "val/loss")
+        best = content(run / "checkpoints" / "best.ckpt")
+        assert best["epoch"] == losses.index(min(losses))
+        assert f"Best validation loss: {min(losses):.4f}" in result.out
+
+    def test_without_tensorboard_logger_there_are_checkpoints_all_the_same(self, fit, tmp_path):
+        fit("--trainer.logger=false", "--trainer.limit_train_batches=2")
+        run = tmp_path / "runs" / "ConvNetReLU" / "version_0"
+        assert (run / "checkpoints" / "best.ckpt").is_file()
+        assert (run / "config.yaml").is_file()
+
+
+class TestTensorBoard:
+    @pytest.fixture
+    def events(self, trained):
+        return EventAccumulator(str(trained.folder)).Reload()
+
+    def test_has_every_curve(self, events):
+        tags = set(events.Tags()["scalars"])
+        assert {"train/loss", "train/acc", "val/loss", "val/acc"} <= tags
+        assert any(tag.startswith("lr-") for tag in tags)
+
+    def test_a_curve_has_a_point_an_epoch_at_its_last_step(self, events):
+        for tag in ("train/loss", "train/acc", "val/loss", "val/acc"):
+            steps = [event.step for event in events.Scalars(tag)]
+            assert len(steps) == 3, tag
+            assert [step // STEPS_PER_EPOCH for step in steps] in ([0, 1, 2], [1, 2, 3]), tag
+
+    def test_shows_the_learning_rate(self, events):
+        (tag,) = [tag for tag in events.Tags()["scalars"] if tag.startswith("lr-")]
+        assert [event.value for event in events.Scalars(tag)] == pytest.approx([0.1] * 3)
+
+    def test_has_a_row_of_hyperparameters_with_the_final_metrics(self, events):
+        assert "_hparams_/session_start_info" in events.summary_metadata
+        info = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        for name in (b"lr", b"batch_size", b"optimizer"):
+            assert name in info
+        final = events.Scalars("final/val/acc")[-1].value
+        assert final == events.Scalars("val/acc")[-1].value
+
+
+class TestTest:
+    def test_prints_accuracy_loss_and_accuracy_per_digit_in_any_folder(self, cli, trained):
+        out = cli("test", "--ckpt_path", trained.best).out
+        network = mnist_zoo.load(trained.best)
+        images, targets = digits_for_test()
+        with torch.no_grad():
+            outputs = network(images)
+        right = outputs.argmax(dim=1) == targets
+        cells = dict(
+            [cell.strip() for cell in line.strip("│").split("│")]
+            for line in out.splitlines()
+            if line.startswith("│")
+        )
+        assert cells.pop("accuracy") == f"{right.float().mean():.2%}"
+        assert cells.pop("loss") == f"{network.loss(outputs, targets):.4f}"
+        assert cells == {
+            f"accuracy on {digit}": f"{right[targets == digit].float().mean():.2%}"
+            for digit in range(10)
+        }
+        assert f"ConvNetReLU on {NUM_TEST} test images of Digits" in out
+
+    def test_leaves_no_files(self, cli, trained, tmp_path):
+        before = sorted(trained.folder.rglob("*"))
+        cli("test", "--ckpt_path", trained.best)
+        assert sorted(trained.folder.rglob("*")) == before
+        assert list(tmp_path.iterdir()) == []
+
+    def test_flags_win_over_the_checkpoint(self, cli, trained):
+        flags = ("--data.num_test=50", "--data.batch_size=7", "--data.mean=0.1")
+        arguments = ("test", "--ckpt_path", trained.best, *flags)
+        assert "on 50 test images of Digits" in cli(*arguments).out
+        config = yaml.safe_load(cli(*arguments, "--print_config").out)
+        data = config["data"]["init_args"]
+        assert (data["num_test"], data["batch_size"], data["mean"]) == (50, 7, 0.1)
+
+    def test_the_network_may_be_named(self, cli, trained):
+        out = cli("test", "--model", "ConvNetReLU", "--ckpt_path", trained.best).out
+        assert "ConvNetReLU on 360 test images" in out
+
+    def test_another_network_is_an_error(self, cli, trained):
+        result = cli("test", "--model=Dense", f"--ckpt_path={trained.best}", status=2)
+        assert "--model Dense does not fit --ckpt_path" in result.err
+        assert "ConvNetReLU" in result.err
+
+
+class TestValidate:
+    def test_finds_the_accuracy_that_the_run_found(self, cli, trained):
+        out = cli("validate", "--ckpt_path", trained.best).out
+        best = max(curve(trained.folder, "val/acc"))
+        assert f"ConvNetReLU on {NUM_VAL} validation images of Digits" in out
+        assert f"{best:.2%}" in out
+
+    def test_a_run_that_held_nothing_out_is_told_so(self, cli, trained):
+        result = cli("validate", f"--ckpt_path={trained.best}", "--data.val_size=0", status=2)
+        assert "--data.val_size 0: nothing to validate on" in result.err
+
+
+class TestPredict:
+    def rows(self, file):
+        with file.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    def test_writes_a_row_an_image_that_agrees_with_the_loaded_network(self, cli, copied):
+        out = cli("predict", "--ckpt_path", copied.best).out
+        file = copied.folder / "predictions.csv"
+        assert f"{NUM_TEST} predictions written to " in out
+        rows = self.rows(file)
+        assert [int(row["image"]) for row in rows] == list(range(NUM_TEST))
+
+        network = mnist_zoo.load(copied.best)
+        images, _ = digits_for_test()
+        with torch.no_grad():
+            probabilities = network.probabilities(network(images))
+        assert [int(row["prediction"]) for row in rows] == probabilities.argmax(dim=1).tolist()
+        written = [[float(row[f"p{digit}"]) for digit in range(10)] for row in rows]
+        torch.testing.assert_close(torch.tensor(written), probabilities, rtol=0, atol=1e-5)
+        best = [float(row["probability"]) for row in rows]
+        assert best == [max(row) for row in written]
+
+    def test_a_checkpoint_outside_a_run_writes_into_the_current_folder(
+        self, cli, trained, tmp_path
+    ):
+        alone = shutil.copy(trained.best, tmp_path / "alone.ckpt")
+        cli("predict", "--ckpt_path", alone, "--data.num_test=20")
+        assert len(self.rows(tmp_path / "predictions.csv")) == 20
+
+
+class TestResume:
+    def test_goes_on_in_the_same_folder(self, cli, copied):
+        result = cli("fit", f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=4")
+        assert [folder.name for folder in copied.folder.parent.iterdir()] == ["version_0"]
+        assert content(copied.last)["epoch"] == 3
+        assert content(copied.last)["global_step"] == 4 * STEPS_PER_EPOCH
+        assert "runs/ConvNetReLU/version_0/checkpoints" in result.out
+        assert len(curve(copied.folder, "val/acc")) == 4
+
+    @pytest.mark.parametrize("model", ["ConvNetReLU", "MLPDropout"])
+    def test_ends_where_the_run_without_a_break_ends(self, cli, fit, model, tmp_path):
+        runs = tmp_path / "runs" / model
+        for epochs in (2, 1):
+            fit("--trainer.limit_train_batches=20", model=model, epochs=epochs)
+        last = runs / "version_1" / "checkpoints" / "last.ckpt"
+        cli("fit", f"--ckpt_path={last}", *ON_CPU, "--trainer.max_epochs=2")
+        resumed, straight = content(last), content(runs / "version_0/checkpoints/last.ckpt")
+        assert resumed["global_step"] == straight["global_step"] == 40
+        torch.testing.assert_close(resumed["state_dict"], straight["state_dict"], rtol=0, atol=0)
+
+    def test_keeps_the_best_of_the_epochs_before_in_a_run_that_was_moved(
+        self, cli, fit, tmp_path, monkeypatch
+    ):
+        worst = ("--best.monitor=val/acc", "--best.mode=min")  # so that it is the first epoch
+        fit(*worst)
+        moved = (tmp_path / "runs").rename(tmp_path / "moved")
+        run = moved / "ConvNetReLU" / "version_0"
+        last = run / "checkpoints" / "last.ckpt"
+        cli("fit", f"--ckpt_path={last}", *ON_CPU, *worst, "--trainer.max_epochs=2")
+        accuracies = curve(run, "val/acc")
+        assert accuracies[0] < accuracies[1]
+        assert content(run / "checkpoints" / "best.ckpt")["epoch"] == 0
+
+    def test_takes_the_settings_of_the_run_from_the_checkpoint(self, cli, fit, tmp_path):
+        settings = ("--trainer.limit_train_batches=3", "--trainer.gradient_clip_val=0.5")
+        fit(*settings, "--seed_everything=7", "--model.optimizer_args.momentum=0.5")
+        last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        config = yaml.safe_load(cli("fit", f"--ckpt_path={last}", "--print_config").out)
+        assert config["seed_everything"] == 7
+        assert config["trainer"]["limit_train_batches"] == 3
+        assert config["trainer"]["gradient_clip_val"] == 0.5
+        assert config["trainer"]["max_epochs"] == 1
+        assert config["model"]["init_args"]["optimizer_args"] == {"momentum": 0.5}
+        assert config["data"]["init_args"]["batch_size"] == 32
+
+    def test_a_new_learning_rate_is_used(self, cli, copied):
+        new = ("--model.lr=0.025", "--trainer.max_epochs=4", *ON_CPU)
+        cli("fit", f"--ckpt_path={copied.last}", *new)
+        (group,) = content(copied.last)["optimizer_states"][0]["param_groups"]
+        assert group["lr"] == 0.025
+
+
+class TestConfiguration:
+    """A recipe comes before a checkpoint, before a user's file, before flags."""
+
+    @pytest.fixture
+    def lr(self, cli):
+        def of(*arguments):
+            config = yaml.safe_load(cli("fit", *arguments, "--print_config").out)
+            return config["model"]["init_args"]["lr"]
+
+        return of
+
+    @pytest.fixture
+    def mine(self, tmp_path):
+        file = tmp_path / "mine.yaml"
+        network = {"class_path": "ConvNetReLU", "init_args": {"lr": 0.5}}
+        file.write_text(yaml.safe_dump({"model": network}))
+        return file
+
+    def test_the_recipe_of_the_network_is_taken(self, lr):
+        assert lr("--model", "ConvNetReLU") == 0.03
+
+    @pytest.mark.parametrize("form", ["--config {}", "--config={}", "-c {}"])
+    def test_a_recipe_is_taken_by_its_name(self, cli, form):
+        arguments = form.format("ConvNetReLU-decay").split()
+        config = yaml.safe_load(cli("fit", *arguments, "--print_config").out)
+        assert config["model"]["class_path"].rpartition(".")[2] == "ConvNetReLU"
+        assert config["model"]["init_args"]["weight_decay"] == 0.1
+
+    def test_the_checkpoint_wins_over_the_recipe(self, lr, trained):
+        assert lr("--ckpt_path", trained.best) == 0.1
+
+    def test_a_file_wins_over_the_recipe(self, lr, mine):
+        assert lr("--model", "ConvNetReLU", "--config", mine) == 0.5
+        assert lr("--config", mine, "--model", "ConvNetReLU") == 0.5
+
+    def test_a_file_wins_over_the_checkpoint(self, lr, trained, mine):
+        assert lr("--config", mine, "--ckpt_path", trained.best) == 0.5
+
+    def test_a_flag_wins_over_all(self, lr, trained, mine):
+        flags = ("--model.lr", "0.7")
+        assert lr("--config", mine, "--ckpt_path", trained.best, *flags) == 0.7
+
+    def test_a_flag_wins_over_a_file_that_comes_after_it(self, lr, mine):
+        assert lr("--model.lr", "0.7", "--model", "ConvNetReLU", "--config", mine) == 0.7
+
+    def test_a_file_alone_is_a_run(self, cli, tmp_path):
+        (tmp_path / "all.yaml").write_text(
+            "model:\n  class_path: Dense\n  init_args: {lr: 1.0}\n"
+            "data:\n  class_path: Digits\n  init_args: {batch_size: 100}\n"
+            "trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false}\n"
+        )
+        assert "Dense (79,510 parameters) on Digits" in cli("fit", "--config", "all.yaml").out
+
+    def test_the_configuration_of_a_run_repeats_it(self, cli, trained, tmp_path):
+        cli("fit", "--config", trained.folder / "config.yaml")
+        again = content(tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt")
+        torch.testing.assert_close(
+            again["state_dict"], content(trained.last)["state_dict"], rtol=0, atol=0
+        )
+
+
+class TestPythonAPI:
+    @pytest.fixture
+    def trainer(self, tmp_path):
+        return Trainer(
+            default_root_dir=tmp_path,
+            max_epochs=1,
+            limit_train_batches=2,
+            limit_val_batches=1,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+
+    def test_a_checkpoint_of_lightnings_trainer_is_tested(self, cli, trainer, tmp_path):
+        trainer.fit(ConvNetReLU(lr=0.1), Digits(num_test=40))
+        trainer.save_checkpoint(tmp_path / "mine.ckpt")
+        out = cli("test", "--ckpt_path", "mine.ckpt").out
+        assert "ConvNetReLU on 40 test images of Digits" in out
+
+    def test_one_trained_on_plain_loaders_needs_its_data_named(self, cli, trainer, tmp_path):
+        images, targets = digits_for_test()
+        pairs = torch.utils.data.TensorDataset(images, targets)
+        trainer.fit(ConvNetReLU(), torch.utils.data.DataLoader(pairs, batch_size=8))
+        trainer.save_checkpoint(tmp_path / "mine.ckpt")
+        out = cli("test", "--ckpt_path=mine.ckpt", "--data=Digits").out
+        assert "ConvNetReLU on 360 test images of Digits" in out
+
+
+class TestALocalNetwork:
+    @pytest.fixture
+    def run(self, fit, tmp_path):
+        (tmp_path / "local_net.py").write_text(
+            "from mnist_zoo.models.dense import Dense\n\n\nclass LocalNet(Dense): ...\n"
+        )
+        return fit("--trainer.limit_train_batches=2", model="local_net.LocalNet")
+
+    def test_trains_and_is_tested_by_the_command_that_is_suggested(self, cli, run):
+        (line,) = [line for line in run.out.splitlines() if "mnist-zoo test" in line]
+        command = shlex.split(line.partition(":")[2])
+        assert command[-2:] == ["--model", "local_net.LocalNet"]
+        assert "LocalNet on 360 test images of Digits" in cli(*command[1:]).out
+
+    def test_its_checkpoint_alone_does_not_have_it_imported(self, cli, run, tmp_path):
+        checkpoint = tmp_path / "runs/LocalNet/version_0/checkpoints/best.ckpt"
+        result = cli("test", "--ckpt_path", checkpoint, status=2)
+        assert "neither in this zoo nor an installed plugin" in result.err
+        assert "--model local_net.LocalNet" in result.err
+        with pytest.raises(mnist_zoo.models.checkpoint.CheckpointError, match="local_net"):
+            mnist_zoo.load(checkpoint)
+
+
+class Opened:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+@pytest.mark.parametrize("command", ["test", "fit"])
+class TestAStrangersCheckpoint:
+    """Nothing that it names is imported, called or built, wherever in it the name stands."""
+
+    @pytest.fixture(params=["a module in the folder", "a class of the library"])
+    def trap(self, request, tmp_path):
+        """What leaves a file when it is imported, or when it is built."""
+        if request.param == "a class of the library":
+            arguments = {"filename": str(tmp_path / "sprung")}
+            return {"class_path": "logging.FileHandler", "init_args": arguments}
+        (tmp_path / "trap.py").write_text(
+            "import pathlib\n\nfrom mnist_zoo.models.dense import Dense\n\n"
+            f"pathlib.Path({str(tmp_path / 'sprung')!r}).touch()\n\n\nclass Net(Dense): ...\n"
+        )
+        return {"class_path": "trap.Net"}
+
+    @pytest.fixture
+    def open_changed(self, cli, command, trained, tmp_path):
+        """Have the command open a changed checkpoint; return what it says of it."""
+
+        def opened(change):
+            checkpoint = content(trained.best)
+            change(checkpoint)
+            torch.save(checkpoint, tmp_path / "changed.ckpt")
+            trial = ("--trainer.fast_dev_run=true", *ON_CPU)
+            result = cli(command, "--ckpt_path=changed.ckpt", *trial, status=None)
+            assert not (tmp_path / "sprung").exists()
+            assert result.err.startswith("error: ") == (result.status == 2)
+            return result.err
+
+        return opened
+
+    def test_in_its_pickle(self, open_changed, tmp_path):
+        text = open_changed(lambda c: c.update(more=Opened(tmp_path / "sprung")))
+        assert "could run code" in text
+
+    @pytest.mark.parametrize("part", ["model", "data"])
+    def test_as_its_class(self, open_changed, trap, part):
+        text = open_changed(lambda c: c["mnist_zoo"][part].update(trap))
+        assert f"--{part} {trap['class_path']}" in text
+
+    @pytest.mark.parametrize("argument", ["lr", "optimizer_args"])
+    def test_as_an_argument(self, open_changed, trap, argument):
+        open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update({argument: trap}))
+
+    @pytest.mark.parametrize("argument", ["optimizer_args", "scheduler_args"])
+    def test_within_an_argument(self, open_changed, trap, argument):
+        nested = {argument: {"momentum": trap}}
+        open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(nested))
+
+    @pytest.mark.parametrize("name", ["trap.Net", "torch.optim.SGD", "logging.FileHandler"])
+    def test_as_its_optimizer(self, open_changed, name):
+        text = open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(optimizer=name))
+        assert f"--model.optimizer {name}: torch.optim has no such class." in text
+
+    @pytest.mark.parametrize("part", ["model", "data"])
+    def test_as_the_class_in_the_settings_of_its_run(self, open_changed, trap, part):
+        open_changed(lambda c: c.update(mnist_zoo_run={part: trap}))
+
+    @pytest.mark.parametrize("part", ["callbacks", "logger", "strategy"])
+    def test_as_a_part_of_its_trainer(self, open_changed, trap, part):
+        value = [trap] if part == "callbacks" else trap
+        open_changed(lambda c: c.update(mnist_zoo_run={"trainer": {part: value}}))
+
+
+@pytest.mark.slow
+def test_a_run_makes_no_noise(zoo, tmp_path):
+    arguments = ("--data=Digits", "--data.batch_size=100", "--trainer.max_epochs=1")
+    result = zoo("fit", "--model=Dense", *arguments)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    for noise in ("Tip", "GPU", "TPU", "arning", "isinstance", "Seed set"):
+        assert noise not in result.stdout
+    checkpoint = tmp_path / "runs/Dense/version_0/checkpoints/best.ckpt"
+    result = zoo("test", "--ckpt_path", checkpoint, cwd=checkpoint.parent)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert "Dense on 360 test images of Digits" in result.stdout
