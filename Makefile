@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format wheel clean
+.PHONY: help quickstart test lint format readme wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' \
@@ -30,8 +30,7 @@ $(VENV)/.installed-dev: pyproject.toml
 
 quickstart: RUNS := runs/quickstart
 quickstart: $(VENV)/.installed ## install, train a network on digits that need no download, test it
-	$(BIN)/mnist-zoo fit --model ConvNetReLU --model.lr 0.2 --data Digits --data.batch_size 32 \
-		--trainer.max_epochs 10 --trainer.default_root_dir $(RUNS)
+	$(BIN)/mnist-zoo fit --config ConvNetReLU-digits --trainer.default_root_dir $(RUNS)
 	@set -e; run=$$(ls -td $(RUNS)/ConvNetReLU/version_* | head -n 1); set -x; \
 		$(BIN)/mnist-zoo test --ckpt_path $$run/checkpoints/best.ckpt; \
 		{ set +x; } 2>/dev/null; \
@@ -65,3 +64,9 @@ wheel: $(VENV)/.installed-dev ## build the wheel into dist/
 clean: ## remove what the other targets made, but not runs/ and data/
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+readme: $(VENV)/.installed ## write the table of the zoo into README.md
+	$(BIN)/mnist-zoo models --markdown > .zoo.md
+	sed -i -e '/^<!-- begin: mnist-zoo models/,/^<!-- end/{//!d}' \
+		-e '/^<!-- begin: mnist-zoo models/r .zoo.md' README.md
+	rm .zoo.md

@@ -32,7 +32,7 @@ commands:
 examples:
   mnist-zoo models
   mnist-zoo fit --model ConvNetReLU --trainer.max_epochs 1
-  mnist-zoo fit --model ConvNetReLU --data Digits      (nothing to download)
+  mnist-zoo fit --config ConvNetReLU-digits            (nothing to download)
   mnist-zoo test --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt
 """
 

@@ -21,7 +21,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "pattern", nargs="?", default="*", help="shell pattern, case ignored; default: all"
     )
-    pattern = parser.parse_args(argv).pattern
+    parser.add_argument("--markdown", action="store_true", help="print the table of the README")
+    arguments = parser.parse_args(argv)
+    pattern: str = arguments.pattern
     names = registry.list_models(pattern)
     if not names:
         hint = did_you_mean(pattern, registry.list_models())
@@ -29,9 +31,12 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from mnist_zoo.report.zoo import Row, zoo_table
+    from mnist_zoo.report.zoo import Row, markdown_table, zoo_table
 
     rows = [Row(name, *cells) for name in names for cells in _recipes_of(name)]
+    if arguments.markdown:
+        print(markdown_table(rows))
+        return 0
     console = Console(highlight=False)
     console.print(zoo_table(rows))
     console.print("\nTrain one:  mnist-zoo fit --model NETWORK  or  mnist-zoo fit --config RECIPE")

@@ -19,14 +19,24 @@ class Row:
     source: str
 
 
+_COLUMNS = ("network", "parameters", "recipe", "published", "source")
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return the same recipes as a table in Markdown, every cell filled."""
+    lines = [_COLUMNS, ("---", "---:", "---", "---:", "---")]
+    lines += [
+        (f"`{r.network}`", r.num_parameters, f"`{r.recipe}`", r.published, r.source) for r in rows
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def zoo_table(rows: Sequence[Row]) -> Table:
     """Lay out the recipes, a network's name and size on its first row only."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("network", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("published", justify="right")
-    table.add_column("source")
+    for column in _COLUMNS:
+        number = column in ("parameters", "published")
+        table.add_column(column, justify="right" if number else "left", no_wrap=column != "source")
     shown = ""
     for row in rows:
         first = row.network != shown
