@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format readme wheel clean
+.PHONY: help quickstart test lint format readme bench wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' \
@@ -70,3 +70,6 @@ readme: $(VENV)/.installed ## write the table of the zoo into README.md
 	sed -i -e '/^<!-- begin: mnist-zoo models/,/^<!-- end/{//!d}' \
 		-e '/^<!-- begin: mnist-zoo models/r .zoo.md' README.md
 	rm .zoo.md
+
+bench: $(VENV)/.installed ## time a training step against plain loops; BENCH_ARGS="--root DIR"
+	$(BIN)/python benchmarks/steps.py $(BENCH_ARGS)

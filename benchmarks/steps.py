@@ -1,0 +1,176 @@
+"""How long an optimizer step takes: `mnist-zoo fit` against two plain loops, in turn.
+
+    python benchmarks/steps.py --root data --json steps.json
+
+Sides, for each recipe, one after the other in every round:
+
+- ``fit``: the command as a user types it, with progress bar, TensorBoard and checkpoints; its
+  training time alone, by Lightning's own timer (start-up and validation are not steps).
+- ``articles``: the loop that articles show, a DataLoader over PIL images and ``ToTensor``.
+- ``bare``: the same arithmetic over tensors in memory, and nothing else.
+
+Machines are shared and noisy, so what counts is the ratio of two sides within one round; the
+table gives the median of the rounds and the range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Timer
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from mnist_zoo.commands.lightning_cli import ZooCLI
+from mnist_zoo.commands.training import default_configs, scan
+from mnist_zoo.data import MNIST, to_float
+from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
+
+# Name, network, flags of fit beyond the recipe, batch size, number of steps in a round.
+CASES: list[tuple[str, type[Classifier], list[str], int, int]] = [
+    ("S1", Dense, [], 10, 2000),
+    ("S4", ConvNetReLU, [], 10, 600),
+    ("S7", ConvNetDropout, [], 10, 300),
+    ("S4 at batch 256", ConvNetReLU, ["--data.batch_size=256"], 256, 40),
+]
+# The same learning rates as in the recipes, so that all sides do the same work.
+LR = {Dense: 3.0, ConvNetReLU: 0.03, ConvNetDropout: 0.005}
+
+
+class TimedCLI(ZooCLI):
+    """The command line with one more callback."""
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        self.timer = Timer()
+        self.trainer_defaults["callbacks"].append(self.timer)
+
+
+def fit(network: type[Classifier], flags: list[str], steps: int, root: Path) -> float:
+    """Return milliseconds a step of the command."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        request = scan(
+            [
+                "fit",
+                f"--model={network.__name__}",
+                f"--data.root={root}",
+                f"--trainer.default_root_dir={folder}",
+                "--trainer.max_epochs=1",
+                f"--trainer.limit_train_batches={steps}",
+                "--trainer.limit_val_batches=0",
+                "--data.expanded=false",
+                *flags,
+            ]
+        )
+        with default_configs(request) as configs:
+            cli = TimedCLI(request, configs)
+    assert cli.trainer.global_step == steps
+    return 1000 * cli.timer.time_elapsed("train") / steps
+
+
+def articles(network: type[Classifier], batch_size: int, steps: int, root: Path) -> float:
+    """Return milliseconds a step of the loop that articles show."""
+    data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
+    loader = DataLoader(data, batch_size=batch_size, shuffle=True)
+    model, optimizer = _model(network)
+    batches = iter(loader)
+    start = time.perf_counter()
+    running_loss = 0.0
+    for _ in range(steps):
+        images, targets = next(batches)
+        optimizer.zero_grad()
+        outputs = model(images)
+        loss = _loss(network, outputs, targets)
+        loss.backward()
+        optimizer.step()
+        running_loss += loss.item()
+    return 1000 * (time.perf_counter() - start) / steps
+
+
+def bare(network: type[Classifier], batch_size: int, steps: int, root: Path) -> float:
+    """Return milliseconds a step of the same arithmetic over tensors in memory."""
+    data = MNIST(root=str(root), val_size=0)
+    data.setup("fit")
+    all_images, all_targets = data.splits["train"]
+    model, optimizer = _model(network)
+    order = torch.randperm(len(all_targets))
+    start = time.perf_counter()
+    for chosen in order[: steps * batch_size].split(batch_size):
+        images, targets = to_float(all_images[chosen]), all_targets[chosen]
+        optimizer.zero_grad()
+        _loss(network, model(images), targets).backward()
+        optimizer.step()
+    return 1000 * (time.perf_counter() - start) / steps
+
+
+def _model(network: type[Classifier]) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = network().layers.train()
+    return model, torch.optim.SGD(model.parameters(), lr=LR[network])
+
+
+def _loss(network: type[Classifier], outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if network is Dense:
+        return F.mse_loss(outputs, F.one_hot(targets, 10).float())
+    return F.cross_entropy(outputs, targets)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST/raw")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch, on all sides")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    arguments = parser.parse_args()
+    root = arguments.root.absolute()
+    torch.set_num_threads(arguments.threads)
+
+    print(f"torch {torch.__version__}, {arguments.threads} thread(s), {arguments.rounds} rounds")
+    print(f"{'recipe':16} {'ms a step:':>10} {'fit':>7} {'articles':>9} {'bare':>7}", end="")
+    print(f"   {'fit/articles':>20} {'fit/bare':>20}")
+    results = []
+    for name, network, flags, batch_size, steps in CASES:
+        sides: dict[str, Callable[[], float]] = {
+            "fit": lambda: fit(network, flags, steps, root),  # noqa: B023
+            "articles": lambda: articles(network, batch_size, steps, root),  # noqa: B023
+            "bare": lambda: bare(network, batch_size, steps, root),  # noqa: B023
+        }
+        for side in sides.values():
+            side()
+        rounds = [{n: side() for n, side in sides.items()} for _ in range(arguments.rounds)]
+        median = {n: statistics.median(r[n] for r in rounds) for n in sides}
+        ratios = {n: [r["fit"] / r[n] for r in rounds] for n in ("articles", "bare")}
+        shown = [
+            f"{statistics.median(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in ratios.values()
+        ]
+        print(f"{name:16} {'':10} {median['fit']:7.2f} {median['articles']:9.2f}", end="")
+        print(f" {median['bare']:7.2f}   {shown[0]:>20} {shown[1]:>20}", flush=True)
+        results.append({"recipe": name, "batch_size": batch_size, "steps": steps, "ms": rounds})
+    if arguments.json:
+        facts = {
+            "date": date.today().isoformat(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "threads": arguments.threads,
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+        }
+        arguments.json.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""``mnist-zoo`` itself: help, version, and what each command loads."""
+
+import subprocess
+import sys
+
+import pytest
+
+import mnist_zoo
+from mnist_zoo.__main__ import COMMANDS
+
+# Prints which of the slow libraries a command has loaded.
+_LOADED = """
+import sys
+from mnist_zoo.__main__ import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print("loaded:", *[name for name in ("torch", "lightning", "torchvision", "sklearn") if name in sys.modules])
+"""  # noqa: E501
+
+
+def test_help_names_every_command(cli):
+    for argument in ("--help", "-h", "help"):
+        out = cli(argument).out
+        for command, (_, text) in COMMANDS.items():
+            (line,) = [line for line in out.splitlines() if line.split()[:1] == [command]]
+            assert text in line
+
+
+def test_nothing_is_answered_by_help(cli):
+    assert "usage: mnist-zoo COMMAND" in cli(status=2).out
+
+
+def test_the_examples_of_the_help_are_commands(cli):
+    lines = cli("--help").out.partition("examples:")[2].strip().splitlines()
+    assert len(lines) >= 3
+    for line in lines:
+        program, command = line.split()[:2]
+        assert program == "mnist-zoo"
+        assert command in COMMANDS
+
+
+def test_version(cli):
+    assert cli("--version").out == f"mnist-zoo {mnist_zoo.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli, command):
+    result = cli(command, "--help")
+    usage = result.out.splitlines()[0]
+    assert usage.startswith("usage: mnist-zoo ")
+    assert f" {command} " in usage
+    assert result.err == ""
+
+
+def test_help_of_a_network_shows_its_options(cli):
+    out = cli("fit", "--model.help", "ConvNetDropout").out
+    for text in ("num_hidden", "Number of neurons in each hidden layer", "weight_decay"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help", "--version", "tset", "models Nothing*", "models --help", "data --help",
+        "data to-txt", "fit", "fit --model ConvNetDroput", "fit --config ConvNetRelu", "test",
+    ],
+)  # fmt: skip
+def test_what_trains_nothing_is_answered_without_torch(arguments):
+    result = subprocess.run(
+        [sys.executable, "-c", _LOADED, *arguments.split()],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert result.stdout.splitlines()[-1] == "loaded:", result.stderr
+
+
+def test_models_needs_torch_only_to_count_what_no_recipe_states():
+    # The table loads rich; the plugins that may be installed here are counted by torch.
+    code = "from mnist_zoo import registry\nregistry.plugins = lambda: []\n" + _LOADED
+    result = subprocess.run(
+        [sys.executable, "-c", code, "models"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "ConvNetReLU" in result.stdout
+    assert result.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_a_closed_pipe_is_no_error(zoo):
+    # `mnist-zoo models | head -n 0`
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_zoo", "models"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait(timeout=60)
+
+
+@pytest.mark.slow
+def test_the_installed_command_answers_a_mistake_in_plain_words(zoo):
+    result = zoo("fit", "--model=Dense", "--data=Digits", "--trainer.max_epoch=3")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "error: unknown option --trainer.max_epoch. Did you mean --trainer.max_epochs?\n"
+        "For all options: mnist-zoo fit --help\n"
+    )

@@ -1,0 +1,116 @@
+"""Blocks of steps are the steps of Lightning's plain loop, to the bit."""
+
+import itertools
+
+import pytest
+import torch
+from lightning import Callback, Trainer, seed_everything
+
+from mnist_zoo.data import Digits
+from mnist_zoo.engine.blocks import Blocks
+from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
+
+NUM_BATCHES = 21  # 640 images in minibatches of 31: twenty whole ones, and one of 20
+
+
+class History(Callback):
+    """What was logged, epoch by epoch, and the learning rate of each call of ``training_step``."""
+
+    def __init__(self):
+        self.epochs = []
+        self.rates = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        metrics = trainer.callback_metrics.items()
+        self.epochs.append({k: v.item() for k, v in metrics if k.startswith(("train/", "val/"))})
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def train(network_class, num_steps, *, epochs=2, network=None, **settings):
+    """Train; ``num_steps`` steps in a block, None for Lightning's plain loop."""
+    seed_everything(3, verbose=False)
+    net = network_class(**{"lr": 0.1, **(network or {})})
+    history = History()
+    blocks = [] if num_steps is None else [Blocks(num_steps)]
+    trainer = Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
+        callbacks=[*blocks, history], **settings,
+    )  # fmt: skip
+    trainer.fit(net, Digits(batch_size=31, num_train=700, val_size=60))
+    return net, trainer, history
+
+
+def assert_the_same(one, other):
+    (net, trainer, history), (expected, plain, logged) = one, other
+    assert trainer.global_step == plain.global_step
+    torch.testing.assert_close(net.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    for figures, wanted in zip(history.epochs, logged.epochs, strict=True):
+        assert figures == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 1000])
+def test_any_number_of_steps_in_a_block_gives_the_same(num_steps):
+    plain = train(ConvNetReLU, None)
+    assert plain[1].global_step == 2 * NUM_BATCHES
+    assert {"train/loss", "train/acc", "val/loss", "val/acc"} <= plain[2].epochs[0].keys()
+    assert_the_same(train(ConvNetReLU, num_steps), plain)
+
+
+@pytest.mark.parametrize(
+    ("network_class", "settings"),
+    [
+        (MLPDropout, {}),
+        (Dense, {"network": {"optimizer": "Adam", "lr": 0.001}}),
+        (Dense, {"network": {"optimizer_args": {"momentum": 0.9}, "weight_decay": 0.001}}),
+        (Dense, {"network": {"scheduler": "OneCycleLR", "lr": 0.5}}),
+        (Dense, {"network": {"scheduler": "CosineAnnealingLR"}, "epochs": 3}),
+        (Dense, {"network": {"scheduler": "ReduceLROnPlateau", "scheduler_args": {"patience": 0}}}),
+        (Dense, {"gradient_clip_val": 0.01}),
+        (Dense, {"gradient_clip_val": 0.001, "gradient_clip_algorithm": "value"}),
+        (Dense, {"accumulate_grad_batches": 3}),
+        (Dense, {"limit_train_batches": 5}),
+        (Dense, {"limit_train_batches": 0.5}),
+        (Dense, {"max_steps": 26}),
+        (Dense, {"epochs": -1, "max_steps": 30}),
+        (Dense, {"val_check_interval": 7}),
+        (Dense, {"overfit_batches": 2}),
+        (Dense, {"check_val_every_n_epoch": 2}),
+        (Dense, {"limit_val_batches": 0}),
+        (Dense, {"precision": "bf16-mixed"}),
+    ],
+    ids=str,
+)
+def test_a_setting_holds_in_blocks(network_class, settings):
+    assert_the_same(train(network_class, 4, **settings), train(network_class, None, **settings))
+
+
+def test_a_block_is_one_call_of_the_training_step():
+    assert len(train(Dense, 4)[2].rates) == 2 * 6
+    assert len(train(Dense, 1)[2].rates) == 2 * NUM_BATCHES
+
+
+def test_one_cycle_is_stepped_after_every_minibatch():
+    rates = train(Dense, 1, network={"scheduler": "OneCycleLR", "lr": 0.5})[2].rates
+    assert all(one != next_one for one, next_one in itertools.pairwise(rates))
+    assert max(rates) == pytest.approx(0.5, rel=0.02)
+    assert rates[-1] < 0.001, "total_steps is the whole run"
+    assert rates.index(max(rates)) == pytest.approx(0.3 * len(rates), abs=1.5)
+
+
+def test_cosine_annealing_is_stepped_after_every_epoch():
+    rates = train(Dense, 1, network={"scheduler": "CosineAnnealingLR"}, epochs=4)[2].rates
+    by_epoch = [set(rates[i : i + NUM_BATCHES]) for i in range(0, len(rates), NUM_BATCHES)]
+    expected = [0.1, 0.0853553, 0.05, 0.0146447]  # (1 + cos(π epoch / 4)) / 20
+    assert [len(epoch) for epoch in by_epoch] == [1] * 4
+    assert [epoch.pop() for epoch in by_epoch] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": -1, "max_steps": 2 * NUM_BATCHES}, {"max_steps": 2 * NUM_BATCHES}]
+)
+def test_cosine_annealing_spans_a_run_that_is_limited_by_steps(settings):
+    rates = train(Dense, 1, network={"scheduler": "CosineAnnealingLR"}, **settings)[2].rates
+    assert rates[NUM_BATCHES] == pytest.approx(0.05)

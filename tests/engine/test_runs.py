@@ -1,0 +1,87 @@
+"""Folders of runs."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+
+from mnist_zoo.engine import runs
+from mnist_zoo.errors import ZooError
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    for name in ("LOCAL_RANK", "MNIST_ZOO_RUN"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def test_the_first_is_version_0_then_they_count_up(tmp_path):
+    folder = tmp_path / "runs" / "Net"
+    assert [runs.claim(folder).name for _ in range(3)] == ["version_0", "version_1", "version_2"]
+
+
+def test_a_number_is_not_used_again_and_other_names_do_not_count(tmp_path):
+    for name in ("version_3", "version_11", "version_x", "version_99_copy", "notes"):
+        (tmp_path / name).mkdir()
+    assert runs.claim(tmp_path) == tmp_path / "version_12"
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        lambda: ThreadPoolExecutor(8),
+        lambda: ProcessPoolExecutor(4, multiprocessing.get_context("spawn")),
+    ],
+    ids=["threads", "processes"],
+)
+def test_runs_that_start_at_once_never_share_a_folder(tmp_path, executor):
+    with executor() as pool:
+        claimed = list(pool.map(runs.claim, [tmp_path] * 40))
+    assert len(set(claimed)) == 40
+    assert {path.name for path in tmp_path.iterdir()} == {f"version_{n}" for n in range(40)}
+
+
+def test_the_processes_of_one_run_share_its_folder(tmp_path, monkeypatch):
+    first = runs.claim(tmp_path)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert runs.claim(tmp_path) == first
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert runs.claim(tmp_path) != first
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(ZooError, match=r"cannot write to .*runs/Net: .*\n.*default_root_dir"):
+        runs.claim(tmp_path / "runs" / "Net")
+
+
+def test_a_run_that_wrote_no_checkpoint_is_removed_with_the_folders_made_for_it(tmp_path):
+    run = runs.claim(tmp_path / "runs" / "Net")
+    (run / "events").touch()
+    runs.discard(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_removed_leaves_the_others(tmp_path):
+    first, second = runs.claim(tmp_path / "Net"), runs.claim(tmp_path / "Net")
+    runs.discard(second)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "Net", first]
+
+
+def test_a_run_that_wrote_a_checkpoint_is_kept(tmp_path):
+    run = runs.claim(tmp_path)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    runs.discard(run)
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_the_run_of_a_checkpoint_is_found_by_its_place(tmp_path, monkeypatch):
+    run = tmp_path / "runs" / "Net" / "version_3"
+    assert runs.of_checkpoint(run / "checkpoints" / "best.ckpt") == run
+    assert runs.of_checkpoint(run / "best.ckpt") is None
+    assert runs.of_checkpoint(tmp_path / "checkpoints" / "best.ckpt") is None
+    (run / "checkpoints").mkdir(parents=True)
+    monkeypatch.chdir(run / "checkpoints")
+    assert runs.of_checkpoint(runs.Path("best.ckpt")) == run

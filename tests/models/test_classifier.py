@@ -1,0 +1,178 @@
+"""The contract: optimizers and schedulers by name, what is logged, what a checkpoint holds."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+
+import mnist_zoo
+from mnist_zoo.data import Digits
+from mnist_zoo.errors import ZooError
+from mnist_zoo.models import Classifier, ConvNetDropout, Dense
+from mnist_zoo.models.checkpoint import CheckpointError, read
+from mnist_zoo.models.classifier import num_parameters
+
+
+def trainer(**settings):
+    return Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, **settings,
+    )  # fmt: skip
+
+
+class TestOptimizer:
+    def test_is_plain_sgd_unless_told_otherwise(self):
+        optimizer = Dense(lr=0.3, weight_decay=0.01).configure_optimizers()
+        assert type(optimizer) is torch.optim.SGD
+        (group,) = optimizer.param_groups
+        assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.3, 0.01, 0)
+        assert sum(p.numel() for p in group["params"]) == 79_510
+
+    def test_is_any_of_torch_with_its_own_arguments(self):
+        adam = Dense(optimizer="Adam", optimizer_args={"betas": (0.8, 0.9)}).configure_optimizers()
+        assert type(adam) is torch.optim.Adam
+        assert adam.param_groups[0]["betas"] == (0.8, 0.9)
+        sgd = Dense(optimizer_args={"momentum": 0.9, "nesterov": True}).configure_optimizers()
+        assert sgd.param_groups[0]["momentum"] == 0.9
+        assert sgd.param_groups[0]["nesterov"] is True
+
+    @pytest.mark.parametrize(
+        ("arguments", "text"),
+        [
+            ({"optimizer": "adam"}, r"--model.optimizer adam: .* Did you mean Adam\?"),
+            ({"optimizer": "SDG"}, r"Did you mean SGD\?"),
+            ({"optimizer": "torch.optim.SGD"}, "torch.optim has no such class"),
+            ({"optimizer": "lr_scheduler"}, "torch.optim has no such class"),
+            ({"optimizer": "_functional"}, "torch.optim has no such class"),
+            ({"scheduler": "OneCycle"}, r"--model.scheduler OneCycle: .* Did you mean OneCycleLR"),
+            ({"scheduler": "SGD"}, "torch.optim.lr_scheduler has no such class"),
+        ],
+    )
+    def test_that_does_not_exist_is_an_error_with_a_suggestion(self, arguments, text):
+        with pytest.raises(ZooError, match=text):
+            Dense(**arguments)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"lr": -1.0},
+            {"optimizer_args": {"momentun": 0.9}},
+            {"optimizer_args": {"lr": 0.9}},
+            {"optimizer": "Optimizer"},
+            {"scheduler": "StepLR"},
+            {"scheduler": "StepLR", "scheduler_args": {"step": 3}},
+        ],
+    )
+    def test_that_refuses_its_arguments_says_so(self, arguments):
+        with pytest.raises(ZooError, match="does not accept this: "):
+            trainer(fast_dev_run=1).fit(Dense(**arguments), Digits())
+
+    def test_scheduler_args_win_over_what_spans_the_run(self):
+        own = {"total_steps": 50, "max_lr": 4.0, "div_factor": 4}
+        network = Dense(scheduler="OneCycleLR", scheduler_args=own)
+        trainer(fast_dev_run=2).fit(network, Digits())
+        scheduler = network.lr_schedulers()
+        assert scheduler.total_steps == 50
+        assert scheduler.base_lrs == [pytest.approx(1.0)]
+
+
+class TestTraining:
+    def test_logs_losses_and_accuracies_under_their_names(self):
+        run = trainer(max_epochs=1, limit_train_batches=3)
+        network = Dense()
+        run.fit(network, Digits())
+        names = {"train/loss", "train/acc", "val/loss", "val/acc"}
+        assert names <= run.callback_metrics.keys()
+        (tested,) = run.test(network, Digits(), verbose=False)
+        assert tested.keys() == {"test/loss", "test/acc", *(f"test/acc/{i}" for i in range(10))}
+        assert all(0 <= value <= 1 for name, value in tested.items() if "acc" in name)
+
+    def test_a_mean_counts_every_image_once_whatever_its_minibatch(self):
+        class Outputs(Dense):
+            def forward(self, images):
+                return self.layers[-1](images.flatten(1)[:, :10] * 0 + self.level(images))
+
+            def level(self, images):
+                return images.flatten(1)[:, :1]
+
+        images = torch.zeros(5, 1, 28, 28)
+        images[4, 0, 0, 0] = 6
+        targets = torch.tensor([0, 0, 0, 1, 1])
+        loader = torch.utils.data.DataLoader(list(zip(images, targets, strict=True)), batch_size=4)
+        network = Outputs()
+        (tested,) = trainer().test(network, loader, verbose=False)
+        whole = network.loss(network(images), targets).item()
+        assert tested["test/loss"] == pytest.approx(whole, rel=1e-5)
+        assert tested["test/acc"] == pytest.approx(3 / 5), (
+            "all outputs are equal: the first is read"
+        )
+        assert (tested["test/acc/0"], tested["test/acc/1"]) == (1, 0)
+
+    def test_predicts_probabilities_with_targets_or_without(self):
+        network = Dense().eval()
+        images = torch.rand(3, 1, 28, 28)
+        expected = network.probabilities(network(images))
+        assert torch.equal(network.predict_step(images, 0), expected)
+        assert torch.equal(network.predict_step((images, torch.zeros(3)), 0), expected)
+
+    def test_one_that_sees_nothing_still_has_probabilities(self):
+        # Activations of saturated sigmoid neurons are zero.
+        probabilities = Dense().probabilities(torch.zeros(2, 10))
+        assert probabilities.isfinite().all()
+
+
+def test_the_contract_is_no_network():
+    with pytest.raises(TypeError, match="abstract"):
+        Classifier()
+
+
+def test_a_network_is_a_few_lines():
+    class Small(Classifier):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    network = Small(lr=0.5)
+    assert num_parameters(network) == 7_850
+    trainer(fast_dev_run=1).fit(network, Digits())
+
+
+class TestCheckpoint:
+    @pytest.fixture
+    def file(self, tmp_path):
+        run = trainer(fast_dev_run=1)
+        network = ConvNetDropout(num_hidden=20, dropout=0.25, optimizer_args={"momentum": 0.5})
+        run.fit(network, Digits(batch_size=7, num_test=30))
+        run.save_checkpoint(tmp_path / "a.ckpt")
+        return tmp_path / "a.ckpt"
+
+    def test_holds_every_setting_of_network_and_data(self, file):
+        checkpoint = read(file)
+        assert checkpoint.network == "ConvNetDropout"
+        assert checkpoint.model["class_path"] == "mnist_zoo.models.convnet.ConvNetDropout"
+        arguments = checkpoint.model["init_args"]
+        assert (arguments["num_hidden"], arguments["dropout"]) == (20, 0.25)
+        assert arguments["optimizer_args"] == {"momentum": 0.5}
+        assert checkpoint.data["class_path"].endswith(".Digits")
+        assert checkpoint.data["init_args"]["batch_size"] == 7
+
+    def test_loads_from_a_string_and_from_a_path(self, file):
+        for path in (file, str(file)):
+            network = mnist_zoo.load(path)
+            assert type(network) is ConvNetDropout
+            assert network.layers[4].out_features == 20
+
+    def test_that_does_not_fit_its_network_says_so(self, file):
+        content = torch.load(file, weights_only=True)
+        content["mnist_zoo"]["model"]["init_args"]["num_hidden"] = 21
+        torch.save(content, file)
+        with pytest.raises(CheckpointError, match="does not fit ConvNetDropout of this version"):
+            mnist_zoo.load(file)
+        content["mnist_zoo"]["model"]["init_args"]["width"] = 1
+        torch.save(content, file)
+        with pytest.raises(CheckpointError, match=r"does not fit ConvNetDropout .*width"):
+            mnist_zoo.load(file)
+
+    def test_that_is_not_there_says_so(self, tmp_path):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            mnist_zoo.load(tmp_path / "a.ckpt")

@@ -1,0 +1,125 @@
+"""The lines before and after a run, the table of metrics, the file of predictions."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from mnist_zoo.report import summary
+
+
+def shown(renderable, width=80):
+    console = Console(width=width, force_terminal=False, highlight=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestBeforeFit:
+    def said(self, num_val=5_000, epochs=60, folder=None):
+        text = summary.before_fit("Net", 1_234_567, "MNIST", 55_000, num_val, epochs, folder)
+        return shown(text, width=500).strip()
+
+    def test_says_what_is_trained_on_what_for_how_long_and_where_to(self, here):
+        assert self.said(folder=here / "runs" / "Net" / "version_0") == (
+            "Net (1,234,567 parameters) on MNIST (55,000 training images,"
+            " 5,000 held out for validation), 60 epochs → runs/Net/version_0"
+        )
+
+    def test_says_that_nothing_is_held_out_and_nothing_written(self):
+        assert "(55,000 training images, none held out), 60 epochs" in self.said(num_val=0)
+        assert "→" not in self.said()
+
+    def test_counts_a_single_epoch_in_the_singular(self):
+        assert self.said(epochs=1).endswith(", 1 epoch")
+
+    @pytest.mark.parametrize("epochs", [None, -1])
+    def test_says_when_there_is_no_end(self, epochs):
+        assert self.said(epochs=epochs).endswith(", until stopped")
+
+
+class TestAfterFit:
+    def said(self, monitor, score, checkpoint, folder=None, options=""):
+        text = summary.after_fit(monitor, score, str(checkpoint), folder, options)
+        return shown(text, width=500).splitlines()
+
+    def test_says_what_came_out_and_what_to_type_next(self, here):
+        run = here / "runs" / "Net" / "version_0"
+        assert self.said("val/acc", 0.98765, run / "best.ckpt", run) == [
+            "Best validation accuracy: 98.77%",
+            "Checkpoint: runs/Net/version_0/best.ckpt",
+            "Test it:    mnist-zoo test --ckpt_path runs/Net/version_0/best.ckpt",
+            "Curves:     tensorboard --logdir runs/Net/version_0",
+        ]
+
+    def test_names_the_value_that_was_watched(self):
+        assert self.said("val/loss", 0.12345, "a.ckpt")[0] == "Best validation loss: 0.1235"
+        assert self.said("train/acc", 0.5, "a.ckpt")[0] == "Best train/acc: 50.00%"
+
+    def test_a_folder_with_a_space_is_quoted(self, here):
+        lines = self.said(None, None, here / "my runs" / "last.ckpt", options=" --model a.B")
+        assert lines[1] == "Test it:    mnist-zoo test --ckpt_path 'my runs/last.ckpt' --model a.B"
+
+    def test_a_folder_with_brackets_is_shown_as_it_is(self, here):
+        lines = self.said(None, None, here / "[red]runs" / "last.ckpt")
+        assert lines[0] == "Checkpoint: '[red]runs/last.ckpt'"
+
+    def test_a_folder_elsewhere_is_shown_from_the_root(self, here, monkeypatch):
+        (here / "inside").mkdir()
+        monkeypatch.chdir(here / "inside")
+        assert self.said(None, None, here / "a.ckpt")[0] == f"Checkpoint: {here / 'a.ckpt'}"
+
+
+class TestMetricsTable:
+    def test_shows_accuracy_loss_and_each_class_by_its_name(self):
+        metrics = {"test/acc": 0.9943, "test/loss": 0.02, "test/acc/0": 1.0, "test/acc/1": 0.5}
+        table = shown(summary.metrics_table("Title", "test", metrics, ["zero", "one"]))
+        cells = [
+            [cell.strip() for cell in line.strip("│ ").split("│")]
+            for line in table.splitlines()
+            if line.startswith("│")
+        ]
+        assert table.splitlines()[0].strip() == "Title"
+        assert cells == [
+            ["accuracy", "99.43%"],
+            ["loss", "0.0200"],
+            ["accuracy on zero", "100.00%"],
+            ["accuracy on one", "50.00%"],
+        ]
+
+    def test_shows_no_classes_that_were_not_measured(self):
+        metrics = {"val/acc": 0.5, "val/loss": 1.0}
+        assert "accuracy on" not in shown(summary.metrics_table("T", "val", metrics, ["a", "b"]))
+
+
+class TestWritePredictions:
+    def test_a_line_an_image(self, tmp_path):
+        file = summary.write_predictions(
+            tmp_path / "predictions.csv", torch.tensor([[0.25, 0.75], [0.9, 0.1]])
+        )
+        with file.open(newline="", encoding="utf-8") as stream:
+            assert list(csv.reader(stream)) == [
+                ["image", "prediction", "probability", "p0", "p1"],
+                ["0", "1", "0.750000", "0.250000", "0.750000"],
+                ["1", "0", "0.900000", "0.900000", "0.100000"],
+            ]
+
+    def test_replaces_what_was_there_and_leaves_nothing_else(self, tmp_path):
+        (tmp_path / "predictions.csv").write_text("old\n" * 100)
+        summary.write_predictions(tmp_path / "predictions.csv", torch.tensor([[1.0]]))
+        assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 2
+        assert list(tmp_path.iterdir()) == [tmp_path / "predictions.csv"]
+
+    def test_keeps_what_was_there_when_it_fails(self, tmp_path):
+        (tmp_path / "predictions.csv").write_text("old")
+        with pytest.raises(IndexError):
+            summary.write_predictions(Path(tmp_path / "predictions.csv"), torch.zeros(3))
+        assert (tmp_path / "predictions.csv").read_text() == "old"

@@ -1,0 +1,42 @@
+"""The table of the zoo, on the screen and in the README."""
+
+from rich.console import Console
+
+from mnist_zoo.report.zoo import Row, markdown_table, zoo_table
+
+ROWS = [
+    Row("A", "1,234", "A", "99.00 %", "a book"),
+    Row("A", "1,234", "A-other", "", "a book"),
+    Row("LongerName", "5", "LongerName", "98.5 %", "a talk"),
+]
+
+
+def shown(width):
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(zoo_table(ROWS))
+    return [line.split() for line in capture.get().splitlines()]
+
+
+def test_a_network_is_named_once():
+    assert shown(100) == [
+        ["network", "parameters", "recipe", "published", "source"],
+        ["A", "1,234", "A", "99.00", "%", "a", "book"],
+        ["A-other"],
+        ["LongerName", "5", "LongerName", "98.5", "%", "a", "talk"],
+    ]
+
+
+def test_no_name_is_cut_in_a_narrow_terminal():
+    words = {word for line in shown(50) for word in line}
+    assert {"LongerName", "A-other", "1,234"} <= words
+
+
+def test_markdown_fills_every_cell():
+    assert markdown_table(ROWS).splitlines() == [
+        "| network | parameters | recipe | published | source |",
+        "| --- | ---: | --- | ---: | --- |",
+        "| `A` | 1,234 | `A` | 99.00 % | a book |",
+        "| `A` | 1,234 | `A-other` |  | a book |",
+        "| `LongerName` | 5 | `LongerName` | 98.5 % | a talk |",
+    ]

@@ -1,0 +1,95 @@
+"""Who imports whom: the parts of the package know as little of one another as they can."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mnist_zoo
+
+PACKAGE = Path(mnist_zoo.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "torchvision", "torchmetrics", "lightning", "jsonargparse", "numpy", "sklearn")
+
+
+def imports(file, everywhere=True):
+    """Return the full names that a file imports; ``everywhere``: in its functions too."""
+    found = set()
+    nodes = [ast.parse(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        type_checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if everywhere or not (type_checking or function):
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def files_of(part):
+    return [file for file in FILES if part in file.relative_to(PACKAGE).parts]
+
+
+def within(name, *modules):
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("part", "unknown"),
+    [
+        ("models", ["data", "engine", "report", "commands"]),
+        ("data", ["models", "engine", "report", "commands"]),
+        ("report", ["models", "data", "engine", "commands"]),
+        ("engine", ["data", "report", "commands"]),
+    ],
+)
+def test_a_part_does_not_know_the_others(part, unknown):
+    assert files_of(part)
+    forbidden = [f"mnist_zoo.{other}" for other in unknown]
+    for file in files_of(part):
+        assert not [name for name in imports(file) if within(name, *forbidden)], file
+
+
+def test_the_engine_knows_the_contract_and_no_network():
+    contract = ("mnist_zoo.models.classifier", "mnist_zoo.models.Classifier")
+    for file in files_of("engine"):
+        known = [name for name in imports(file) if within(name, "mnist_zoo.models")]
+        assert all(within(name, *contract) for name in known), file
+
+
+def test_the_networks_know_the_contract_and_not_one_another():
+    for file in files_of("models"):
+        if file.stem in ("__init__", "checkpoint", "classifier"):
+            continue
+        ours = {name for name in imports(file) if within(name, "mnist_zoo")}
+        assert ours == {"mnist_zoo.models.classifier.Classifier"}, file
+
+
+def test_the_registry_imports_names_only():
+    ours = {name for name in imports(PACKAGE / "registry.py") if within(name, "mnist_zoo")}
+    assert {name.rpartition(".")[0] for name in ours} == {"mnist_zoo.errors"}
+    assert not [name for name in imports(PACKAGE / "errors.py") if within(name, "mnist_zoo")]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "__init__.py", "__main__.py", "registry.py", "errors.py", "models/__init__.py",
+        "commands/__init__.py", "commands/arguments.py", "commands/models.py",
+        "commands/training.py", "commands/data.py",
+    ],
+)  # fmt: skip
+def test_what_answers_fast_imports_nothing_slow(file):
+    loaded = imports(PACKAGE / file, everywhere=False)
+    slow = ("mnist_zoo.data", "mnist_zoo.engine", "mnist_zoo.report", "mnist_zoo.models.classifier")
+    assert not [name for name in loaded if within(name, *HEAVY, *slow)]
+
+
+def test_only_commands_know_commands():
+    for file in FILES:
+        if "commands" not in file.parts and file.name != "__main__.py":
+            assert not [n for n in imports(file) if within(n, "mnist_zoo.commands")], file

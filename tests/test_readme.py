@@ -1,0 +1,118 @@
+"""What the README shows can be typed as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import Trainer
+
+from mnist_zoo import registry
+from mnist_zoo.__main__ import main
+from mnist_zoo.data import Digits
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.S | re.M)
+PROSE = re.sub(r"^```.*?^```$", "", README, flags=re.S | re.M)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = sorted(
+    {
+        match.partition(" #")[0].strip()
+        for _, code in BLOCKS
+        for match in re.findall(r"^(?:\$ )?(mnist-zoo .*)$", code, flags=re.M)
+    }
+    | {" ".join(match.split()) for match in re.findall(r"`(mnist-zoo [^`]+)`", PROSE)}
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the checkpoints and the file that the README speaks of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MNIST_ZOO_DATA", str(tmp_path / "data"))
+    for code in PYTHON:
+        if "class MyNet" in code:
+            (tmp_path / "my_net.py").write_text(code)
+    return tmp_path
+
+
+def write_checkpoint(path, name):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        fast_dev_run=True, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(registry.import_class(registry.class_path(name))(), Digits())
+    trainer.save_checkpoint(path)
+
+
+def test_there_are_commands():
+    assert {command.split()[1] for command in COMMANDS} >= {"fit", "test", "models"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_accepted(command, folder, capsys):
+    arguments = shlex.split(command)[1:]
+    for path, name in re.findall(r"(runs/(\w+)/version_0/checkpoints/\w+\.ckpt)", command):
+        write_checkpoint(folder / path, name)
+    if arguments[0] == "data":
+        assert main([*arguments, "--data=Digits"]) == 0
+    elif arguments[0] == "models":
+        assert main(arguments) == 0
+    else:
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, "--print_config"])
+        assert end.value.code in (0, None)
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
+
+
+def test_the_table_is_what_the_command_prints(capsys, monkeypatch):
+    monkeypatch.setattr(registry, "plugins", list)
+    command, table = re.search(
+        r"<!-- begin: mnist-zoo (.*?) -->\n(.*?)\n<!-- end -->", README, flags=re.S
+    ).groups()
+    registry.recipes.cache_clear()
+    assert main(shlex.split(command)) == 0
+    registry.recipes.cache_clear()
+    assert capsys.readouterr().out.strip() == table.strip()
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_runs(code, folder):
+    write_checkpoint(folder / "best.ckpt", "ConvNetReLU")
+    # What would train on MNIST for minutes is not run, but what it imports must be there.
+    code = "".join(line for line in code.splitlines(keepends=True) if ".fit(" not in line)
+    names = {"images": torch.rand(2, 1, 28, 28)}
+    exec(compile(code, "README.md", "exec"), names)
+    if "logits" in names:
+        assert names["logits"].shape == (2, 10)
+
+
+def test_files_that_it_links_to_are_there():
+    links = re.findall(r"\]\(([^)#]+)", README)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_make_has_the_targets_that_it_names():
+    targets = set(re.findall(r"\bmake (\w+)$", "\n".join(code for _, code in BLOCKS), flags=re.M))
+    targets |= set(re.findall(r"`make (\w+)`", PROSE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def test_data_sets_that_it_names_are_there():
+    from mnist_zoo import data
+
+    section = README.partition("## Data\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, flags=re.M)
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert named == {n for n in data.__all__ if isinstance(getattr(data, n), type)} - {
+        "Batches", "DataError", "ImageData",
+    }  # fmt: skip

@@ -1,0 +1,159 @@
+"""The recipes are the published systems, each figure typed from its publication."""
+
+import re
+import shlex
+from dataclasses import dataclass, field
+
+import pytest
+import yaml
+
+from mnist_zoo import registry
+from mnist_zoo.__main__ import main
+
+
+@dataclass(frozen=True)
+class System:
+    """A published run; what is not given is what PyTorch does unless told otherwise."""
+
+    recipe: str
+    lr: float
+    epochs: int
+    published: str
+    source: str
+    batch_size: int = 10
+    weight_decay: float = 0.0
+    optimizer_args: dict = field(default_factory=dict)
+    expanded: bool = False
+    mean: float = 0.0
+    std: float = 1.0
+    num_train: int | None = None
+    num_test: int | None = None
+    val_size: float | None = None
+
+
+BOOK_1, BOOK_6 = "Nielsen 2015, ch. 1", "Nielsen 2015, ch. 6"
+TUTORIAL, EXERCISE = "PyTorch tutorial", "PyTorch exercise"
+SYSTEMS = {
+    "S1": System("Dense", 3.0, 30, "97.85 %", BOOK_1),
+    "S2": System("ConvNetSimple", 0.1, 60, "98.97 %", BOOK_6),
+    "S3": System("ConvNetTwoConv", 0.1, 60, "99.05 %", BOOK_6),
+    "S4": System("ConvNetReLU", 0.03, 60, "99.43 %", BOOK_6, weight_decay=0.00005),
+    "S4b": System("ConvNetReLU-decay", 0.03, 60, "85.31 %", BOOK_6, weight_decay=0.1),
+    "S5": System(
+        "ConvNetReLU-expanded", 0.03, 60, "99.51 %", BOOK_6, weight_decay=0.00005, expanded=True
+    ),
+    "S6": System("ConvNetDropout-unstable", 0.03, 40, "99.64 %", BOOK_6, expanded=True),
+    "S7": System("ConvNetDropout", 0.005, 40, "99.64 %", BOOK_6, expanded=True),
+    "S8": System("MLPDropout", 0.01, 20, "97 %", EXERCISE, batch_size=20, val_size=0.2),
+    "S9": System(
+        "MLPLogSoftmax", 0.003, 5, "95.95 %", TUTORIAL, batch_size=32,
+        optimizer_args={"momentum": 0.9}, mean=0.5, std=0.5,
+    ),
+    "S10": System(
+        "ConvNetThreeDense", 0.005, 50, "96.00 %", TUTORIAL, num_train=1000, num_test=100
+    ),
+}  # fmt: skip
+every_system = pytest.mark.parametrize(("name", "system"), SYSTEMS.items(), ids=SYSTEMS)
+every_recipe = pytest.mark.parametrize("recipe", registry.recipes().values(), ids=lambda r: r.name)
+
+
+def read(recipe):
+    return yaml.safe_load(recipe.path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def config_of(capsys):
+    """What a command would train with."""
+
+    def printed(command, *flags):
+        program, *arguments = shlex.split(command)
+        assert program == "mnist-zoo"
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, *flags, "--print_config"])
+        assert end.value.code in (0, None)
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return printed
+
+
+def build(entry):
+    return registry.import_class(entry["class_path"])(**entry.get("init_args", {}))
+
+
+@every_system
+def test_the_network_is_trained_as_published(name, system):
+    network = build(read(registry.recipes()[system.recipe])["model"])
+    assert type(network).__name__ == system.recipe.partition("-")[0]
+    assert network.lr == system.lr
+    assert network.weight_decay == system.weight_decay
+    assert network.optimizer_class.__name__ == "SGD"
+    assert network.optimizer_args == system.optimizer_args
+    assert network.scheduler_class is None
+
+
+@every_system
+def test_it_is_trained_on_the_data_as_published(name, system):
+    config = read(registry.recipes()[system.recipe])
+    data = build(config["data"])
+    assert type(data).__name__ == "MNIST"
+    for setting in ("batch_size", "expanded", "mean", "std", "num_train", "num_test"):
+        assert getattr(data, setting) == getattr(system, setting), setting
+    if system.val_size is not None:
+        assert data.val_size == system.val_size
+    assert config["trainer"] == {"max_epochs": system.epochs}
+
+
+@every_system
+def test_the_head_names_system_figure_and_source(name, system):
+    facts = registry.recipes()[system.recipe].facts
+    assert facts["System"] == name
+    assert facts["Published"].startswith(system.published)
+    assert facts["Source"].startswith(system.source)
+
+
+def test_no_recipe_of_a_system_is_missing_here():
+    named = {recipe.facts["System"]: name for name, recipe in registry.recipes().items()}
+    systems = {key: name for key, name in named.items() if re.match(r"S\d", key)}
+    assert systems == {key: system.recipe for key, system in SYSTEMS.items()}
+
+
+def test_mlp_dropout_keeps_the_weights_with_the_lowest_validation_loss():
+    config = read(registry.recipes()["MLPDropout"])
+    assert config["best"] == {"monitor": "val/loss", "mode": "min"}
+
+
+@every_recipe
+def test_the_command_of_a_recipe_trains_by_it(recipe, config_of):
+    command = recipe.facts["Command"]
+    default = recipe.name == recipe.network
+    assert f"--{'model' if default else 'config'} {recipe.name}" in command
+
+    used, written = config_of(command, "--data.val_size=0"), read(recipe)
+    assert used["model"]["class_path"].rpartition(".")[2] == recipe.network
+    for part in ("model", "data"):
+        arguments = written[part]["init_args"] | ({"val_size": 0} if part == "data" else {})
+        assert arguments.items() <= used[part]["init_args"].items()
+    assert written["trainer"].items() <= used["trainer"].items()
+    assert written.get("best", {}).items() <= used["best"].items()
+
+
+@every_recipe
+def test_flags_win_over_a_recipe(recipe, config_of):
+    flags = ("--model.lr=0.5", "--trainer.max_epochs=3")
+    used = config_of(f"mnist-zoo fit --config {recipe.name}", *flags)
+    assert used["model"]["init_args"]["lr"] == 0.5
+    assert used["trainer"]["max_epochs"] == 3
+    assert (
+        used["data"]["init_args"]["batch_size"] == read(recipe)["data"]["init_args"]["batch_size"]
+    )
+
+
+def test_a_recipe_begins_with_its_title():
+    for recipe in registry.recipes().values():
+        title = recipe.path.read_text(encoding="utf-8").splitlines()[0]
+        assert re.match(r"# \w.{10,}", title), recipe.name
+
+
+def test_a_recipe_says_how_long_it_takes():
+    times = {recipe.name: recipe.facts["Time"] for recipe in registry.recipes().values()}
+    assert not {name: time for name, time in times.items() if not re.search(r"\d", time)}

@@ -1,0 +1,266 @@
+"""Names to classes and recipes."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import mnist_zoo
+from mnist_zoo import registry
+from mnist_zoo.registry import UnknownNameError
+
+NETWORKS = [
+    "ConvNetDropout", "ConvNetReLU", "ConvNetSimple", "ConvNetThreeDense", "ConvNetTwoConv",
+    "Dense", "MLPDropout", "MLPLogSoftmax",
+]  # fmt: skip
+
+
+@pytest.fixture
+def no_plugins(monkeypatch):
+    monkeypatch.setattr(registry, "plugins", list)
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """Declare networks as installed packages do: name = module:Class."""
+
+    def declare(**networks):
+        entry_points = [
+            EntryPoint(name, value, registry.PLUGIN_GROUP) for name, value in networks.items()
+        ]
+        monkeypatch.setattr(registry, "plugins", lambda: entry_points)
+
+    return declare
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, whose files may be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    yield tmp_path
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+
+
+class TestNetworks:
+    def test_the_published_ones_are_found(self):
+        assert set(NETWORKS) <= registry.builtin_networks().keys()
+
+    def test_they_are_where_the_files_say(self):
+        for name, path in registry.builtin_networks().items():
+            cls = registry.import_class(path)
+            assert cls.__name__ == name
+            assert f"{cls.__module__}.{name}" == path
+
+    def test_none_of_the_classes_of_the_package_is_left_out(self):
+        from mnist_zoo.models import Classifier
+
+        def derived(cls):
+            return {cls.__name__ for cls in cls.__subclasses__()}.union(
+                *map(derived, cls.__subclasses__())
+            )
+
+        for path in registry.builtin_networks().values():
+            registry.import_class(path)
+        ours = {
+            name
+            for name in derived(Classifier)
+            if any(
+                hasattr(sys.modules[module], name)
+                for module in [m for m in sys.modules if m.startswith("mnist_zoo.models.")]
+            )
+        }
+        assert {n for n in ours if not n.startswith("_")} == registry.builtin_networks().keys()
+
+    def test_a_file_is_read_and_not_run(self, tmp_path, monkeypatch):
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "new.py").write_text(
+            "raise SystemExit\n"
+            "class Base(zoo.models.classifier.Classifier): ...\n"
+            "class Derived(Base): ...\n"
+            "class _Hidden(Base): ...\n"
+            "class FromHidden(_Hidden): ...\n"
+            "class Other(nn.Module): ...\n"
+        )
+        monkeypatch.setattr(registry, "_PACKAGE", tmp_path)
+        assert registry.builtin_networks.__wrapped__() == {
+            name: f"mnist_zoo.models.new.{name}" for name in ("Base", "Derived", "FromHidden")
+        }
+
+    def test_they_are_attributes_of_the_package(self):
+        import mnist_zoo.models
+
+        assert mnist_zoo.models.Dense.__name__ == "Dense"
+        assert {"Classifier", *NETWORKS} <= set(dir(mnist_zoo.models))
+        with pytest.raises(AttributeError, match="Dens"):
+            _ = mnist_zoo.models.Dens
+
+
+@pytest.mark.usefixtures("no_plugins")
+class TestListModels:
+    def test_lists_all_in_order(self):
+        assert mnist_zoo.list_models() == sorted(registry.builtin_networks())
+
+    @pytest.mark.parametrize(
+        ("pattern", "names"),
+        [
+            ("MLP*", ["MLPDropout", "MLPLogSoftmax"]),
+            ("*dropout", ["ConvNetDropout", "MLPDropout"]),
+            ("dense", ["Dense"]),
+            ("[!c]*e", ["Dense"]),
+            ("Transformer*", []),
+        ],
+    )
+    def test_takes_a_pattern_ignoring_case(self, pattern, names):
+        assert [name for name in registry.list_models(pattern) if name in NETWORKS] == names
+
+    def test_lists_plugins_too(self, plugins):
+        plugins(TheirNet="theirs.net:TheirNet")
+        assert registry.list_models("Their*") == ["TheirNet"]
+
+
+class TestClassPath:
+    def test_of_a_name(self):
+        assert registry.class_path("Dense") == "mnist_zoo.models.dense.Dense"
+
+    def test_of_a_path_is_the_path(self):
+        assert registry.class_path("anything.at.All") == "anything.at.All"
+
+    def test_of_a_plugin(self, plugins):
+        plugins(TheirNet="theirs.net:TheirNet")
+        assert registry.class_path("TheirNet") == "theirs.net.TheirNet"
+        assert registry.is_known("theirs.net.TheirNet")
+        assert not registry.is_known("theirs.net.Other")
+
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [("ConvNetDroput", "ConvNetDropout"), ("dense", "Dense"), ("MLPDropOut", "MLPDropout")],
+    )
+    def test_of_a_mistyped_name_suggests_the_right_one(self, name, meant):
+        with pytest.raises(UnknownNameError, match=rf"network {name}\. Did you mean {meant}\?"):
+            registry.class_path(name)
+
+    def test_of_something_else_suggests_nothing(self):
+        with pytest.raises(UnknownNameError) as caught:
+            registry.class_path("XYZ")
+        assert "Did you mean" not in str(caught.value)
+        assert "mnist-zoo models" in str(caught.value)
+
+    def test_of_two_of_the_same_name_asks_which(self, plugins):
+        plugins(Dense="theirs:Dense")
+        with pytest.raises(UnknownNameError) as caught:
+            registry.class_path("Dense")
+        assert "2 networks are called Dense" in str(caught.value)
+        assert "--model mnist_zoo.models.dense.Dense" in str(caught.value)
+        assert "--model theirs.Dense" in str(caught.value)
+
+
+class TestImportClass:
+    def test_finds_a_file_of_the_current_folder(self, here):
+        (here / "a_net_of_mine.py").write_text("class Net: ...\n")
+        assert registry.import_class("a_net_of_mine.Net").__name__ == "Net"
+
+    def test_a_module_that_is_not_there(self, here):
+        with pytest.raises(UnknownNameError) as caught:
+            registry.import_class("no_such_module.Net")
+        assert "no module no_such_module for the network no_such_module.Net" in str(caught.value)
+        assert str(here) in str(caught.value)
+
+    def test_a_class_that_is_not_there(self):
+        text = r"module mnist_zoo\.models\.dense has no class Dens\. Did you mean Dense\?"
+        with pytest.raises(UnknownNameError, match=text):
+            registry.import_class("mnist_zoo.models.dense.Dens")
+
+    @pytest.mark.parametrize(
+        ("code", "reason"),
+        [
+            ("1 / 0", "ZeroDivisionError: division by zero"),
+            ("class Net", "SyntaxError: "),
+            ("import no_such_library", "No module named 'no_such_library'"),
+            ("import sys\nsys.no_such_name", "AttributeError: "),
+            ("from sys import no_such_name", "ImportError: cannot import name"),
+        ],
+    )
+    def test_a_module_that_fails_to_import(self, here, code, reason):
+        (here / "broken_net_of_mine.py").write_text(f"{code}\n")
+        with pytest.raises(UnknownNameError) as caught:
+            registry.import_class("broken_net_of_mine.Net")
+        assert "broken_net_of_mine fails to import: " in str(caught.value)
+        assert reason in str(caught.value)
+
+    def test_all_but_a_broken_plugin_are_imported(self, plugins, here):
+        (here / "broken_plugin.py").write_text("1 / 0\n")
+        plugins(BrokenNet="broken_plugin:BrokenNet", Gone="no_such_module:Net")
+        broken, gone = registry.import_all()
+        assert broken.startswith("plugin BrokenNet left out: ")
+        assert gone.startswith("plugin Gone left out: ")
+
+
+class TestRecipes:
+    def test_every_network_has_one_of_its_own_name_that_comes_first(self):
+        for name in registry.builtin_networks():
+            recipes = registry.recipes_of(name)
+            assert recipes[0].name == name
+            assert all(recipe.network == name for recipe in recipes)
+
+    def test_the_others_follow_in_the_order_of_their_names(self):
+        names = [recipe.name for recipe in registry.recipes_of("ConvNetReLU")]
+        assert names[0] == "ConvNetReLU"
+        assert names[1:] == sorted(names[1:])
+        assert {"ConvNetReLU-decay", "ConvNetReLU-expanded"} <= set(names)
+
+    def test_a_recipe_is_found_by_name_and_by_path(self, here):
+        path = registry.find_recipe("ConvNetReLU-decay")
+        assert path.name == "ConvNetReLU-decay.yaml"
+        assert registry.find_recipe(str(path)) == path
+        (here / "mine.yaml").touch()
+        assert registry.find_recipe("mine.yaml").samefile(here / "mine.yaml")
+
+    def test_a_recipe_that_does_not_exist(self, here):
+        with pytest.raises(UnknownNameError, match=r"Did you mean ConvNetReLU-decay\?"):
+            registry.find_recipe("ConvNetReLU-decai")
+        with pytest.raises(UnknownNameError, match="neither a file nor a recipe") as caught:
+            registry.find_recipe("xyz")
+        assert "Did you mean" not in str(caught.value)
+
+    def test_the_facts_are_the_lines_of_the_head_alone(self, tmp_path):
+        file = tmp_path / "Net.yaml"
+        file.write_text(
+            "# A title: with a colon in it\n#\n# System: S0\n#Time:  2 min: about \n\n# No: fact\n"
+            "model: Net\n# Published: 3 %\n"
+        )
+        assert registry._facts(file) == {"System": "S0", "Time": "2 min: about"}
+
+    def test_a_plugin_brings_its_own(self, plugins, here):
+        configs = here / "a_plugin_of_mine" / "configs"
+        configs.mkdir(parents=True)
+        (configs.parent / "__init__.py").write_text("1 / 0\n")
+        (configs / "TheirNet.yaml").write_text("# Published: 12.3 %\n")
+        (configs / "Dense.yaml").write_text("# Published: 100 %\n")
+        plugins(TheirNet="a_plugin_of_mine.net:TheirNet")
+        sys.path.append(str(here))
+        found = registry.recipes.__wrapped__()
+        assert found["TheirNet"].facts == {"Published": "12.3 %"}
+        assert found["Dense"].facts["System"] == "S1", "a plugin replaces no recipe of the zoo"
+
+
+def test_the_package_has_a_version_and_no_other_names():
+    assert mnist_zoo.__version__[0].isdigit()
+    assert set(dir(mnist_zoo)) == {"__version__", "list_models", "load"}
+    with pytest.raises(AttributeError, match="lod"):
+        _ = mnist_zoo.lod
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mnist_zoo; mnist_zoo.__version__; mnist_zoo.list_models()",
+        "from mnist_zoo import registry; registry.recipes(); registry.class_path('Dense')",
+        "import mnist_zoo.models, mnist_zoo.errors, mnist_zoo.commands.training",
+    ],
+)
+def test_looking_around_loads_no_torch(code):
+    code += "; import sys; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
