@@ -159,6 +159,20 @@ class ZooCLI(LightningCLI):
             )
         )
 
+    def fit(self, **kwargs: Any) -> None:
+        """Train; if the user interrupts it, say how to go on."""
+        if self._is_finished():
+            raise ZooError(
+                f"{self.request.ckpt_path} has been trained for all its"
+                f" {self.trainer.max_epochs} epochs.\nTo go on: --trainer.max_epochs N"
+            )
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:
+            last = self.run_folder and self.run_folder / "checkpoints" / "last.ckpt"
+            console.print(summary.interrupted(last if last and last.is_file() else None))
+            raise
+
     def after_fit(self) -> None:
         """Say what came out, where it lies and what to type next."""
         if self.run_folder is None:
@@ -167,7 +181,7 @@ class ZooCLI(LightningCLI):
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
         score = best.best_model_score
-        path = str(self.config[self.subcommand].model.class_path)
+        path = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
         console.print(
             summary.after_fit(
                 best.monitor,
@@ -196,6 +210,13 @@ class ZooCLI(LightningCLI):
         folder = runs.of_checkpoint(checkpoint) or Path.cwd()
         file = summary.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {file}")
+
+    def _is_finished(self) -> bool:
+        steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
+        done = self.request.progress
+        return (epochs is not None and 0 <= epochs <= done.get("epochs", -1)) or (
+            0 <= steps <= done.get("steps", -1)
+        )
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
         run = None

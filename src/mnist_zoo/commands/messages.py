@@ -82,6 +82,11 @@ def of_exception(error: BaseException | None) -> str | None:
             return str(error)
         if isinstance(error, MisconfigurationException):
             return _first_lines(error)
+        if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+            return (
+                "the weights of --ckpt_path do not fit the network as the flags describe it.\n"
+                "Leave out the --model flags: the checkpoint knows how its network was built."
+            )
         error = error.__cause__ or error.__context__
     return None
 

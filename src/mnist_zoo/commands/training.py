@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class Request:
         ckpt_path: The checkpoint, if one is given.
         configured: Whether a configuration file is given.
         helping: Whether only help is asked for.
+        progress: Epochs and steps that the checkpoint has behind it.
     """
 
     argv: list[str]
@@ -42,6 +43,7 @@ class Request:
     ckpt_path: str | None = None
     configured: bool = False
     helping: bool = False
+    progress: dict[str, int] = field(default_factory=dict)
 
 
 def main(argv: list[str]) -> int:
@@ -114,6 +116,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
             "Leave --model out; the network comes from the checkpoint."
         )
     request.model = path
+    request.progress = checkpoint.progress
     config: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.data is not None:
         config["data"] = _data_here(checkpoint, named=request.data)

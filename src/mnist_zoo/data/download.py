@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -46,9 +47,11 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
                 Path(folder, source, "raw", name).replace(raw / name)
         # torchvision passes on whatever the network raises, and RuntimeError for a bad checksum.
         except (OSError, RuntimeError, HTTPException) as error:
-            reason = " ".join(str(error).split())
+            text = " ".join(str(error).split())
+            no_connection = re.search(r"<urlopen error (?:\[Errno -?\d+\] )?(.*?)>", text)
+            reason = no_connection[1] if no_connection else text[:200]
             raise DataError(
-                f"{source} could not be downloaded: {reason}\n{how_to_bring(source, raw, names)}"
+                f"{source} could not be downloaded: {reason}.\n{how_to_bring(source, raw, names)}"
             ) from error
 
 

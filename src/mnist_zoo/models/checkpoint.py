@@ -27,6 +27,7 @@ class Checkpoint:
         model: ``class_path`` and ``init_args`` of the network.
         data: The same of the data, or None if the run used plain data loaders.
         run: Settings of the trainer that a resumed run takes over, and the seed.
+        progress: Complete epochs and optimizer steps behind it.
         state_dict: The weights.
     """
 
@@ -34,6 +35,7 @@ class Checkpoint:
     model: dict[str, Any]
     data: dict[str, Any] | None
     run: dict[str, Any]
+    progress: dict[str, int]
     state_dict: dict[str, torch.Tensor]
 
     @property
@@ -75,6 +77,10 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             _class_and_arguments(zoo["model"]),
             _class_and_arguments(zoo["data"]) if "data" in zoo else None,
             dict(content.get("mnist_zoo_run", {})),
+            {
+                "epochs": content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
+                "steps": content["global_step"],
+            },
             dict(content["state_dict"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):

@@ -23,7 +23,9 @@ def before_fit(
 ) -> str:
     """Say in a line what is about to be trained, on what, for how long and where to."""
     held_out = f"{num_val_images:,} held out for validation" if num_val_images else "none held out"
-    epochs = "until stopped" if max_epochs in (None, -1) else f"{max_epochs} epochs"
+    epochs = {None: "until stopped", -1: "until stopped", 1: "1 epoch"}.get(
+        max_epochs, f"{max_epochs} epochs"
+    )
     target = f" → {_shown(run_folder)}" if run_folder else ""
     return (
         f"[bold]{network}[/] ({num_parameters:,} parameters) on {data}"
@@ -55,6 +57,14 @@ def after_fit(
     if run_folder:
         lines.append(f"Curves:     tensorboard --logdir {shlex.quote(_shown(run_folder))}")
     return "\n".join(lines)
+
+
+def interrupted(checkpoint: Path | None) -> str:
+    """Say how to go on with a run that was stopped, given its last checkpoint if there is one."""
+    if checkpoint is None:
+        return "Stopped before the first checkpoint was written."
+    file = shlex.quote(_shown(checkpoint))
+    return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}"
 
 
 def metrics_table(
