@@ -15,6 +15,7 @@ COMMANDS = {
     "test": ("training", "evaluate a checkpoint on the test images"),
     "predict": ("training", "write a checkpoint's predictions for the test images"),
     "models": ("models", "list the networks, their recipes and figures"),
+    "sweep": ("sweep", "train recipes over several seeds, and record the figures"),
     "data": ("data", "convert data sets to text files"),
 }
 

@@ -28,27 +28,30 @@ def accuracy(result):
 def test_an_epoch_of_convnet_relu(fit, tmp_path):
     fit("ConvNetReLU", "--trainer.max_epochs=1")
     (reached,) = curve(tmp_path / "runs/ConvNetReLU/version_0", "val/acc")
-    print("ConvNetReLU", reached)
-    assert reached >= 0.97
+    assert reached >= 0.96, "measured: 0.975"
 
 
-def test_an_epoch_of_mlp_log_softmax_has_the_published_training_loss(cli, fit, tmp_path):
+def test_an_epoch_of_mlp_log_softmax(cli, fit, tmp_path):
     fit("MLPLogSoftmax", "--trainer.max_epochs=1", "--data.val_size=0")
     run = tmp_path / "runs/MLPLogSoftmax/version_0"
     (loss,) = curve(run, "train/loss")
-    tested = accuracy(cli("test", "--ckpt_path", run / "checkpoints/last.ckpt", *PLAIN))
-    print("MLPLogSoftmax", loss, tested)
-    assert 1.15 <= loss <= 1.45, "published: 1.305"
-    assert tested >= 0.85
+    assert 0.65 <= loss <= 0.95, "measured in a plain loop, six seeds: 0.73 to 0.86"
+    assert accuracy(cli("test", "--ckpt_path", run / "checkpoints/last.ckpt", *PLAIN)) >= 0.88
 
 
-def test_convnet_three_dense_reads_its_hundred_test_images(cli, fit, tmp_path):
+def test_the_published_loss_of_mlp_log_softmax_is_that_of_minibatches_of_64(fit, tmp_path):
+    fit("MLPLogSoftmax", "--trainer.max_epochs=2", "--data.val_size=0", "--data.batch_size=64")
+    first, second = curve(tmp_path / "runs/MLPLogSoftmax/version_0", "train/loss")
+    assert 1.1 <= first <= 1.4, "published: 1.305"
+    assert 0.3 <= second <= 0.36, "published: 0.338"
+
+
+def test_convnet_three_dense(cli, fit, tmp_path):
     fit("ConvNetThreeDense", "--data.val_size=0")
     run = tmp_path / "runs/ConvNetThreeDense/version_0"
-    losses = curve(run, "train/loss")
+    losses = [100 * mean for mean in curve(run, "train/loss")]
+    assert losses[0] == pytest.approx(230.08, rel=0.01), "published, summed over 100 minibatches"
+    assert losses[-1] <= 35, "published: 21.43"
     tested = cli("test", "--ckpt_path", run / "checkpoints/last.ckpt", *PLAIN)
-    print("ConvNetThreeDense", losses[0] * 100, losses[-1] * 100, accuracy(tested))
     assert "ConvNetThreeDense on 100 test images of MNIST" in tested.out
-    assert losses[0] * 100 == pytest.approx(230.08, rel=0.01), "published, summed over 100 batches"
-    assert losses[-1] * 100 <= 40, "published: 21.43"
     assert accuracy(tested) >= 0.93, "published: 96 of 100"
