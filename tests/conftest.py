@@ -27,8 +27,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Keep the small networks of the tests, and tests run in parallel, from fighting for cores."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

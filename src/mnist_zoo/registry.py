@@ -108,21 +108,14 @@ def class_path(name: str) -> str:
 
 
 def import_class(path: str) -> Any:
-    """Import a class by its import path; files of the current folder are found too.
+    """Import a class by its import path.
 
     Raises:
         UnknownNameError: There is no such module or class, or the module fails to import.
     """
     module_name, _, name = path.rpartition(".")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module_name), name)
-    except AttributeError:
-        found = vars(sys.modules[module_name])
-        classes = [n for n, value in found.items() if isinstance(value, type)]
-        hint = did_you_mean(name, classes)
-        raise UnknownNameError(f"module {module_name} has no class {name}.{hint}") from None
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise UnknownNameError(
@@ -134,6 +127,18 @@ def import_class(path: str) -> Any:
         raise UnknownNameError(
             f"{module_name} fails to import: {type(error).__name__}: {error}"
         ) from error
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        classes = [n for n, value in vars(module).items() if isinstance(value, type)]
+        hint = did_you_mean(name, classes)
+        raise UnknownNameError(f"module {module_name} has no class {name}.{hint}") from None
+
+
+def look_into_current_folder() -> None:
+    """Let modules be imported from the current folder, after all others."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def import_all() -> list[str]:

@@ -247,6 +247,7 @@ class TestResume:
         assert "runs/ConvNetReLU/version_0/checkpoints" in result.out
         assert len(curve(copied.folder, "val/acc")) == 4
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("model", ["ConvNetReLU", "MLPDropout"])
     def test_ends_where_the_run_without_a_break_ends(self, cli, fit, model, tmp_path):
         runs = tmp_path / "runs" / model
@@ -258,6 +259,7 @@ class TestResume:
         assert resumed["global_step"] == straight["global_step"] == 40
         torch.testing.assert_close(resumed["state_dict"], straight["state_dict"], rtol=0, atol=0)
 
+    @pytest.mark.slow
     def test_keeps_the_best_of_the_epochs_before_in_a_run_that_was_moved(
         self, cli, fit, tmp_path, monkeypatch
     ):
@@ -343,6 +345,7 @@ class TestConfiguration:
         )
         assert "Dense (79,510 parameters) on Digits" in cli("fit", "--config", "all.yaml").out
 
+    @pytest.mark.slow
     def test_the_configuration_of_a_run_repeats_it(self, cli, trained, tmp_path):
         cli("fit", "--config", trained.folder / "config.yaml")
         again = content(tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt")

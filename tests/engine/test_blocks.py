@@ -51,6 +51,7 @@ def assert_the_same(one, other):
         assert figures == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [1, 4, 1000])
 def test_any_number_of_steps_in_a_block_gives_the_same(num_steps):
     plain = train(ConvNetReLU, None)

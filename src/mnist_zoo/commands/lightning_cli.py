@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
+from rich.markup import escape
 
 from mnist_zoo import data, registry
 from mnist_zoo.commands import messages
@@ -46,6 +47,10 @@ class ZooParser(LightningArgumentParser):
         raise ZooError(f"{text}\nFor all options: {command} --help") from ex
 
 
+class FinishedError(ZooError):
+    """A run that is to go on, but has nothing left to do."""
+
+
 class ZooCLI(LightningCLI):
     """The four commands of Lightning's trainer, with the zoo's defaults and last screens.
 
@@ -60,7 +65,7 @@ class ZooCLI(LightningCLI):
     """
 
     run_folder: Path | None = None
-    claimed: Path | None = None
+    claim: runs.Claim | None = None
 
     def __init__(self, request: Request, configs: list[str]) -> None:
         self.request = request
@@ -93,8 +98,10 @@ class ZooCLI(LightningCLI):
         except Exception as error:
             if (text := messages.of_exception(error)) is None:
                 raise
-            if self.claimed:
-                runs.discard(self.claimed)
+            if self.claim:
+                self.claim.discard()
+            if isinstance(error, ZooError):
+                raise
             raise ZooError(text) from error
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -140,7 +147,7 @@ class ZooCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         try:
             return super().instantiate_trainer(plugins=[WholeFiles(), *plugins], **kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise ZooError(messages.of_trainer(error)) from error
 
     def before_fit(self) -> None:
@@ -162,7 +169,7 @@ class ZooCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; if the user interrupts it, say how to go on."""
         if self._is_finished():
-            raise ZooError(
+            raise FinishedError(
                 f"{self.request.ckpt_path} has been trained for all its"
                 f" {self.trainer.max_epochs} epochs.\nTo go on: --trainer.max_epochs N"
             )
@@ -209,7 +216,7 @@ class ZooCLI(LightningCLI):
         checkpoint = Path(str(self.request.ckpt_path))
         folder = runs.of_checkpoint(checkpoint) or Path.cwd()
         file = summary.write_predictions(folder / "predictions.csv", probabilities)
-        console.print(f"{len(probabilities):,} predictions written to {file}")
+        console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 
     def _is_finished(self) -> bool:
         steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
@@ -224,7 +231,8 @@ class ZooCLI(LightningCLI):
             run = runs.of_checkpoint(Path(self.request.ckpt_path))
         if run is None:
             network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
-            run = self.claimed = runs.claim(Path(trainer.default_root_dir or "runs") / network)
+            self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
+            run = self.claim.folder
         self.run_folder = run
         trainer.default_root_dir = str(run)
         if trainer.logger in (None, True):

@@ -15,8 +15,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from mnist_zoo.errors import ZooError, did_you_mean
 
 _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
-_GIVEN = re.compile(r"(?:Got value|Given value): (.*)")
+_GOT = re.compile(r"Got value: (.*)")
+_GIVEN = re.compile(r"Given value: (.*)")
 _NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)$")
+_KINDS = {"model": "network", "data": "data set"}
 _NO_CLASS = re.compile(r"Expected a dot import path string: (.*)")
 
 
@@ -41,20 +43,25 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         flag = f"--{key}.{match[1]}"
         accepted = {f"--{key}.{name}" for cls in classes.values() for name in parameters(cls)}
+        if flag in accepted:
+            return f"unknown option {flag}: the {_KINDS.get(key, 'class')} chosen does not have it."
         return f"unknown option {flag}.{did_you_mean(flag, accepted)}"
 
-    given = _GIVEN.findall(message)
-    value = given[-1].strip() if given else ""
+    got, given = _GOT.findall(message), _GIVEN.findall(message)
+    value = (got or given or [""])[0].strip()
     if match := _NESTED.match(value):
         value = match[2].strip("'\"")
     if match := _NO_CLASS.search(message):
         known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
         choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
         return f"--{key} {match[1]}: no such class.{did_you_mean(match[1], known)}{choices}"
+    if match := re.search(r"arguments are required: .*\bmodel\b", message):
+        return "which network? Name one with --model.\nAll networks: mnist-zoo models"
     expected = [
-        name or values.replace("'", "").replace(", ", " or ")
+        choice.strip("'")
         for name, values in _TYPE.findall(message)
-        if name != "NoneType"
+        for choice in (name or values).split(", ")
+        if choice != "NoneType"
     ]
     if key and expected:
         return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}."

@@ -7,6 +7,7 @@ a record is written only when its run is over.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -126,7 +127,7 @@ def _train_and_test(run: Run, folder: Path) -> dict[str, Any]:
     import torch
 
     from mnist_zoo import __version__
-    from mnist_zoo.commands.lightning_cli import ZooCLI
+    from mnist_zoo.commands.lightning_cli import FinishedError, ZooCLI
     from mnist_zoo.commands.training import default_configs, scan
 
     def command(*words: str) -> ZooCLI:
@@ -137,9 +138,11 @@ def _train_and_test(run: Run, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     flags = (f"--seed_everything={run.seed}", *run.flags)
     stopped = sorted(folder.glob("*/version_*/checkpoints/last.ckpt"))
+    cli = None
     if stopped:
-        cli = command("fit", f"--ckpt_path={stopped[-1]}", *flags)
-    else:
+        with contextlib.suppress(FinishedError):
+            cli = command("fit", f"--ckpt_path={stopped[-1]}", *flags)
+    if cli is None:
         cli = command(
             "fit", f"--config={run.recipe}", f"--trainer.default_root_dir={folder}", *flags
         )

@@ -51,6 +51,9 @@ def main(argv: list[str]) -> int:
     request = scan(argv)
     if not request.helping:
         _require_a_network(request)
+    if request.configured or (request.model and not registry.is_known(request.model)):
+        # Only where the user names code of their own is the current folder looked into.
+        registry.look_into_current_folder()
     from mnist_zoo.commands.lightning_cli import ZooCLI
 
     with default_configs(request) as configs:
@@ -65,7 +68,7 @@ def scan(argv: list[str]) -> Request:
         UnknownNameError: There is no such network or recipe.
     """
     request = Request([argv[0]], argv[0])
-    arguments = iter(argv[1:])
+    arguments, configs = iter(argv[1:]), list[str]()
     for argument in arguments:
         flag, equals, value = argument.partition("=")
         if flag in ("-h", "--help") or flag.endswith(".help"):
@@ -79,7 +82,7 @@ def scan(argv: list[str]) -> Request:
             request.argv.append(flag)
         elif flag in ("--config", "-c"):
             request.configured = True
-            request.argv += [flag, str(registry.find_recipe(value))]
+            configs += ["--config", str(_checked(registry.find_recipe(value)))]
         elif flag in ("--ckpt_path", "--data"):
             setattr(request, flag.removeprefix("--"), value)
             request.argv += [flag, value]
@@ -88,6 +91,8 @@ def scan(argv: list[str]) -> Request:
             request.argv += [flag, path]
             if flag == "--model":
                 request.model = path
+    # Flags win over configurations, wherever they stand.
+    request.argv[1:1] = configs
     return request
 
 
@@ -116,6 +121,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
             "Leave --model out; the network comes from the checkpoint."
         )
     request.model = path
+    _refuse_unknown_arguments(checkpoint)
     request.progress = checkpoint.progress
     config: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.data is not None:
@@ -123,11 +129,67 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     recipes = []
     if request.subcommand == "fit":
         recipes = _recipe_files(path)
-        config |= checkpoint.run
+        config |= _resumed_settings(checkpoint.run)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(request.ckpt_path).stem}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         yield [*recipes, str(file)]
+
+
+def _checked(config: Path) -> Path:
+    """Return the file if it holds settings in a form that the parser can speak plainly about."""
+    import yaml
+
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "not text"
+        raise ZooError(f"--config {config}{line}: not valid YAML ({problem}).") from error
+    if not isinstance(settings, dict):
+        raise ZooError(f"--config {config}: holds no settings, which look like `trainer: ...`.")
+    for key in ("model", "data"):
+        entry = settings.get(key)
+        if isinstance(entry, dict) and "class_path" in entry:
+            misplaced = sorted({*entry} - {"class_path", "init_args", "dict_kwargs"})
+            if misplaced:
+                raise ZooError(
+                    f"--config {config}: {key}.{misplaced[0]} must stand under {key}.init_args."
+                )
+    return config
+
+
+def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what a resumed run takes over: plain values of settings that decide what it computes.
+
+    Anything else that a file might hold, such as a callback to import, is left out.
+    """
+    from mnist_zoo.engine.callbacks import RESUMED_SETTINGS
+
+    trainer = run.get("trainer", {})
+    plain = {
+        key: trainer[key]
+        for key in RESUMED_SETTINGS
+        if isinstance(trainer.get(key), bool | int | float | str)
+    }
+    settings: dict[str, Any] = {"trainer": plain}
+    if isinstance(run.get("seed_everything"), bool | int):
+        settings["seed_everything"] = run["seed_everything"]
+    return settings
+
+
+def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
+    from mnist_zoo.commands.messages import parameters
+    from mnist_zoo.models.checkpoint import CheckpointError
+
+    known = parameters(registry.import_class(checkpoint.model["class_path"]))
+    for name in checkpoint.model["init_args"]:
+        if name not in known:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version,"
+                f" which has no argument {name}."
+            )
 
 
 def _require_a_network(request: Request) -> None:

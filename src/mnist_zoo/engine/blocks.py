@@ -12,6 +12,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine.checkpoints import Last
 from mnist_zoo.models.classifier import Classifier
@@ -71,7 +72,7 @@ class Blocks(Callback):
         for config in trainer.lr_scheduler_configs:
             if config.interval == "epoch" and (trainer.current_epoch + 1) % config.frequency == 0:
                 scheduler: Any = config.scheduler
-                if config.reduce_on_plateau:
+                if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(trainer.callback_metrics[str(config.monitor)])
                 else:
                     scheduler.step()

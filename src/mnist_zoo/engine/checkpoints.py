@@ -30,6 +30,16 @@ class Best(ModelCheckpoint):
             self.save_top_k = 0
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best score, also where the run's folder was moved since."""
+        here = Path(str(self.dirpath))
+        if (here / "best.ckpt").is_file():
+            scores = {str(here / Path(p).name): s for p, s in state_dict["best_k_models"].items()}
+            state_dict = {**state_dict, "dirpath": self.dirpath, "best_k_models": scores}
+            for key in ("best_model_path", "kth_best_model_path"):
+                state_dict[key] = str(here / "best.ckpt") if state_dict[key] else ""
+        super().load_state_dict(state_dict)
+
 
 class Last(ModelCheckpoint):
     """Keeps ``last.ckpt``, from which a run goes on as if it had never stopped.

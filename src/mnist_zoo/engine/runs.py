@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_zoo.errors import ZooError
@@ -13,8 +15,25 @@ from mnist_zoo.errors import ZooError
 _SHARED_WITH_OTHER_RANKS = "MNIST_ZOO_RUN"
 
 
-def claim(folder: Path) -> Path:
-    """Create and return the next free ``version_N`` in a folder.
+@dataclass(frozen=True)
+class Claim:
+    """A folder that one run alone has, and the folders around it that were made for it."""
+
+    folder: Path
+    created: tuple[Path, ...] = ()
+
+    def discard(self) -> None:
+        """Undo the claim, for a run that failed before it wrote a checkpoint."""
+        if any(self.folder.glob("checkpoints/*")):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self.created:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def claim(folder: Path) -> Claim:
+    """Create the next free ``version_N`` in a folder.
 
     Creating a folder either succeeds or fails whole, so two runs never claim the same one.
 
@@ -22,7 +41,8 @@ def claim(folder: Path) -> Path:
         ZooError: The folder cannot be created or written.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0" and _SHARED_WITH_OTHER_RANKS in os.environ:
-        return Path(os.environ[_SHARED_WITH_OTHER_RANKS])
+        return Claim(Path(os.environ[_SHARED_WITH_OTHER_RANKS]))
+    created = tuple(path for path in (folder, *folder.parents) if not path.exists())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = [
@@ -42,15 +62,7 @@ def claim(folder: Path) -> Path:
         ) from error
     run = folder / f"version_{number}"
     os.environ[_SHARED_WITH_OTHER_RANKS] = str(run)
-    return run
-
-
-def discard(run: Path) -> None:
-    """Remove the folder of a run that failed before it wrote a checkpoint."""
-    if not any(run.glob("checkpoints/*")):
-        shutil.rmtree(run, ignore_errors=True)
-        if not any(run.parent.iterdir()):
-            run.parent.rmdir()
+    return Claim(run, created)
 
 
 def of_checkpoint(path: Path) -> Path | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mnist_zoo import registry
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.models.classifier import Classifier
 
 
@@ -85,7 +85,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise CheckpointError(
-            f"{file} is no checkpoint of a network of this zoo (its entry 'mnist_zoo' is missing)."
+            f"{file} is no checkpoint of this zoo: what it says of its network is missing or"
+            " is not plain numbers and words."
         ) from None
 
 
@@ -133,10 +134,23 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"class_path": str(entry["class_path"]), "init_args": dict(entry["init_args"])}
+    arguments = dict(entry["init_args"])
+    if _names_a_class(arguments):
+        # A parser would import the class and create the object.
+        raise ValueError("a class among the arguments")
+    return {"class_path": str(entry["class_path"]), "init_args": arguments}
+
+
+def _names_a_class(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "class_path" in value or any(map(_names_a_class, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_a_class, value))
 
 
 def _nearby(file: Path) -> str:
     folder = file if file.is_dir() else file.parent
-    found = sorted(folder.glob("*.ckpt")) or sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"))
-    return f" Did you mean {found[-1]}?" if found else " It is written by mnist-zoo fit."
+    beside = [str(path) for path in sorted(folder.glob("*.ckpt"))]
+    found = beside or [str(path) for path in sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"))]
+    if not found:
+        return " Checkpoints are written by mnist-zoo fit."
+    return did_you_mean(str(file), found) or f" Did you mean {found[-1]}?"

@@ -66,6 +66,7 @@ class Classifier(LightningModule, ABC):
         )
         self.scheduler_args = scheduler_args or {}
 
+        self._changed: set[str] = set()
         self.train_acc = self._accuracy()
         self.val_acc = self._accuracy()
         self.test_acc = self._accuracy()
@@ -131,7 +132,7 @@ class Classifier(LightningModule, ABC):
             if not self.scheduler_class:
                 return optimizer
             scheduler = self.scheduler_class(optimizer, **self._scheduler_args())
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise ZooError(f"the optimizer or scheduler does not accept this: {error}") from error
         return {
             "optimizer": optimizer,
@@ -141,6 +142,37 @@ class Classifier(LightningModule, ABC):
                 "monitor": "val/loss",
             },
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which settings of the optimizer a resumed run changes."""
+        before = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        settings = ("lr", "weight_decay", "optimizer_args", "optimizer", "scheduler")
+        self._changed = {s for s in settings if s in before and before[s] != self.hparams[s]}
+
+    def on_train_start(self) -> None:
+        """Apply changed settings, which the restored optimizer has overwritten with its own.
+
+        Raises:
+            ZooError: The optimizer or the course of the learning rate cannot be changed midway.
+        """
+        fixed = self._changed & {"optimizer", "scheduler"}
+        if "lr" in self._changed and self.scheduler_class:
+            fixed.add("lr")
+        if fixed:
+            raise ZooError(
+                f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
+                " where it stopped.\nLeave the flag out, or start a new run."
+            )
+        if self._changed:
+            optimizer = self.trainer.optimizers[0]
+            for group in optimizer.param_groups:
+                group.update(
+                    {
+                        name: optimizer.defaults[name]
+                        for name in group
+                        if name in ("lr", "weight_decay", *self.optimizer_args)
+                    }
+                )
 
     def num_training_steps(self) -> int:
         """Return the number of optimizer steps in the whole run."""
@@ -176,7 +208,10 @@ class Classifier(LightningModule, ABC):
         if "total_steps" in known:
             whole_run = {"max_lr": self.lr, "total_steps": self.num_training_steps()}
         elif "T_max" in known:
-            whole_run = {"T_max": self.trainer.max_epochs}
+            num_epochs = self.trainer.max_epochs
+            if num_epochs in (None, -1) and "T_max" not in self.scheduler_args:
+                raise ValueError("give --model.scheduler_args.T_max or --trainer.max_epochs")
+            whole_run = {"T_max": num_epochs}
         return whole_run | self.scheduler_args
 
 

@@ -38,4 +38,5 @@ class Dense(Classifier):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Scale the activations (N, 10) of each image to sum to 1."""
-        return outputs / outputs.sum(dim=1, keepdim=True)
+        # Where every neuron is silent, all classes are equally likely.
+        return F.normalize(outputs + 1e-12, p=1.0, dim=1)

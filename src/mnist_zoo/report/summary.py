@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def before_fit(
     epochs = {None: "until stopped", -1: "until stopped", 1: "1 epoch"}.get(
         max_epochs, f"{max_epochs} epochs"
     )
-    target = f" → {_shown(run_folder)}" if run_folder else ""
+    target = f" → {_quoted(run_folder)}" if run_folder else ""
     return (
         f"[bold]{network}[/] ({num_parameters:,} parameters) on {data}"
         f" ({num_train_images:,} training images, {held_out}), {epochs}{target}"
@@ -49,13 +50,13 @@ def after_fit(
         )
         lines.append(f"Best {name}: [bold]{value}[/]")
     if checkpoint:
-        file = shlex.quote(_shown(Path(checkpoint)))
+        file = _quoted(Path(checkpoint))
         lines += [
             f"Checkpoint: {file}",
             f"Test it:    mnist-zoo test --ckpt_path {file}{test_options}",
         ]
     if run_folder:
-        lines.append(f"Curves:     tensorboard --logdir {shlex.quote(_shown(run_folder))}")
+        lines.append(f"Curves:     tensorboard --logdir {_quoted(run_folder)}")
     return "\n".join(lines)
 
 
@@ -63,7 +64,7 @@ def interrupted(checkpoint: Path | None) -> str:
     """Say how to go on with a run that was stopped, given its last checkpoint if there is one."""
     if checkpoint is None:
         return "Stopped before the first checkpoint was written."
-    file = shlex.quote(_shown(checkpoint))
+    file = _quoted(checkpoint)
     return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}"
 
 
@@ -113,3 +114,8 @@ def _shown(path: Path) -> str:
     """Return a path relative to the current folder where it lies inside."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as it is typed in a shell, its brackets kept from being read as markup."""
+    return escape(shlex.quote(_shown(path)))

@@ -37,15 +37,15 @@ def zoo_table(rows: Sequence[Row]) -> Table:
     for column in _COLUMNS:
         number = column in ("parameters", "published")
         table.add_column(column, justify="right" if number else "left", no_wrap=column != "source")
-    shown = ""
+    above = Row("", "", "", "", "")
     for row in rows:
-        first = row.network != shown
-        shown = row.network
+        first = row.network != above.network
         table.add_row(
             row.network if first else "",
             row.num_parameters if first else "",
             row.recipe,
             row.published,
-            row.source if first else "",
+            row.source if first or row.source != above.source else "",
         )
+        above = row
     return table
