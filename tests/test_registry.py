@@ -39,6 +39,7 @@ def here(tmp_path, monkeypatch):
     """The current folder, whose files may be imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    registry.look_into_current_folder()
     yield tmp_path
     for file in tmp_path.glob("*.py"):
         sys.modules.pop(file.stem, None)

@@ -197,6 +197,7 @@ class TestCheckpoint:
     def test_that_has_the_weights_of_another_network(self, opened, trained):
         content = torch.load(trained.best, weights_only=True)
         content["mnist_zoo"]["model"]["class_path"] = "mnist_zoo.models.convnet.ConvNetSimple"
+        content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = 1
         assert "do not fit the network" in opened(content)
 
     def test_that_a_flag_does_not_fit(self, cli, mistake, trained, tmp_path):

@@ -18,13 +18,17 @@ def _environment(monkeypatch):
 
 def test_the_first_is_version_0_then_they_count_up(tmp_path):
     folder = tmp_path / "runs" / "Net"
-    assert [runs.claim(folder).name for _ in range(3)] == ["version_0", "version_1", "version_2"]
+    assert [runs.claim(folder).folder.name for _ in range(3)] == [
+        "version_0",
+        "version_1",
+        "version_2",
+    ]
 
 
 def test_a_number_is_not_used_again_and_other_names_do_not_count(tmp_path):
     for name in ("version_3", "version_11", "version_x", "version_99_copy", "notes"):
         (tmp_path / name).mkdir()
-    assert runs.claim(tmp_path) == tmp_path / "version_12"
+    assert runs.claim(tmp_path).folder == tmp_path / "version_12"
 
 
 @pytest.mark.parametrize(
@@ -38,16 +42,16 @@ def test_a_number_is_not_used_again_and_other_names_do_not_count(tmp_path):
 def test_runs_that_start_at_once_never_share_a_folder(tmp_path, executor):
     with executor() as pool:
         claimed = list(pool.map(runs.claim, [tmp_path] * 40))
-    assert len(set(claimed)) == 40
+    assert len({claim.folder for claim in claimed}) == 40
     assert {path.name for path in tmp_path.iterdir()} == {f"version_{n}" for n in range(40)}
 
 
 def test_the_processes_of_one_run_share_its_folder(tmp_path, monkeypatch):
-    first = runs.claim(tmp_path)
+    first = runs.claim(tmp_path).folder
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert runs.claim(tmp_path) == first
+    assert runs.claim(tmp_path).folder == first
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert runs.claim(tmp_path) != first
+    assert runs.claim(tmp_path).folder != first
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
@@ -58,23 +62,23 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
 def test_a_run_that_wrote_no_checkpoint_is_removed_with_the_folders_made_for_it(tmp_path):
     run = runs.claim(tmp_path / "runs" / "Net")
-    (run / "events").touch()
-    runs.discard(run)
+    (run.folder / "events").touch()
+    run.discard()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_removed_leaves_the_others(tmp_path):
     first, second = runs.claim(tmp_path / "Net"), runs.claim(tmp_path / "Net")
-    runs.discard(second)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "Net", first]
+    second.discard()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "Net", first.folder]
 
 
 def test_a_run_that_wrote_a_checkpoint_is_kept(tmp_path):
     run = runs.claim(tmp_path)
-    (run / "checkpoints").mkdir()
-    (run / "checkpoints" / "last.ckpt").touch()
-    runs.discard(run)
-    assert (run / "checkpoints" / "last.ckpt").is_file()
+    (run.folder / "checkpoints").mkdir()
+    (run.folder / "checkpoints" / "last.ckpt").touch()
+    run.discard()
+    assert (run.folder / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_the_run_of_a_checkpoint_is_found_by_its_place(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         flag = f"--{key}.{match[1]}"
         accepted = {f"--{key}.{name}" for cls in classes.values() for name in parameters(cls)}
         if flag in accepted:
-            return f"unknown option {flag}: the {_KINDS.get(key, 'class')} chosen does not have it."
+            return f"unknown option {flag}. The {_KINDS.get(key, 'class')} chosen has none such."
         return f"unknown option {flag}.{did_you_mean(flag, accepted)}"
 
     got, given = _GOT.findall(message), _GIVEN.findall(message)
@@ -100,7 +100,8 @@ def of_exception(error: BaseException | None) -> str | None:
 
 def of_trainer(error: Exception) -> str:
     """Return plain words for what Lightning's ``Trainer`` says of its arguments."""
-    if "No supported gpu backend" in str(error) or "can not run on your system" in str(error):
+    missing = ("No supported gpu backend", "can not run on your system", "' not met")
+    if any(text in str(error) for text in missing):
         return (
             "--trainer.accelerator: PyTorch finds no such device on this machine.\n"
             "Leave the flag out to use what there is, or say --trainer.accelerator cpu."

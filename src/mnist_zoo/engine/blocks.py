@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine.checkpoints import Last
+from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
 # A block of about so many images keeps both Lightning's share of the time and the delay after a
@@ -73,9 +74,16 @@ class Blocks(Callback):
             if config.interval == "epoch" and (trainer.current_epoch + 1) % config.frequency == 0:
                 scheduler: Any = config.scheduler
                 if isinstance(scheduler, ReduceLROnPlateau):
-                    scheduler.step(trainer.callback_metrics[str(config.monitor)])
+                    scheduler.step(self._plateau_metric(trainer))
                 else:
                     scheduler.step()
+
+    @staticmethod
+    def _plateau_metric(trainer: Trainer) -> Tensor:
+        # Lightning drops the scheduler's own `monitor` where steps are not its own.
+        if "val/loss" not in trainer.callback_metrics:
+            raise ZooError("ReduceLROnPlateau goes by the validation loss: hold some images out.")
+        return trainer.callback_metrics["val/loss"]
 
 
 class _BlockStep:

@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         reason = str(error).partition(". ")[0]
         raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
     try:
-        zoo = content["mnist_zoo"]
+        zoo = dict(content)["mnist_zoo"]
         return Checkpoint(
             file,
             _class_and_arguments(zoo["model"]),
@@ -85,8 +85,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise CheckpointError(
-            f"{file} is no checkpoint of this zoo: what it says of its network is missing or"
-            " is not plain numbers and words."
+            f"{file} is no checkpoint of a network of this zoo: what it says of the network is"
+            " missing, or is more than numbers and words."
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from types import ModuleType
 from typing import Any, ClassVar, Literal
@@ -208,10 +209,10 @@ class Classifier(LightningModule, ABC):
         if "total_steps" in known:
             whole_run = {"max_lr": self.lr, "total_steps": self.num_training_steps()}
         elif "T_max" in known:
-            num_epochs = self.trainer.max_epochs
-            if num_epochs in (None, -1) and "T_max" not in self.scheduler_args:
-                raise ValueError("give --model.scheduler_args.T_max or --trainer.max_epochs")
-            whole_run = {"T_max": num_epochs}
+            num_steps = self.num_training_steps()
+            loader: Any = self.trainer.train_dataloader
+            steps_per_epoch = getattr(loader, "num_batches", None) or len(loader)
+            whole_run = {"T_max": math.ceil(num_steps / steps_per_epoch)}
         return whole_run | self.scheduler_args
 
 
