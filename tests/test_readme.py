@@ -63,6 +63,9 @@ def test_a_command_is_accepted(command, folder, capsys):
         assert main([*arguments, "--data=Digits"]) == 0
     elif arguments[0] == "models":
         assert main(arguments) == 0
+    elif arguments[0] == "sweep":
+        assert main([*arguments, "--seeds=0"]) == 0
+        assert "0 runs" in capsys.readouterr().out
     else:
         with pytest.raises(SystemExit) as end:
             main([*arguments, "--print_config"])

@@ -192,12 +192,17 @@ def _path(plugin: EntryPoint) -> str:
     return plugin.value.replace(":", ".")
 
 
+def shipped(name: str) -> Path:
+    """Return a folder that travels with the package, ``configs`` or ``results``.
+
+    In a checkout it lies beside ``src/``; in an installed wheel, inside the package.
+    """
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parents[1] / name
+
+
 def _recipe_folders() -> Iterator[Path]:
-    # In a checkout the recipes lie beside src/; in an installed wheel, inside the package.
-    for folder in (_PACKAGE / "configs", _PACKAGE.parents[1] / "configs"):
-        if folder.is_dir():
-            yield folder
-            break
+    yield shipped("configs")
     for plugin in plugins():
         spec = importlib.util.find_spec(plugin.module.partition(".")[0])
         for location in (spec and spec.submodule_search_locations) or ():

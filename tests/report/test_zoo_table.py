@@ -5,9 +5,9 @@ from rich.console import Console
 from mnist_zoo.report.zoo import Row, markdown_table, zoo_table
 
 ROWS = [
-    Row("A", "1,234", "A", "99.00 %", "a book"),
-    Row("A", "1,234", "A-other", "", "a book"),
-    Row("LongerName", "5", "LongerName", "98.5 %", "a talk"),
+    Row("A", "1,234", "A", "99.00 %", "98.90 ± 0.10 % (3)", "a book"),
+    Row("A", "1,234", "A-other", "", "", "a book"),
+    Row("LongerName", "5", "LongerName", "98.5 %", "", "a talk"),
 ]
 
 
@@ -20,8 +20,8 @@ def shown(width):
 
 def test_a_network_is_named_once():
     assert shown(100) == [
-        ["network", "parameters", "recipe", "published", "source"],
-        ["A", "1,234", "A", "99.00", "%", "a", "book"],
+        ["network", "parameters", "recipe", "published", "measured", "source"],
+        ["A", "1,234", "A", "99.00", "%", "98.90", "±", "0.10", "%", "(3)", "a", "book"],
         ["A-other"],
         ["LongerName", "5", "LongerName", "98.5", "%", "a", "talk"],
     ]
@@ -34,9 +34,9 @@ def test_no_name_is_cut_in_a_narrow_terminal():
 
 def test_markdown_fills_every_cell():
     assert markdown_table(ROWS).splitlines() == [
-        "| network | parameters | recipe | published | source |",
-        "| --- | ---: | --- | ---: | --- |",
-        "| `A` | 1,234 | `A` | 99.00 % | a book |",
-        "| `A` | 1,234 | `A-other` |  | a book |",
-        "| `LongerName` | 5 | `LongerName` | 98.5 % | a talk |",
+        "| network | parameters | recipe | published | measured | source |",
+        "| --- | ---: | --- | ---: | ---: | --- |",
+        "| `A` | 1,234 | `A` | 99.00 % | 98.90 ± 0.10 % (3) | a book |",
+        "| `A` | 1,234 | `A-other` |  |  | a book |",
+        "| `LongerName` | 5 | `LongerName` | 98.5 % |  | a talk |",
     ]

@@ -31,14 +31,20 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
+    from mnist_zoo.report import results
     from mnist_zoo.report.zoo import Row, markdown_table, zoo_table
 
-    rows = [Row(name, *cells) for name in names for cells in _recipes_of(name)]
+    records = results.read(registry.shipped("results"))
+    rows = [
+        Row(name, size, recipe, published, results.measured(records, recipe), source)
+        for name in names
+        for size, recipe, published, source in _recipes_of(name)
+    ]
     if arguments.markdown:
         print(markdown_table(rows))
         return 0
     console = Console(highlight=False)
-    console.print(zoo_table(rows))
+    console.print(zoo_table(rows, with_source=console.width >= 100))
     console.print("\nTrain one:  mnist-zoo fit --model NETWORK  or  mnist-zoo fit --config RECIPE")
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -84,6 +85,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def settings_hash(recipe: Path) -> str:
+    """Return the SHA-256 of a recipe's settings, whatever its comments say."""
+    import yaml
+
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
 def _plan(recipes: list[str], flags: list[str], num_seeds: int) -> Iterator[Run]:
     grid: dict[str, list[str]] = {}
     words = iter(flags)
@@ -154,7 +163,7 @@ def _train_and_test(run: Run, folder: Path) -> dict[str, Any]:
     tested = command("test", f"--ckpt_path={checkpoint}").trainer.callback_metrics
     return {
         "status": "diverged" if math.isnan(trained["train/loss"]) else "finished",
-        "recipe_sha256": hashlib.sha256(registry.find_recipe(run.recipe).read_bytes()).hexdigest(),
+        "recipe_sha256": settings_hash(registry.find_recipe(run.recipe)),
         "weights": weights,
         "test_acc": float(tested["test/acc"]),
         "test_loss": float(tested["test/loss"]),

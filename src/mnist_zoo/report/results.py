@@ -58,6 +58,24 @@ def groups(records: Iterable[Record]) -> dict[tuple[str, tuple[str, ...]], list[
     return found
 
 
+def measured(records: Iterable[Record], recipe: str) -> str:
+    """Return mean, standard deviation and number of seeds of a recipe's test accuracy.
+
+    What counts are the runs of the recipe as it was published, with nothing held out, where there
+    are any, and else those of the recipe as it is.
+    """
+    found = groups(record for record in records if record["recipe"] == recipe)
+    chosen = found.get((recipe, ("--data.val_size=0",))) or found.get((recipe, ())) or []
+    acc = [100 * record["test_acc"] for record in chosen if record["status"] != "crashed"]
+    if not acc:
+        return ""
+    mean = sum(acc) / len(acc)
+    if len(acc) == 1:
+        return f"{mean:.2f} % (1)"
+    std = math.sqrt(sum((a - mean) ** 2 for a in acc) / (len(acc) - 1))
+    return f"{mean:.2f} ± {std:.2f} % ({len(acc)})"
+
+
 def table(records: Iterable[Record]) -> Table:
     """Lay out test accuracy over seeds: n, mean, deviation, range, 95 % interval of the mean.
 

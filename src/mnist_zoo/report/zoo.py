@@ -16,36 +16,42 @@ class Row:
     num_parameters: str
     recipe: str
     published: str
+    measured: str
     source: str
 
 
-_COLUMNS = ("network", "parameters", "recipe", "published", "source")
+_COLUMNS = ("network", "parameters", "recipe", "published", "measured", "source")
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return the same recipes as a table in Markdown, every cell filled."""
-    lines = [_COLUMNS, ("---", "---:", "---", "---:", "---")]
+    lines = [_COLUMNS, ("---", "---:", "---", "---:", "---:", "---")]
     lines += [
-        (f"`{r.network}`", r.num_parameters, f"`{r.recipe}`", r.published, r.source) for r in rows
+        (f"`{r.network}`", r.num_parameters, f"`{r.recipe}`", r.published, r.measured, r.source)
+        for r in rows
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def zoo_table(rows: Sequence[Row]) -> Table:
-    """Lay out the recipes, a network's name and size on its first row only."""
+def zoo_table(rows: Sequence[Row], with_source: bool = True) -> Table:
+    """Lay out the recipes; a name, size or source that is that of the row above is left out."""
+    columns = _COLUMNS if with_source else _COLUMNS[:-1]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS:
-        number = column in ("parameters", "published")
-        table.add_column(column, justify="right" if number else "left", no_wrap=column != "source")
-    above = Row("", "", "", "", "")
+    for column in columns:
+        number = column in ("parameters", "published", "measured")
+        name = column in ("network", "parameters", "recipe")
+        table.add_column(column, justify="right" if number else "left", no_wrap=name)
+    above = Row("", "", "", "", "", "")
     for row in rows:
-        first = row.network != above.network
-        table.add_row(
-            row.network if first else "",
-            row.num_parameters if first else "",
+        same = row.network == above.network
+        cells = (
+            "" if same else row.network,
+            "" if same else row.num_parameters,
             row.recipe,
             row.published,
-            row.source if first or row.source != above.source else "",
+            row.measured,
+            "" if same and row.source == above.source else row.source,
         )
+        table.add_row(*cells[: len(columns)])
         above = row
     return table
