@@ -167,13 +167,12 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
     """
     from mnist_zoo.engine.callbacks import RESUMED_SETTINGS
 
-    trainer = run.get("trainer", {})
-    plain = {
-        key: trainer[key]
-        for key in RESUMED_SETTINGS
-        if isinstance(trainer.get(key), bool | int | float | str)
-    }
-    settings: dict[str, Any] = {"trainer": plain}
+    settings: dict[str, Any] = {}
+    for group, keys in RESUMED_SETTINGS.items():
+        held = run[group] if isinstance(run.get(group), dict) else {}
+        settings[group] = {
+            key: held[key] for key in keys if isinstance(held.get(key), bool | int | float | str)
+        }
     if isinstance(run.get("seed_everything"), bool | int):
         settings["seed_everything"] = run["seed_everything"]
     return settings

@@ -9,24 +9,28 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-# Settings that decide what a run computes; a resumed run takes them from its checkpoint. Plain
-# numbers and words only: nothing that a stranger's file could have imported.
-RESUMED_SETTINGS = (
-    "accumulate_grad_batches",
-    "check_val_every_n_epoch",
-    "deterministic",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "limit_train_batches",
-    "limit_val_batches",
-    "max_epochs",
-    "max_steps",
-    "min_epochs",
-    "min_steps",
-    "overfit_batches",
-    "precision",
-    "val_check_interval",
-)
+# Settings that decide what a run computes and keeps; a resumed run takes them from its checkpoint.
+# Plain numbers and words only: nothing that a stranger's file could have imported.
+RESUMED_SETTINGS = {
+    "trainer": (
+        "accumulate_grad_batches",
+        "check_val_every_n_epoch",
+        "deterministic",
+        "gradient_clip_algorithm",
+        "gradient_clip_val",
+        "limit_train_batches",
+        "limit_val_batches",
+        "max_epochs",
+        "max_steps",
+        "min_epochs",
+        "min_steps",
+        "overfit_batches",
+        "precision",
+        "val_check_interval",
+    ),
+    "best": ("monitor", "mode"),
+    "last": ("every_n_train_steps",),
+}
 
 
 class ProgressBar(RichProgressBar):
@@ -77,8 +81,7 @@ class SaveConfig(SaveConfigCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the seed and the settings of ``RESUMED_SETTINGS`` to the checkpoint."""
-        settings = {key: self.config.trainer.get(key) for key in RESUMED_SETTINGS}
-        checkpoint["mnist_zoo_run"] = {
-            "seed_everything": self.config.seed_everything,
-            "trainer": {key: value for key, value in settings.items() if value is not None},
+        checkpoint["mnist_zoo_run"] = {"seed_everything": self.config.seed_everything} | {
+            group: {key: self.config[group][key] for key in keys}
+            for group, keys in RESUMED_SETTINGS.items()
         }
