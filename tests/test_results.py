@@ -9,7 +9,7 @@ from mnist_zoo.report import results
 RECORDS = results.read(registry.shipped("results"))
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda r: f"{r['recipe']}-{r['seed']}")
+@pytest.mark.parametrize("record", RECORDS, ids=[f"{r['recipe']}-{r['seed']}" for r in RECORDS])
 def test_a_record_says_all_that_a_figure_must(record):
     recipe = registry.recipes()[record["recipe"]]
     assert record["recipe_sha256"] == settings_hash(recipe.path), "made with other settings"

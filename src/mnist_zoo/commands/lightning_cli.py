@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,7 +31,8 @@ from mnist_zoo.report import summary
 if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
 
-console = Console(highlight=False, soft_wrap=True)
+# Of several processes, the first speaks.
+console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 
 
 class ZooParser(LightningArgumentParser):
