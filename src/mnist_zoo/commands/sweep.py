@@ -16,10 +16,12 @@ import multiprocessing
 import os
 import platform
 import time
+import traceback
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +71,16 @@ def main(argv: list[str]) -> int:
     done = {results.key(record) for record in records if record["status"] != "crashed"}
     missing = [run for run in plan if (Path(run.recipe).stem, run.flags, run.seed) not in done]
     print(f"{len(plan)} runs, {len(plan) - len(missing)} of them recorded already", flush=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(_make, run, str(arguments.runs)): run for run in missing}
-        for number, future in enumerate(as_completed(futures), start=1):
-            record = _record_of(future, futures[future])
-            results.append(arguments.results, record)
-            print(f"[{number}/{len(missing)}] {results.line(record)}", flush=True)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        futures = [pool.submit(_in_own_process, run, str(arguments.runs)) for run in missing]
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                record = future.result()
+                results.append(arguments.results, record)
+                print(f"[{number}/{len(missing)}] {results.line(record)}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise ZooError("stopped. The same command goes on where it was.") from None
     names = [Path(recipe).stem for recipe in arguments.recipes]
     chosen = [r for r in results.read(arguments.results) if r["recipe"] in names]
 
@@ -109,26 +114,37 @@ def _plan(recipes: list[str], flags: list[str], num_seeds: int) -> Iterator[Run]
                 yield Run(recipe, chosen, seed)
 
 
-def _record_of(future: Any, run: Run) -> dict[str, Any]:
-    """Return the record of a run, be it finished or crashed."""
+def _in_own_process(run: Run, runs: str) -> dict[str, Any]:
+    """Make a run in a process of its own, and return its record, be it finished or crashed."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_make, args=(run, runs, sender))
+    process.start()
+    # Held by the child alone, the pipe closes with it, however it ends.
+    sender.close()
     try:
-        record: dict[str, Any] = future.result()
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        record = {"status": "crashed", "reason": f"{type(error).__name__}: {reason}"}
-    record = {**asdict(run), **record}
-    record["recipe"] = Path(run.recipe).stem
-    return record
+        outcome = receiver.recv()
+    except EOFError:
+        process.join()
+        reason = f"its process ended with status {process.exitcode}"
+        outcome = {"status": "crashed", "reason": reason}
+    process.join()
+    return {**asdict(run), **outcome, "recipe": Path(run.recipe).stem}
 
 
-def _make(run: Run, runs: str) -> dict[str, Any]:
-    """Train and test in this process, what it prints going to a file; finish a stopped run."""
+def _make(run: Run, runs: str, sender: Connection) -> None:
+    """Train and test in this process, what it prints going to a file; send what came out."""
     folder = Path(runs) / run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.txt").open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        return _train_and_test(run, folder)
+        try:
+            sender.send(_train_and_test(run, folder))
+        except Exception as error:
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            sender.send({"status": "crashed", "reason": reason})
 
 
 def _train_and_test(run: Run, folder: Path) -> dict[str, Any]:
