@@ -88,6 +88,11 @@ def class_path(name: str) -> str:
     Raises:
         UnknownNameError: No network has that name, or more than one has.
     """
+    if name.endswith(".py"):
+        module = name.removesuffix(".py")
+        raise UnknownNameError(
+            f"--model {name}: name the class in it, as in --model {module}.MyNet"
+        )
     if "." in name:
         return name
     paths = [_path(plugin) for plugin in plugins() if plugin.name == name]

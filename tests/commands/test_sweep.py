@@ -60,7 +60,7 @@ class TestOnDigits:
             "sweep", "ConvNetReLU-digits", "--seeds", "1", "--data.num_train", "99999,100",
             "--trainer.max_epochs", "1",
         )  # fmt: skip
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == 1, result.stderr
         assert sorted(r["status"] for r in results.read(tmp_path / "results")) == [
             "crashed",
             "finished",

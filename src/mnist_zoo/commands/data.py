@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
         )
     else:
         print(
-            "Train on it: mnist-zoo fit --model ConvNetThreeDense"
+            "Train on it: mnist-zoo fit --model MLPLogSoftmax"
             f" --data TextFile --data.train_file {file}"
         )
     return 0

@@ -14,6 +14,7 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.markup import escape
 
@@ -136,10 +137,13 @@ class ZooCLI(LightningCLI):
         if self.subcommand != "fit":
             trainer.logger = trainer.logger or False
         else:
-            callbacks.append(Blocks(self.config[self.subcommand].steps_per_execution))
+            num_steps = self.config[self.subcommand].steps_per_execution
+            if num_steps is not None and num_steps < 1:
+                raise ZooError(f"--steps_per_execution {num_steps}: must be at least 1.")
+            callbacks.append(Blocks(num_steps))
         if self.subcommand == "fit" and not trainer.fast_dev_run:
             self._claim_run_folder(trainer)
-            if trainer.logger:
+            if trainer.logger is not False:
                 callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
         self.trainer_defaults["callbacks"] = callbacks
 
@@ -147,13 +151,22 @@ class ZooCLI(LightningCLI):
         """Build the trainer; what it refuses is a mistake in its flags."""
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
+        kwargs["plugins"] = [WholeFiles(), *plugins]
+        if (run := self.run_folder) is not None:
+            # Not in the configuration: one that is saved and used again is to make a new run.
+            kwargs["default_root_dir"] = str(run)
+            if self._get(self.config_init, "trainer").logger in (None, True):
+                kwargs["logger"] = TensorBoardLogger(
+                    run.parents[1], run.parent.name, run.name, default_hp_metric=False
+                )
         try:
-            return super().instantiate_trainer(plugins=[WholeFiles(), *plugins], **kwargs)
+            return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise ZooError(messages.of_trainer(error)) from error
 
     def before_fit(self) -> None:
         """Say what is about to be trained, on what, for how long."""
+        self._probe()
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         console.print(
@@ -179,7 +192,8 @@ class ZooCLI(LightningCLI):
             self.trainer.fit(**kwargs)
         except SystemExit:
             last = self.run_folder and self.run_folder / "checkpoints" / "last.ckpt"
-            console.print(summary.interrupted(last if last and last.is_file() else None))
+            found = last if last and last.is_file() else None
+            console.print(summary.interrupted(found, self._model_option()))
             raise
 
     def after_fit(self) -> None:
@@ -190,14 +204,13 @@ class ZooCLI(LightningCLI):
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
         score = best.best_model_score
-        path = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
         console.print(
             summary.after_fit(
                 best.monitor,
                 None if score is None else float(score),
                 best.best_model_path or last.best_model_path,
                 self.run_folder,
-                "" if registry.is_known(path) else f" --model {path}",
+                self._model_option(),
             )
         )
 
@@ -213,12 +226,24 @@ class ZooCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions for the test images to a CSV file and say where it lies."""
+        if self.trainer.world_size > 1:
+            raise ZooError("predict writes one file: use one device, --trainer.devices 1")
         batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
         probabilities = torch.cat(batches)
         checkpoint = Path(str(self.request.ckpt_path))
         folder = runs.of_checkpoint(checkpoint) or Path.cwd()
-        file = summary.write_predictions(folder / "predictions.csv", probabilities)
+        try:
+            file = summary.write_predictions(folder / "predictions.csv", probabilities)
+        except OSError as error:
+            raise ZooError(
+                f"cannot write predictions.csv to {folder}: {error.strerror}."
+            ) from error
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
+
+    def _model_option(self) -> str:
+        """Return what a command needs beside the checkpoint: the name of a class not in the zoo."""
+        path = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+        return "" if registry.is_known(path) else f" --model {path}"
 
     def _is_finished(self) -> bool:
         steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
@@ -228,25 +253,29 @@ class ZooCLI(LightningCLI):
         )
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
-        run = None
         if self.request.ckpt_path:
-            run = runs.of_checkpoint(Path(self.request.ckpt_path))
-        if run is None:
+            self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
+        if self.run_folder is None:
             network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
-            run = self.claim.folder
-        self.run_folder = run
-        trainer.default_root_dir = str(run)
-        if trainer.logger in (None, True):
-            trainer.logger = Namespace(  # type: ignore[no-untyped-call]
-                class_path="lightning.pytorch.loggers.TensorBoardLogger",
-                init_args=Namespace(  # type: ignore[no-untyped-call]
-                    save_dir=str(run.parents[1]),
-                    name=run.parent.name,
-                    version=run.name,
-                    default_hp_metric=False,
-                ),
-            )
+            self.run_folder = self.claim.folder
+
+    def _probe(self) -> None:
+        """Refuse a network that cannot sort images into ten classes, before anything else runs."""
+        name = type(self.model).__name__
+        images = torch.zeros(2, 1, 28, 28)
+        try:
+            with torch.no_grad():
+                shape = tuple(self.model.eval()(images).shape)
+        except Exception as error:
+            reason = messages.first_lines(error)
+            raise ZooError(
+                f"{name} fails on images of shape {tuple(images.shape)}: {reason}"
+            ) from error
+        finally:
+            self.model.train()
+        if shape != (2, 10):
+            raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
 
     def _print_metrics(self, stage: str, num_images: int) -> None:
         name = {"val": "validation"}.get(stage, stage)

@@ -55,7 +55,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
         choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
         return f"--{key} {match[1]}: no such class.{did_you_mean(match[1], known)}{choices}"
-    if match := re.search(r"arguments are required: .*\bmodel\b", message):
+    if re.search(r"arguments are required: .*\bmodel\b|Classifier is abstract", message):
         return "which network? Name one with --model.\nAll networks: mnist-zoo models"
     expected = [
         choice.strip("'")
@@ -88,7 +88,7 @@ def of_exception(error: BaseException | None) -> str | None:
         if isinstance(error, ZooError):
             return str(error)
         if isinstance(error, MisconfigurationException):
-            return _first_lines(error)
+            return first_lines(error)
         if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
             return (
                 "the weights of --ckpt_path do not fit the network as the flags describe it.\n"
@@ -106,9 +106,10 @@ def of_trainer(error: Exception) -> str:
             "--trainer.accelerator: PyTorch finds no such device on this machine.\n"
             "Leave the flag out to use what there is, or say --trainer.accelerator cpu."
         )
-    return f"the trainer refuses its settings: {_first_lines(error)}"
+    return f"the trainer refuses its settings: {first_lines(error)}"
 
 
-def _first_lines(error: BaseException) -> str:
+def first_lines(error: BaseException) -> str:
+    """Return the first two lines of what an exception says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "\n".join(lines[:2])

@@ -71,6 +71,6 @@ def _count_parameters(network: str) -> str:
 
     try:
         return f"{num_parameters(registry.import_class(registry.class_path(network))()):,}"
-    except ZooError as error:
+    except Exception as error:  # whatever a plugin does, the others are listed
         print(f"warning: {network}: {error}", file=sys.stderr)
         return ""

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +29,8 @@ from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import results
+
+_OF_THE_MACHINE = ("--data.root", "--trainer.accelerator", "--trainer.devices")
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,19 @@ class Run:
     seed: int
 
     @property
+    def settings(self) -> tuple[str, ...]:
+        """The flags that may change what comes out: not where data lie, nor which device it is."""
+        return tuple(flag for flag in self.flags if flag.partition("=")[0] not in _OF_THE_MACHINE)
+
+    @property
+    def key(self) -> tuple[str, tuple[str, ...], int]:
+        """What its record is found by."""
+        return Path(self.recipe).stem, self.settings, self.seed
+
+    @property
     def folder(self) -> str:
         """Name of the folder of the run; the same run always has the same."""
-        settings = hashlib.sha256(" ".join(self.flags).encode()).hexdigest()[:8]
+        settings = hashlib.sha256(" ".join(self.settings).encode()).hexdigest()[:8]
         return f"{Path(self.recipe).stem}-{settings}-seed{self.seed}"
 
 
@@ -63,13 +75,20 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="folder of the runs")
     arguments, rest = parser.parse_known_args(argv)
-    for recipe in arguments.recipes:
-        registry.find_recipe(recipe)
-
+    if arguments.jobs < 1:
+        raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
     plan = list(_plan(arguments.recipes, rest, arguments.seeds))
     records = results.read(arguments.results)
-    done = {results.key(record) for record in records if record["status"] != "crashed"}
-    missing = [run for run in plan if (Path(run.recipe).stem, run.flags, run.seed) not in done]
+    hashes = {
+        Path(recipe).stem: settings_hash(registry.find_recipe(recipe))
+        for recipe in arguments.recipes
+    }
+    done = {
+        results.key(record)
+        for record in records
+        if record["status"] != "crashed" and record["recipe_sha256"] == hashes.get(record["recipe"])
+    }
+    missing = [run for run in plan if run.key not in done]
     print(f"{len(plan)} runs, {len(plan) - len(missing)} of them recorded already", flush=True)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         futures = [pool.submit(_in_own_process, run, str(arguments.runs)) for run in missing]
@@ -87,7 +106,8 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     Console(highlight=False).print(results.table(chosen))
-    return 0
+    wanted = {run.key for run in plan}
+    return int(any(r["status"] == "crashed" for r in chosen if results.key(r) in wanted))
 
 
 def settings_hash(recipe: Path) -> str:
@@ -129,7 +149,8 @@ def _in_own_process(run: Run, runs: str) -> dict[str, Any]:
         reason = f"its process ended with status {process.exitcode}"
         outcome = {"status": "crashed", "reason": reason}
     process.join()
-    return {**asdict(run), **outcome, "recipe": Path(run.recipe).stem}
+    recipe, flags, seed = run.key
+    return {"recipe": recipe, "flags": flags, "seed": seed, **outcome}
 
 
 def _make(run: Run, runs: str, sender: Connection) -> None:

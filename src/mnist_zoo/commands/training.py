@@ -51,9 +51,6 @@ def main(argv: list[str]) -> int:
     request = scan(argv)
     if not request.helping:
         _require_a_network(request)
-    if request.configured or (request.model and not registry.is_known(request.model)):
-        # Only where the user names code of their own is the current folder looked into.
-        registry.look_into_current_folder()
     from mnist_zoo.commands.lightning_cli import ZooCLI
 
     with default_configs(request) as configs:
@@ -91,6 +88,9 @@ def scan(argv: list[str]) -> Request:
             request.argv += [flag, path]
             if flag == "--model":
                 request.model = path
+    if request.configured or (request.model and not registry.is_known(request.model)):
+        # Only where the user names code of their own is the current folder looked into.
+        registry.look_into_current_folder()
     # Flags win over configurations, wherever they stand.
     request.argv[1:1] = configs
     return request
@@ -149,6 +149,11 @@ def _checked(config: Path) -> Path:
         raise ZooError(f"--config {config}{line}: not valid YAML ({problem}).") from error
     if not isinstance(settings, dict):
         raise ZooError(f"--config {config}: holds no settings, which look like `trainer: ...`.")
+    for key in ("trainer", "best", "last"):
+        if not isinstance(settings.get(key, {}), dict):
+            raise ZooError(f"--config {config}: {key} must hold settings, one a line below it.")
+    if settings.get("ckpt_path"):
+        raise ZooError(f"--config {config}: ckpt_path is not read there; use --ckpt_path.")
     for key in ("model", "data"):
         entry = settings.get(key)
         if isinstance(entry, dict) and "class_path" in entry:

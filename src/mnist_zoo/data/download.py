@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
     from torchvision import datasets
 
     raw = root / source / "raw"
+    created = [folder for folder in (raw, *raw.parents) if not folder.exists()]
     try:
         raw.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(dir=root, prefix=".download-")
@@ -47,6 +49,10 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
                 Path(folder, source, "raw", name).replace(raw / name)
         # torchvision passes on whatever the network raises, and RuntimeError for a bad checksum.
         except (OSError, RuntimeError, HTTPException) as error:
+            temporary.cleanup()
+            for made in created:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
             text = " ".join(str(error).split())
             no_connection = re.search(r"<urlopen error (?:\[Errno -?\d+\] )?(.*?)>", text)
             reason = no_connection[1] if no_connection else text[:200]

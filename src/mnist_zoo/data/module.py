@@ -75,7 +75,6 @@ class ImageData(LightningDataModule, abc.ABC):
         super().__init__()
         self.save_hyperparameters()
         val_size = self.default_val_size if val_size is None else val_size
-        self.hparams["val_size"] = val_size
         is_fraction = isinstance(val_size, float)
         _require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         _require(val_size >= 0, "val_size", val_size, "must not be negative")

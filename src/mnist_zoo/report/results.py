@@ -11,17 +11,26 @@ from typing import Any
 
 from rich.table import Table
 
+from mnist_zoo.errors import ZooError
+
 Record = Mapping[str, Any]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of a folder; of a run made again after a crash, only the last."""
-    records = [
-        json.loads(line)
-        for file in sorted(folder.glob("*.jsonl"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    return list({key(record): record for record in records}.values())
+    """Return the records of a folder; of a run made again, only the last.
+
+    Raises:
+        ZooError: A line is damaged.
+    """
+    records: dict[Any, dict[str, Any]] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                record = json.loads(text)
+                records[key(record)] = record
+            except (ValueError, KeyError, TypeError) as error:
+                raise ZooError(f"{file}, line {number}: not a record; remove the line.") from error
+    return list(records.values())
 
 
 def key(record: Record) -> tuple[str, tuple[str, ...], int]:

@@ -60,12 +60,12 @@ def after_fit(
     return "\n".join(lines)
 
 
-def interrupted(checkpoint: Path | None) -> str:
+def interrupted(checkpoint: Path | None, options: str = "") -> str:
     """Say how to go on with a run that was stopped, given its last checkpoint if there is one."""
     if checkpoint is None:
         return "Stopped before the first checkpoint was written."
     file = _quoted(checkpoint)
-    return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}"
+    return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}{options}"
 
 
 def metrics_table(
