@@ -495,3 +495,43 @@ def test_a_run_makes_no_noise(zoo, tmp_path):
     assert result.returncode == 0
     assert result.stderr == ""
     assert "Dense on 360 test images of Digits" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("fails on images", "nn.Linear(784, 10)"),
+        ("gives (2, 11) for 2 images", "nn.Sequential(nn.Flatten(), nn.Linear(784, 11))"),
+    ],
+)
+def test_a_network_that_cannot_sort_images_is_refused_at_once(cli, tmp_path, text, layers):
+    (tmp_path / "wrong_net.py").write_text(
+        "from torch import nn\n"
+        "from mnist_zoo.models import Classifier\n"
+        "class Wrong(Classifier):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        f"        self.layers = {layers}\n"
+    )
+    result = cli("fit", "--model=wrong_net.Wrong", "--data=Digits", status=2)
+    assert f"Wrong {text}" in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_saved_configuration_makes_a_new_run_beside_the_old_one(cli, copied):
+    config = copied.folder / "config.yaml"
+    before = {path: path.stat().st_mtime_ns for path in copied.folder.rglob("*")}
+    cli("fit", f"--config={config}", "--trainer.max_epochs=1")
+    again = copied.folder.parent / "version_1"
+    assert (again / "checkpoints" / "last.ckpt").is_file()
+    assert sorted(path.name for path in again.parent.iterdir()) == ["version_0", "version_1"]
+    assert before == {path: path.stat().st_mtime_ns for path in copied.folder.rglob("*")}
+
+
+def test_a_checkpoint_can_be_evaluated_on_other_data(cli, copied):
+    cli("data", "to-text", "few.txt", "--data=Digits", "--split=test", "--num=30")
+    result = cli(
+        "test", f"--ckpt_path={copied.best}", "--data=TextFile", "--data.test_file=few.txt",
+        "--trainer.enable_progress_bar=false",
+    )  # fmt: skip
+    assert "30 test images of TextFile" in result.out
