@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,9 @@ def measured(records: Iterable[Record], recipe: str) -> str:
     acc = [100 * record["test_acc"] for record in chosen if record["status"] != "crashed"]
     if not acc:
         return ""
-    mean = sum(acc) / len(acc)
-    if len(acc) == 1:
-        return f"{mean:.2f} % (1)"
-    std = math.sqrt(sum((a - mean) ** 2 for a in acc) / (len(acc) - 1))
-    return f"{mean:.2f} ± {std:.2f} % ({len(acc)})"
+    mean, std = _mean_and_std(acc)
+    deviation = "" if math.isnan(std) else f" ± {std:.2f}"
+    return f"{mean:.2f}{deviation} % ({len(acc)})"
 
 
 def table(records: Iterable[Record]) -> Table:
@@ -98,14 +96,18 @@ def table(records: Iterable[Record]) -> Table:
         failed = sum(r["status"] != "finished" for r in found)
         cells = [str(len(acc))]
         if acc:
-            mean = statistics.fmean(acc)
-            std = statistics.stdev(acc) if len(acc) > 1 else math.nan
+            mean, std = _mean_and_std(acc)
             half = _student_95(len(acc)) * std / math.sqrt(len(acc))
             cells += [f"{mean:.2f}", f"{std:.2f}" if len(acc) > 1 else ""]
             cells += [f"{min(acc):.2f}", f"{max(acc):.2f}"]
             cells += [f"{mean - half:.2f} to {mean + half:.2f}" if len(acc) > 1 else ""]
         out.add_row(recipe, " ".join(flags), *cells, *[""] * (6 - len(cells)), str(failed or ""))
     return out
+
+
+def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation, which is not a number for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def _student_95(n: int) -> float:
