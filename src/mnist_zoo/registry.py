@@ -112,6 +112,11 @@ def class_path(name: str) -> str:
     return paths[0]
 
 
+def path_of(cls: type) -> str:
+    """Return the import path of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def import_class(path: str) -> Any:
     """Import a class by its import path.
 

@@ -242,7 +242,7 @@ class ZooCLI(LightningCLI):
 
     def _model_option(self) -> str:
         """Return what a command needs beside the checkpoint: the name of a class not in the zoo."""
-        path = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+        path = registry.path_of(type(self.model))
         return "" if registry.is_known(path) else f" --model {path}"
 
     def _is_finished(self) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
+from mnist_zoo import registry
 from mnist_zoo.errors import ZooError, did_you_mean
 
 Batch = tuple[Tensor, Tensor]
@@ -132,14 +133,15 @@ class Classifier(LightningModule, ABC):
             )
             if not self.scheduler_class:
                 return optimizer
-            scheduler = self.scheduler_class(optimizer, **self._scheduler_args())
+            scheduler_args = self._scheduler_args()
+            scheduler = self.scheduler_class(optimizer, **scheduler_args)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ZooError(f"the optimizer or scheduler does not accept this: {error}") from error
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
                 "scheduler": scheduler,
-                "interval": "step" if "total_steps" in self._scheduler_args() else "epoch",
+                "interval": "step" if "total_steps" in scheduler_args else "epoch",
                 "monitor": "val/loss",
             },
         }
@@ -234,8 +236,7 @@ def _class_in(module: ModuleType, name: str, kind: str) -> Any:
 
 
 def _recipe_of(module: Any) -> dict[str, Any]:
-    cls = type(module)
     return {
-        "class_path": f"{cls.__module__}.{cls.__qualname__}",
+        "class_path": registry.path_of(type(module)),
         "init_args": dict(module.hparams),
     }
