@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
+from mnist_zoo.data.augmentation import Augmentation
+
 
 class Batches:
     """Yields ``(images, targets)`` minibatches of two tensors, the last one possibly smaller.
@@ -38,6 +40,7 @@ class Batches:
             tensors; only the last of an epoch may be of fewer, and of a smaller last minibatch.
         limit: end each epoch after so many minibatches (a number), or after this share of them
             (a fraction).
+        augmentation: distorts the images, uint8 (N, H, W) then, differently in each epoch.
     """
 
     batch_sampler = None
@@ -55,6 +58,7 @@ class Batches:
         num_replicas: int = 1,
         block_size: int = 1,
         limit: int | float = 1.0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -64,6 +68,7 @@ class Batches:
         self.rank = rank
         self.num_replicas = num_replicas
         self.block_size = block_size
+        self.augmentation = augmentation
         whole = -(-self._share // batch_size)
         self.num_batches = min(limit if isinstance(limit, int) else int(limit * whole), whole)
         self._epoch = 0
@@ -79,15 +84,18 @@ class Batches:
         if not self._resumed:
             self._position = 0
         self._resumed = False
-        order = self._order()
+        order, draws = self._order(), self._draws()
         for first in range(self._position, self.num_batches, self.block_size):
             # Advanced before the yield: nobody asks for more once the last minibatch is out, and
             # a state taken while a minibatch is at work must count that minibatch as used.
             self._position = min(first + self.block_size, self.num_batches)
-            chosen = order[first * self.batch_size : self._position * self.batch_size]
+            block = slice(first * self.batch_size, self._position * self.batch_size)
             if self._position == self.num_batches:
                 self._epoch, self._position = self._epoch + 1, 0
-            yield self.images.index_select(0, chosen), self.targets.index_select(0, chosen)
+            images = self.images.index_select(0, order[block])
+            if self.augmentation and draws is not None:
+                images = self.augmentation(images, draws[block])
+            yield images, self.targets.index_select(0, order[block])
 
     @property
     def sampler(self) -> Batches | SequentialSampler:
@@ -120,9 +128,24 @@ class Batches:
         num_images = len(self.targets)
         order = torch.arange(num_images)
         if self.shuffle:
-            # Mixed by SeedSequence, as seed + epoch would give neighbouring seeds the same orders.
-            mixed = np.random.SeedSequence((self.seed, self._epoch)).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
-            order = torch.randperm(num_images, generator=generator)
-        own = torch.arange(self.rank, self._share * self.num_replicas, self.num_replicas)
-        return order[own % num_images].to(self.targets.device)
+            order = torch.randperm(num_images, generator=self._generator(self.seed, self._epoch))
+        return order[self._own % num_images].to(self.targets.device)
+
+    def _draws(self) -> Tensor | None:
+        """Random numbers for the augmentation of the present epoch, a row for each place in it."""
+        if self.augmentation is None:
+            return None
+        generator = self._generator(self.seed, self._epoch, 1)
+        draws = self.augmentation.draw(self._share * self.num_replicas, generator)
+        return draws[self._own].to(self.images.device)
+
+    @property
+    def _own(self) -> Tensor:
+        """This replica's places among those of all replicas, (share,)."""
+        return torch.arange(self.rank, self._share * self.num_replicas, self.num_replicas)
+
+    @staticmethod
+    def _generator(*seeds: int) -> torch.Generator:
+        # Mixed by SeedSequence, as seed + epoch would give neighbouring seeds the same numbers.
+        mixed = np.random.SeedSequence(seeds).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(mixed[0]))

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.data.expansion import expand
 from mnist_zoo.data.files import DataError
 from mnist_zoo.data.loader import Batches
@@ -51,6 +52,11 @@ class ImageData(LightningDataModule, abc.ABC):
         mean: subtracted from the pixels, which are in [0, 1].
         std: what the pixels are divided by after that.
         split_seed: decides which images are held out; the same seed always holds out the same.
+        rotation: largest angle, in degrees, by which training images are turned at random.
+        scale: largest share, below 1, by which they are made larger or smaller at random.
+        shear: largest angle, in degrees below 90, by which their upright lines lean at random.
+        shift: largest number of pixels by which they are shifted at random.
+        elastic: standard deviation, in pixels, of the random smooth field that bends them.
 
     Raises:
         DataError: a value cannot be right for any data set.
@@ -71,6 +77,11 @@ class ImageData(LightningDataModule, abc.ABC):
         mean: float = 0.0,
         std: float = 1.0,
         split_seed: int = 0,
+        rotation: float = 0.0,
+        scale: float = 0.0,
+        shear: float = 0.0,
+        shift: int = 0,
+        elastic: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -89,6 +100,11 @@ class ImageData(LightningDataModule, abc.ABC):
         _require(math.isfinite(mean), "mean", mean, "must be a finite number")
         _require(0 < std < math.inf, "std", std, "must be a finite number above 0")
         _require(0 <= split_seed < 2**32, "split_seed", split_seed, "must be from 0 to 2**32 - 1")
+        _require(0 <= rotation <= 180, "rotation", rotation, "must be from 0 to 180")
+        _require(0 <= scale < 1, "scale", scale, "must be from 0 to below 1")
+        _require(0 <= shear < 90, "shear", shear, "must be from 0 to below 90")
+        _require(0 <= shift <= 28, "shift", shift, "must be from 0 to 28")
+        _require(0 <= elastic < math.inf, "elastic", elastic, "must be a finite number from 0")
         self.batch_size = batch_size
         self.val_size = val_size
         self.expanded = expanded
@@ -97,6 +113,9 @@ class ImageData(LightningDataModule, abc.ABC):
         self.mean = mean
         self.std = std
         self.split_seed = split_seed
+        self.augmentation: Augmentation | None = None
+        if any((rotation, scale, shear, shift, elastic)):
+            self.augmentation = Augmentation(rotation, scale, shear, shift, elastic)
         self.block_size = 1
         """Training minibatches that the loader yields at a time; see ``Batches``."""
         self.limit_train_batches: int | float = 1.0
@@ -164,6 +183,7 @@ class ImageData(LightningDataModule, abc.ABC):
             shuffle=shuffle,
             block_size=self.block_size,
             limit=self.limit_train_batches,
+            augmentation=self.augmentation,
         )
 
     def val_dataloader(self) -> Batches | list[Batches]:
@@ -222,12 +242,23 @@ class ImageData(LightningDataModule, abc.ABC):
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         """Return the minibatches of a split; under a distributed trainer, this process's share."""
         images, targets = self.splits[split]
+        if self.trainer is not None:
+            images, targets = _on_device(self.trainer.strategy.root_device, images, targets)
         seed, share = torch.initial_seed(), {}
         if self.trainer is not None:
             # Without seed_everything each process has its own seed, but they share one order.
             seed = self.trainer.strategy.broadcast(seed)
             share = self.trainer.distributed_sampler_kwargs or {}
         return Batches(images, targets, batch_size, seed=seed, **share, **options)
+
+
+def _on_device(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Move tensors to a device if it has room for them, so that no minibatch has to travel."""
+    if device.type == "cuda":
+        needed = sum(tensor.nbytes for tensor in tensors)
+        if needed > torch.cuda.mem_get_info(device)[0] / 4:
+            return tensors
+    return tuple(tensor.to(device) for tensor in tensors)
 
 
 def _require(condition: bool, flag: str, value: object, message: str) -> None:

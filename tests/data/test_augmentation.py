@@ -1,0 +1,102 @@
+"""Random distortions of training images."""
+
+import pytest
+import torch
+
+from mnist_zoo.data import Digits
+from mnist_zoo.data.augmentation import Augmentation
+from mnist_zoo.data.expansion import expand
+from mnist_zoo.data.loader import Batches
+
+EVERYTHING = Augmentation(rotation=20, scale=0.2, shear=10, shift=2, elastic=0.5)
+
+
+@pytest.fixture(scope="module")
+def images():
+    data = Digits(val_size=0)
+    data.setup("fit")
+    return data.splits["train"][0][:40]
+
+
+def draw(augmentation, num_images=40, seed=0):
+    return augmentation.draw(num_images, torch.Generator().manual_seed(seed))
+
+
+def test_no_distortion_changes_nothing(images):
+    nothing = Augmentation()
+    assert torch.equal(nothing(images, draw(nothing)), images)
+
+
+def test_a_shift_is_by_whole_pixels_and_up_to_its_bound(images):
+    by_one = Augmentation(shift=1)
+    shifted = by_one(images, draw(by_one))
+    neighbours = expand(*[torch.nn.functional.pad(images, (1, 1, 1, 1)), torch.zeros(40)])[0]
+    # Of the nine possible shifts, the expansion has the five that are not along a diagonal.
+    straight = neighbours[:, 1:-1, 1:-1].view(5, 40, 28, 28)
+    matches = (straight == shifted).all(dim=(2, 3)).any(dim=0)
+    assert 10 < matches.sum() < 40
+    right = by_one(images, torch.tensor([[0.5, 0.5, 0.5, 0.99, 0.5]]).expand(40, 5))
+    assert torch.equal(right, straight[1])
+
+
+def test_a_quarter_turn_is_clockwise(images):
+    turn = Augmentation(rotation=90)
+    quarter = turn(images, torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.5]]).expand(40, 5))
+    assert torch.equal(quarter, images.rot90(-1, (1, 2)))
+
+
+def test_larger_digits_cover_more(images):
+    grow = Augmentation(scale=0.3)
+    larger = grow(images, torch.tensor([[0.5, 0.5, 1.0, 0.5, 0.5]]).expand(40, 5))
+    smaller = grow(images, torch.tensor([[0.5, 0.5, 0.0, 0.5, 0.5]]).expand(40, 5))
+    assert smaller.float().mean() < images.float().mean() < larger.float().mean()
+
+
+def test_an_image_is_distorted_alike_in_any_batch(images):
+    draws = draw(EVERYTHING)
+    whole = EVERYTHING(images, draws)
+    assert whole.dtype == torch.uint8
+    assert whole.shape == images.shape
+    assert not torch.equal(whole, images)
+    parts = [EVERYTHING(i, d) for i, d in zip(images.split(7), draws.split(7), strict=True)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def epoch(loader):
+    return torch.cat([batch for batch, _ in loader])
+
+
+def loader(images, **options):
+    targets = torch.arange(40)
+    return Batches(images, targets, 6, shuffle=True, seed=5, augmentation=EVERYTHING, **options)
+
+
+def test_epochs_differ_and_come_again_with_the_seed(images):
+    one, other = loader(images), loader(images, block_size=3)
+    first = epoch(one)
+    assert torch.equal(first, epoch(other))
+    assert not torch.equal(first.sort(dim=0).values, epoch(one).sort(dim=0).values)
+
+
+def test_a_loader_resumed_in_mid_epoch_distorts_as_it_would_have(images):
+    stopped, resumed = loader(images), loader(images)
+    batches = iter(stopped)
+    seen = [next(batches)[0] for _ in range(3)]
+    resumed.load_state_dict(stopped.state_dict())
+    assert torch.equal(torch.cat([*seen, epoch(resumed)]), epoch(loader(images)))
+
+
+def test_replicas_share_the_images_and_distort_each_its_own_way(images):
+    parts = [epoch(loader(images, rank=rank, num_replicas=2)) for rank in range(2)]
+    assert [len(part) for part in parts] == [20, 20]
+    whole = {image.numpy().tobytes() for image in epoch(loader(images))}
+    assert whole == {image.numpy().tobytes() for part in parts for image in part}
+
+
+def test_validation_images_are_left_as_they_are():
+    data = Digits(rotation=30, elastic=1)
+    data.setup("fit")
+    plain = Digits()
+    plain.setup("fit")
+    assert torch.equal(epoch(data.val_dataloader()), epoch(plain.val_dataloader()))
+    assert not torch.equal(epoch(data.train_dataloader()), epoch(plain.train_dataloader()))
