@@ -19,6 +19,7 @@ QUICK = (
     "--model.lr=0.1",
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
+    "--pictures=false",
 )
 
 

@@ -11,7 +11,9 @@ import torch
 
 FIT = (
     "fit", "--model=ConvNetDropout", "--model.lr=0.05", "--data=Digits", "--data.num_train=600",
-    "--trainer.accelerator=cpu", "--trainer.max_epochs=3", "--last.every_n_train_steps=70",
+    "--data.rotation=10", "--data.shift=1", "--data.elastic=0.5",
+    "--trainer.accelerator=cpu", "--trainer.max_epochs=3",
+    "--last.every_n_train_steps=70",
     "--trainer.enable_progress_bar=false",
 )  # fmt: skip
 LAST = "ConvNetDropout/version_0/checkpoints/last.ckpt"

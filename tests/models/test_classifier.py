@@ -1,8 +1,11 @@
 """The contract: optimizers and schedulers by name, what is logged, what a checkpoint holds."""
 
+import re
+
 import pytest
 import torch
 from lightning import Trainer
+from PIL import Image
 from torch import nn
 
 import mnist_zoo
@@ -114,6 +117,50 @@ class TestTraining:
         expected = network.probabilities(network(images))
         assert torch.equal(network.predict_step(images, 0), expected)
         assert torch.equal(network.predict_step((images, torch.zeros(3)), 0), expected)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_predict_is_evaluation_and_leaves_the_mode(self, training):
+        network = ConvNetDropout().train(training)
+        network.layers[3].train(not training)
+        network.pixel_mean, network.pixel_std = 0.5, 0.25
+        modes = [module.training for module in network.modules()]
+        images = torch.rand(5, 1, 28, 28)
+        read = network.predict(images, batch_size=2)
+        assert [module.training for module in network.modules()] == modes
+        assert not read.requires_grad
+        expected = network.eval().probabilities(network((images - 0.5) / 0.25))
+        assert torch.allclose(read, expected, atol=1e-6)
+
+    def test_predict_takes_pictures_arrays_and_tensors(self):
+        network = Dense()
+        bytes_ = torch.zeros(3, 28, 28, dtype=torch.uint8)
+        bytes_[:, 4:24, 12:16] = 255
+        expected = network.predict(bytes_)
+        assert expected.shape == (3, 10)
+        floats = bytes_.unsqueeze(1) / 255
+        picture = Image.fromarray(bytes_[0].numpy()).resize((280, 280))
+        for images in (bytes_.numpy(), floats, floats.numpy().astype("float64"), bytes_.long(),
+                       list(bytes_), [bytes_[0], floats[1], bytes_[2].numpy()]):  # fmt: skip
+            assert torch.allclose(network.predict(images), expected, atol=1e-6)
+        for image in (bytes_[0], floats[0, 0], bytes_[:1]):
+            assert torch.allclose(network.predict(image), expected[:1], atol=1e-6)
+        assert network.predict([picture, picture]).shape == (2, 10)
+        assert network.predict([]).shape == (0, 10)
+
+    @pytest.mark.parametrize(
+        ("images", "text"),
+        [
+            (torch.zeros(2, 27, 28), "shape (2, 27, 28)"),
+            (torch.zeros(2, 3, 28, 28), "shape (2, 3, 28, 28)"),
+            (torch.full((28, 28), 2.0), "floats in [0, 1]"),
+            (torch.full((28, 28), 256), "integers from 0 to 255"),
+            (torch.full((28, 28), torch.nan), "floats in [0, 1]"),
+            (Image.new("L", (50, 50)), "no digit found"),
+        ],
+    )
+    def test_predict_refuses_the_rest(self, images, text):
+        with pytest.raises(ZooError, match=re.escape(text)):
+            Dense().predict(images)
 
     def test_one_that_sees_nothing_still_has_probabilities(self):
         # Activations of saturated sigmoid neurons are zero.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,7 +13,7 @@ import torch
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -24,6 +25,8 @@ from mnist_zoo.engine import runs
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import FinalMetrics, ProgressBar, SaveConfig
 from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
+from mnist_zoo.engine.pictures import Gather
+from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
 from mnist_zoo.models.classifier import num_parameters
@@ -62,6 +65,7 @@ class ZooCLI(LightningCLI):
     Args:
         request: The arguments, their names resolved.
         configs: Configuration files whose values come before those of the user.
+        callbacks: Callbacks of ``fit`` beside those of the zoo and of the user.
 
     Raises:
         ZooError: The user can put right what went wrong.
@@ -69,9 +73,14 @@ class ZooCLI(LightningCLI):
 
     run_folder: Path | None = None
     claim: runs.Claim | None = None
+    gather: Gather
 
-    def __init__(self, request: Request, configs: list[str]) -> None:
+    def __init__(
+        self, request: Request, configs: list[str], callbacks: Sequence[Callback] = ()
+    ) -> None:
         self.request = request
+        self.callbacks = callbacks
+        self.gather = Gather()
         silence()
         for problem in registry.import_all():
             console.print(f"warning: {problem}", style="yellow")
@@ -127,6 +136,37 @@ class ZooCLI(LightningCLI):
                 help="Optimizer steps run at a time; only speed depends on it."
                 " null chooses by the batch size.",
             )
+            parser.add_argument(
+                "--channels_last",
+                type=bool,
+                default=True,
+                help="Keep the weights of convolutions with the channel as the innermost"
+                " dimension; only speed depends on it, and the last digits of rounding.",
+            )
+            parser.add_argument(
+                "--average.decay",
+                type=float | None,
+                default=None,
+                help="Test and keep a moving average of the weights, which keeps this share of"
+                " itself at each update, such as 0.98; null for the weights themselves.",
+            )
+            parser.add_argument(
+                "--average.every_n_steps",
+                type=int,
+                default=1,
+                help="Optimizer steps from one update of the average to the next.",
+            )
+            parser.add_argument(
+                "--test_curve",
+                type=bool,
+                default=False,
+                help="Also log loss and accuracy on the test images after every epoch, for"
+                " looking at: nothing can be chosen by them.",
+            )
+        if self.request.subcommand != "predict":
+            parser.add_argument(
+                "--pictures", type=bool, default=True, help="Draw pictures beside the run."
+            )
 
     def before_instantiate_classes(self) -> None:
         """Choose where the run goes, and what it shows and records."""
@@ -136,16 +176,25 @@ class ZooCLI(LightningCLI):
             callbacks.append(ProgressBar())
         if self.subcommand != "fit":
             trainer.logger = trainer.logger or False
+            callbacks += [self.gather] if self._draws() else []
         else:
             num_steps = self.config[self.subcommand].steps_per_execution
             if num_steps is not None and num_steps < 1:
                 raise ZooError(f"--steps_per_execution {num_steps}: must be at least 1.")
-            callbacks.append(Blocks(num_steps))
+            monitor = self.config[self.subcommand].best.monitor
+            if monitor.startswith("test"):
+                raise ZooError(
+                    f"--best.monitor {monitor}: the test images choose nothing."
+                    "\nChoose by val/acc or val/loss."
+                )
+            callbacks += [Blocks(num_steps), *self._averaging()]
+            if self.config[self.subcommand].test_curve:
+                callbacks.append(TestCurve())
         if self.subcommand == "fit" and not trainer.fast_dev_run:
             self._claim_run_folder(trainer)
             if trainer.logger is not False:
                 callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
-        self.trainer_defaults["callbacks"] = callbacks
+        self.trainer_defaults["callbacks"] = [*callbacks, *self.callbacks]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; what it refuses is a mistake in its flags."""
@@ -167,6 +216,8 @@ class ZooCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what is about to be trained, on what, for how long."""
         self._probe()
+        if self.config[self.subcommand].channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         console.print(
@@ -213,6 +264,10 @@ class ZooCLI(LightningCLI):
                 self._model_option(),
             )
         )
+        if self._draws() and self.trainer.is_global_zero:
+            from mnist_zoo.commands import pictures
+
+            console.print(pictures.after_fit(self.run_folder, type(self.model).__name__))
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation images; print loss and accuracy."""
@@ -239,6 +294,21 @@ class ZooCLI(LightningCLI):
                 f"cannot write predictions.csv to {folder}: {error.strerror}."
             ) from error
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
+
+    def _averaging(self) -> list[EMAWeightAveraging]:
+        """Return the callback that averages the weights, if they are to be averaged."""
+        average = self.config[self.subcommand].average
+        if average.decay is None:
+            return []
+        if not 0 <= average.decay < 1:
+            raise ZooError(f"--average.decay {average.decay}: must be from 0 to below 1.")
+        if average.every_n_steps < 1:
+            raise ZooError(f"--average.every_n_steps {average.every_n_steps}: must be at least 1.")
+        return [EMAWeightAveraging(decay=average.decay, update_every_n_steps=average.every_n_steps)]
+
+    def _draws(self) -> bool:
+        settings = self.config[self.subcommand]
+        return bool(settings.get("pictures")) and not settings.trainer.fast_dev_run
 
     def _model_option(self) -> str:
         """Return what a command needs beside the checkpoint: the name of a class not in the zoo."""
@@ -278,17 +348,34 @@ class ZooCLI(LightningCLI):
             raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
 
     def _print_metrics(self, stage: str, num_images: int) -> None:
+        """Print the figures of an evaluation, and draw its pictures."""
         name = {"val": "validation"}.get(stage, stage)
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-        console.print(
-            summary.metrics_table(
-                f"{type(self.model).__name__} on {num_images:,} {name} images of"
-                f" {type(self.datamodule).__name__}",
-                stage,
-                metrics,
-                self.datamodule.classes,
-            )
+        title = (
+            f"{type(self.model).__name__} on {num_images:,} {name} images of"
+            f" {type(self.datamodule).__name__}"
         )
+        classes = self.datamodule.classes
+        console.print(summary.metrics_table(title, stage, metrics, classes))
+        if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
+            from mnist_zoo.commands import pictures
+
+            console.print(pictures.after_evaluation(readings, classes, title, self.request))
+
+
+class CheckingCLI(ZooCLI):
+    """``fit`` up to where training would begin: finds what is wrong with its arguments."""
+
+    def before_fit(self) -> None:
+        """Try the network, and find the data."""
+        self._probe()
+        self.datamodule.prepare_data()
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train nothing."""
+
+    def after_fit(self) -> None:
+        """Say nothing."""
 
 
 def _subclasses(base: type) -> dict[str, type]:

@@ -113,6 +113,11 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     from mnist_zoo.models import checkpoint as checkpoints
 
     checkpoint = checkpoints.read(request.ckpt_path)
+    if not checkpoint.progress:
+        raise ZooError(
+            f"{request.ckpt_path} holds weights alone: mnist-zoo predict and export take them,"
+            f" {request.subcommand} takes a checkpoint of mnist-zoo fit."
+        )
     path = checkpoints.trusted_class(checkpoint, named=request.model)
     if request.model not in (None, path):
         raise ZooError(
@@ -125,7 +130,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     request.progress = checkpoint.progress
     config: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.data is not None:
-        config["data"] = _data_here(checkpoint, named=request.data)
+        config["data"] = data_here(checkpoint, named=request.data)
     recipes = []
     if request.subcommand == "fit":
         recipes = _recipe_files(path)
@@ -170,7 +175,7 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
 
     Anything else that a file might hold, such as a callback to import, is left out.
     """
-    from mnist_zoo.engine.callbacks import RESUMED_SETTINGS
+    from mnist_zoo.engine.callbacks import RESUMED_SETTINGS, RESUMED_VALUES
 
     settings: dict[str, Any] = {}
     for group, keys in RESUMED_SETTINGS.items():
@@ -178,9 +183,9 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
         settings[group] = {
             key: held[key] for key in keys if isinstance(held.get(key), bool | int | float | str)
         }
-    if isinstance(run.get("seed_everything"), bool | int):
-        settings["seed_everything"] = run["seed_everything"]
-    return settings
+    return settings | {
+        name: run[name] for name in RESUMED_VALUES if isinstance(run.get(name), bool | int)
+    }
 
 
 def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
@@ -213,7 +218,7 @@ def _recipe_files(model: str | None) -> list[str]:
     return [str(recipe.path) for recipe in registry.recipes_of(network) if recipe.name == network]
 
 
-def _data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
+def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
     """Return the checkpoint's data, its folder left out where this machine does not have it.
 
     Raises:

@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine.checkpoints import Last
@@ -29,7 +32,8 @@ class Blocks(Callback):
     Counters, logger axes and checkpoints count optimizer steps; ``max_steps``,
     ``limit_train_batches`` and gradient clipping hold exactly. Where a setting of the trainer
     counts batches in a way that blocks cannot keep (gradient accumulation, validation within an
-    epoch, a checkpoint every so many steps by a callback of the user's own), a block is one step.
+    epoch, a moving average of the weights, a checkpoint every so many steps by a callback of the
+    user's own), a block is one step.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
@@ -93,40 +97,74 @@ class _BlockStep:
         self.trainer = trainer
         self.network = network
         self.batch_size = batch_size
+        self.plain = _has_plain_steps(trainer, network)
 
     def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Take a step for each minibatch of a block."""
         trainer, network = self.trainer, self.network
+        step = self._plain_step if self.plain else self._step
         optimizer: Any = network.optimizers()
-        clip_at = trainer.gradient_clip_val
+        optimizer = optimizer.optimizer if self.plain else optimizer
+        autocast = torch.is_autocast_enabled(batch[0].device.type)
         schedulers: list[Any] = [c for c in trainer.lr_scheduler_configs if c.interval == "step"]
         minibatches = zip(*(torch.split(part, self.batch_size) for part in batch), strict=True)
         losses, all_outputs = [], []
-        for images, targets in minibatches:
+        first_step = trainer.global_step
+        for num_steps, (images, targets) in enumerate(minibatches, start=1):
             outputs = network(images)
             loss = network.loss(outputs, targets)
-            optimizer.zero_grad()
-            network.manual_backward(loss)
-            if clip_at:
-                network.configure_gradient_clipping(
-                    optimizer, clip_at, trainer.gradient_clip_algorithm
-                )
-            optimizer.step()
-            if torch.is_autocast_enabled(images.device.type):
+            step(loss, optimizer)
+            if autocast:
                 # Autocast keeps the low-precision copies of weights that the step has changed.
                 torch.clear_autocast_cache()
             for config in schedulers:
-                if trainer.global_step % config.frequency == 0:
+                if (first_step + num_steps) % config.frequency == 0:
                     config.scheduler.step()
             losses.append(loss.detach() * len(targets))
             all_outputs.append(outputs.detach())
-            if trainer.global_step == trainer.max_steps:
+            if first_step + num_steps == trainer.max_steps:
                 break
-        num_steps, outputs = len(losses), torch.cat(all_outputs)
+        if self.plain:
+            progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+            for counter in (progress.total, progress.current):
+                counter.ready += num_steps
+                counter.completed += num_steps
         # Lightning adds one for the block; the axes of its loggers are to count steps.
         trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
+        outputs = torch.cat(all_outputs)
         mean_loss = torch.stack(losses).sum() / len(outputs)
         network.log_training(mean_loss, outputs, batch[1][: len(outputs)])
+
+    def _step(self, loss: Tensor, optimizer: Any) -> None:
+        """Take a step with all that strategies, precisions and hooks add to it."""
+        optimizer.zero_grad()
+        self.network.manual_backward(loss)
+        self._clip(optimizer)
+        optimizer.step()
+
+    def _plain_step(self, loss: Tensor, optimizer: Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._clip(optimizer)
+        optimizer.step()
+
+    def _clip(self, optimizer: Any) -> None:
+        if clip_at := self.trainer.gradient_clip_val:
+            self.network.configure_gradient_clipping(
+                optimizer, clip_at, self.trainer.gradient_clip_algorithm
+            )
+
+
+def _has_plain_steps(trainer: Trainer, network: Classifier) -> bool:
+    """Whether nothing but the loss and the optimizer takes part in a step."""
+    moments = ("before_zero_grad", "before_backward", "after_backward", "before_optimizer_step")
+    owners = [network, *trainer.callbacks]  # type: ignore[attr-defined]
+    return (
+        isinstance(trainer.strategy, SingleDeviceStrategy)
+        and getattr(trainer.precision_plugin, "scaler", None) is None
+        and not is_overridden("backward", network)
+        and not any(is_overridden(f"on_{m}", owner) for m in moments for owner in owners)
+    )
 
 
 def _counts_batches(trainer: Trainer) -> bool:
@@ -134,13 +172,16 @@ def _counts_batches(trainer: Trainer) -> bool:
     return (
         trainer.val_check_interval not in (None, 1.0)
         or trainer.check_val_every_n_epoch is None
+        or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
         or any(isinstance(c, ModelCheckpoint) and c._every_n_train_steps for c in checkpoints)
     )
 
 
 def _num_training_steps(trainer: Trainer) -> int:
-    trainer.fit_loop.setup_data()
-    loader: Any = trainer.train_dataloader
+    # A loader of its own: Lightning's must not be built before a resumed run's place in the data,
+    # which it takes over when it is built, has been restored.
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    loader = datamodule.train_dataloader()
     num_epochs = trainer.max_epochs
     limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
     if num_epochs is not None and num_epochs >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -30,7 +31,10 @@ RESUMED_SETTINGS = {
     ),
     "best": ("monitor", "mode"),
     "last": ("every_n_train_steps",),
+    "average": ("decay", "every_n_steps"),
 }
+# The same, of settings that belong to no group.
+RESUMED_VALUES = ("seed_everything", "channels_last", "test_curve")
 
 
 class ProgressBar(RichProgressBar):
@@ -41,6 +45,12 @@ class ProgressBar(RichProgressBar):
         """Return the number of optimizer steps in an epoch, not that of blocks."""
         loader: Any = self.trainer.train_dataloader
         return loader.num_batches if hasattr(loader, "num_batches") else super().total_train_batches
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        # Lightning counts epochs from 0, people and our pictures from 1.
+        last = self.trainer.max_epochs
+        of = f"/{last}" if last is not None and last > 0 else ""
+        return f"Epoch {current_epoch + 1}{of}".ljust(len(self.validation_description))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,14 +84,45 @@ class FinalMetrics(Callback):
                 logger.log_hyperparams(arguments, metrics)
 
 
+class Epochs(Callback):
+    """Tells how many epochs are done, and has each epoch's figures on disk before its checkpoint.
+
+    Lightning logs them after it. A run killed in between would not train that epoch again, and
+    so never log them; logged once more, they are the same.
+
+    Args:
+        on_epoch: Called when an epoch begins with the number of those done, and of all, if known.
+    """
+
+    def __init__(self, on_epoch: Callable[[int, int | None], None] | None = None) -> None:
+        self.on_epoch = on_epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell it when the next one begins, and so also where a resumed run goes on."""
+        if self.on_epoch:
+            self.on_epoch(trainer.current_epoch, trainer.max_epochs)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the training figures where Lightning will log them."""
+        figures = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/")
+        }
+        for logger in trainer.loggers:
+            step = trainer.global_step - 1
+            logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step)
+            logger.save()
+
+
 class SaveConfig(SaveConfigCallback):
     """Saves ``config.yaml`` in the run's folder, and in checkpoints what resuming needs."""
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the seed and the settings of ``RESUMED_SETTINGS`` to the checkpoint."""
-        checkpoint["mnist_zoo_run"] = {"seed_everything": self.config.seed_everything} | {
+        """Add what a resumed run takes over to the checkpoint."""
+        checkpoint["mnist_zoo_run"] = {name: self.config[name] for name in RESUMED_VALUES} | {
             group: {key: self.config[group][key] for key in keys}
             for group, keys in RESUMED_SETTINGS.items()
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
-from mnist_zoo import registry
+from mnist_zoo import handwriting, registry
 from mnist_zoo.errors import ZooError, did_you_mean
 
 Batch = tuple[Tensor, Tensor]
@@ -46,6 +47,10 @@ class Classifier(LightningModule, ABC):
 
     num_classes: ClassVar[int] = 10
     layers: nn.Module
+    pixel_mean: float = 0.0
+    """What is subtracted by ``predict`` from pixels in [0, 1]: as in training; see ``load``."""
+    pixel_std: float = 1.0
+    """What pixels are divided by after that."""
 
     @abstractmethod
     def __init__(
@@ -87,6 +92,38 @@ class Classifier(LightningModule, ABC):
         """Turn outputs (N, 10) into probabilities (N, 10): each row sums to 1."""
         return outputs.softmax(dim=1)
 
+    @torch.no_grad()
+    def predict(
+        self, images: handwriting.Images | Sequence[handwriting.Images], batch_size: int = 1000
+    ) -> Tensor:
+        """Return the probabilities (N, 10) of images, as the network in evaluation mode sees them.
+
+        Pixels are normalised as they were in training, which a network knows that was loaded
+        from its checkpoint.
+
+        Args:
+            images: Pictures of Pillow, one digit each, in any size and mode; arrays and tensors
+                in MNIST's form, integers from 0 to 255 or floats in [0, 1], of shape (28, 28),
+                (N, 28, 28) or (N, 1, 28, 28); or a list of any of these.
+            batch_size: Number of images that go through the network at a time.
+
+        Raises:
+            HandwritingError: A picture does not hold one digit, or an array is of another kind.
+        """
+        pixels = (handwriting.to_pixels(images) - self.pixel_mean) / self.pixel_std
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            return torch.cat(
+                [
+                    self.probabilities(self(batch.to(self.device)))
+                    for batch in torch.split(pixels, batch_size)
+                ]
+            )
+        finally:
+            for module in training:
+                module.training = True
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one minibatch."""
         images, targets = batch
@@ -102,14 +139,15 @@ class Classifier(LightningModule, ABC):
         self._log_epoch("train/loss", loss, targets)
         self._log_epoch("train/acc", self.train_acc, targets)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one minibatch to the validation loss and accuracy."""
-        self._evaluate(batch, "val", self.val_acc)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add one minibatch to the validation loss and accuracy; return its outputs."""
+        return self._evaluate(batch, "val", self.val_acc)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one minibatch to the test loss, accuracy and accuracy per class."""
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add one minibatch to the test loss, accuracy and accuracy per class; return outputs."""
         outputs = self._evaluate(batch, "test", self.test_acc)
         self.test_acc_per_class.update(outputs, batch[1])
+        return outputs
 
     def on_test_epoch_end(self) -> None:
         """Log the share of each class that was read correctly."""
@@ -125,12 +163,7 @@ class Classifier(LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler if there is one, from the arguments."""
         try:
-            optimizer: Optimizer = self.optimizer_class(
-                self.parameters(),
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                **self.optimizer_args,
-            )
+            optimizer = self._optimizer()
             if not self.scheduler_class:
                 return optimizer
             scheduler_args = self._scheduler_args()
@@ -145,6 +178,10 @@ class Classifier(LightningModule, ABC):
                 "monitor": "val/loss",
             },
         }
+
+    def parameter_groups(self) -> Iterable[Any]:
+        """Return all parameters, or groups of them with settings of their own."""
+        return self.parameters()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which settings of the optimizer a resumed run changes."""
@@ -167,15 +204,10 @@ class Classifier(LightningModule, ABC):
                 " where it stopped.\nLeave the flag out, or start a new run."
             )
         if self._changed:
-            optimizer = self.trainer.optimizers[0]
-            for group in optimizer.param_groups:
-                group.update(
-                    {
-                        name: optimizer.defaults[name]
-                        for name in group
-                        if name in ("lr", "weight_decay", *self.optimizer_args)
-                    }
-                )
+            settings = ("lr", "weight_decay", *self.optimizer_args)
+            restored = self.trainer.optimizers[0].param_groups
+            for group, wanted in zip(restored, self._optimizer().param_groups, strict=True):
+                group.update({name: wanted[name] for name in settings if name in group})
 
     def num_training_steps(self) -> int:
         """Return the number of optimizer steps in the whole run."""
@@ -187,6 +219,25 @@ class Classifier(LightningModule, ABC):
         datamodule = getattr(self._trainer, "datamodule", None)
         if datamodule is not None:
             checkpoint["mnist_zoo"]["data"] = _recipe_of(datamodule)
+
+    def _optimizer(self) -> Optimizer:
+        optimizer: Optimizer = self.optimizer_class(
+            self.parameter_groups(),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            **self._fused(),
+            **self.optimizer_args,
+        )
+        return optimizer
+
+    def _fused(self) -> dict[str, bool]:
+        """Return what has one kernel update all weights, for optimizers that have one."""
+        known = inspect.signature(self.optimizer_class).parameters
+        # Such a kernel unscales gradients itself, and Lightning could not clip them before.
+        scaled = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
+        if "fused" not in known or scaled or {"fused", "foreach"} & self.optimizer_args.keys():
+            return {}
+        return {"fused": self.device.type in ("cpu", "cuda", "mps")}
 
     def _accuracy(self, average: Literal["micro", "none"] = "micro") -> MulticlassAccuracy:
         return MulticlassAccuracy(self.num_classes, average=average, validate_args=False)
@@ -212,7 +263,8 @@ class Classifier(LightningModule, ABC):
             whole_run = {"max_lr": self.lr, "total_steps": self.num_training_steps()}
         elif "T_max" in known:
             num_steps = self.num_training_steps()
-            loader: Any = self.trainer.train_dataloader
+            datamodule: Any = getattr(self.trainer, "datamodule", None)
+            loader: Any = self.trainer.train_dataloader or datamodule.train_dataloader()
             steps_per_epoch = getattr(loader, "num_batches", None) or len(loader)
             whole_run = {"T_max": math.ceil(num_steps / steps_per_epoch)}
         return whole_run | self.scheduler_args

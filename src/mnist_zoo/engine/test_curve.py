@@ -1,0 +1,58 @@
+"""The curve of test accuracy by epoch, which books print; nothing can be chosen by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+
+NAMES = ("test_curve/loss", "test_curve/acc")
+
+
+class TestCurve(Callback):
+    """After every epoch, gives loss and accuracy on the test images to the loggers alone.
+
+    They never become a metric of the trainer, so no checkpoint, scheduler or early stopping can go
+    by them. The network is in evaluation mode meanwhile, and the random generators are put back,
+    so the weights are those of a run without the curve, to the bit.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Load the test images."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        with isolate_rng():
+            datamodule.setup("test")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Evaluate the network on the test images."""
+        modes = {module: module.training for module in pl_module.modules()}
+        pl_module.eval()
+        with isolate_rng(), torch.no_grad():
+            loss, acc = self._evaluate(trainer, pl_module)
+        for module, mode in modes.items():
+            module.training = mode
+        for logger in trainer.loggers:
+            # The step that Lightning gives to what it logs itself at the end of an epoch.
+            logger.log_metrics(dict(zip(NAMES, (loss, acc), strict=True)), trainer.global_step - 1)
+
+    @staticmethod
+    def _evaluate(trainer: Trainer, network: Any) -> tuple[float, float]:
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # Loss times number, number right, number; float64 counts exactly.
+        sums = torch.zeros(3, dtype=torch.float64)
+        for batch in datamodule.test_dataloader():
+            batch = trainer.strategy.batch_to_device(batch)
+            images, targets = datamodule.on_after_batch_transfer(batch, 0)
+            with trainer.precision_plugin.forward_context():
+                outputs = network(images)
+                loss = network.loss(outputs, targets)
+            right = (outputs.argmax(dim=1) == targets).sum()
+            sums += torch.tensor([float(loss) * len(targets), float(right), len(targets)])
+        total = trainer.strategy.reduce(sums.to(network.device), reduce_op="sum")
+        assert isinstance(total, torch.Tensor)
+        return float(total[0] / total[2]), float(total[1] / total[2])

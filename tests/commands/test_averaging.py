@@ -1,0 +1,41 @@
+"""A moving average of the weights: what is kept of a run, and that it goes on exactly."""
+
+import pytest
+import torch
+
+LAST = "runs/ConvNetReLU/version_{}/checkpoints/last.ckpt"
+
+
+def read(folder, version=0):
+    return torch.load(folder / LAST.format(version), weights_only=True)
+
+
+def test_the_average_is_kept_and_the_weights_beside_it(fit, tmp_path):
+    fit("--average.decay=0.9", "--average.every_n_steps=3")
+    saved = read(tmp_path)
+    averaged, current = saved["state_dict"], saved["current_model_state"]
+    assert averaged.keys() == current.keys()
+    assert not torch.equal(averaged["layers.0.0.weight"], current["layers.0.0.weight"])
+
+    fit()
+    plain = read(tmp_path, version=1)["state_dict"]
+    torch.testing.assert_close(current, plain, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_averages_on(fit, cli, tmp_path):
+    fit("--average.decay=0.9", "--average.every_n_steps=3", epochs=2)
+    fit("--average.decay=0.9", "--average.every_n_steps=3")
+    cli("fit", f"--ckpt_path={LAST.format(1)}", "--trainer.max_epochs=2")
+    whole, resumed = read(tmp_path), read(tmp_path, version=1)
+    assert whole["global_step"] == resumed["global_step"]
+    for weights in ("state_dict", "current_model_state"):
+        torch.testing.assert_close(whole[weights], resumed[weights], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("flag", ["--average.decay=1.5", "--average.every_n_steps=0"])
+def test_what_cannot_be_averaged_is_refused(fit, flag):
+    flags = {"--average.decay=0.9", flag} if "every" in flag else {flag}
+    error = fit(*flags, status=2).err
+    assert error.startswith("error: " + flag.replace("=", " "))
+    assert "must be" in error
