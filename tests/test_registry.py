@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -265,3 +266,25 @@ def test_the_package_has_a_version_and_no_other_names():
 def test_looking_around_loads_no_torch(code):
     code += "; import sys; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "mean", "holds"),
+    [
+        ("0.5 points", 99.50, True),
+        ("0.5 points", 99.49, False),
+        ("0.5 points", 100.0, True),
+        ("0.15 points", 99.85, True),
+        ("75 to 92 %", 75.0, True),
+        ("75 to 92 %", 92.1, False),
+        ("75 to 92 %", 74.9, False),
+        ("", 100.0, None),
+        ("0.5 points", float("nan"), None),
+    ],
+)
+def test_a_published_figure_holds_within_its_tolerance(tolerance, mean, holds):
+    facts = {"Published": "100.00 % (about)", "Tolerance": tolerance}
+    recipe = registry.Recipe("A", Path("A.yaml"), facts)
+    assert recipe.published == "100.00 %"
+    assert recipe.reproduced_by(mean) is holds
+    assert registry.Recipe("A", Path("A.yaml"), {}).reproduced_by(mean) is None

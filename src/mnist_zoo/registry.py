@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import hashlib
 import importlib
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -35,7 +37,8 @@ class Recipe:
     """One file of ``configs/``: the settings of a published run and what is known of it.
 
     The head of the file is a block of comments; its lines ``Key: text`` are the ``facts``:
-    ``System``, ``Command``, ``Published``, ``Parameters``, ``Source``, ``Time``.
+    ``System``, ``Command``, ``Published``, ``Flags`` (what the published run changes in the
+    recipe), ``Tolerance``, ``Parameters``, ``Source``, ``Time``.
     """
 
     name: str
@@ -46,6 +49,32 @@ class Recipe:
     def network(self) -> str:
         """Name of the network: what stands before the first hyphen of the file name."""
         return self.name.partition("-")[0]
+
+    @property
+    def published(self) -> str:
+        """The published accuracy, such as ``97.85 %``; empty if there is none."""
+        percent = re.match(r"[\d.]+ %", self.facts.get("Published", ""))
+        return percent[0] if percent else ""
+
+    @property
+    def published_flags(self) -> tuple[str, ...]:
+        """The flags that make the recipe the published run."""
+        return tuple(self.facts.get("Flags", "").split())
+
+    def reproduced_by(self, mean: float) -> bool | None:
+        """Return whether a measured mean accuracy, in percent, agrees with the published one.
+
+        It does if the published figure is at most ``Tolerance`` above the mean or, where the
+        tolerance is a range (``75 to 92 %``), if the mean lies in it. Without a published figure
+        or a mean (not a number), nothing can be said.
+        """
+        tolerance = [float(part) for part in re.findall(r"[\d.]+", self.facts.get("Tolerance", ""))]
+        if not (self.published and tolerance) or mean != mean:
+            return None
+        if len(tolerance) > 1:
+            return tolerance[0] <= mean <= tolerance[1]
+        # Beyond what any mean of counts can differ by: 0.15 is not a binary fraction.
+        return float(self.published.split()[0]) - mean <= tolerance[0] + 1e-9
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -110,6 +139,20 @@ def class_path(name: str) -> str:
             + " or ".join(f"--model {path}" for path in sorted(paths))
         )
     return paths[0]
+
+
+def class_named(name: str | None) -> str | None:
+    """Return the import path of a class that the user named, which may be one of their own.
+
+    Only where it is not of the zoo is the current folder looked into.
+
+    Raises:
+        UnknownNameError: No network has that name, or more than one has.
+    """
+    path = name and class_path(name)
+    if path and not is_known(path):
+        look_into_current_folder()
+    return path
 
 
 def path_of(cls: type) -> str:
@@ -198,12 +241,25 @@ def find_recipe(name: str) -> Path:
     )
 
 
+def settings_hash(config: str) -> str:
+    """Return the SHA-256 of a recipe's settings, given its text, whatever its comments say."""
+    import yaml
+
+    settings = json.dumps(yaml.safe_load(config), sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Return the files of trained weights that travel with the package, by name."""
+    return {file.stem: file for file in sorted(shipped("weights").glob("*.safetensors"))}
+
+
 def _path(plugin: EntryPoint) -> str:
     return plugin.value.replace(":", ".")
 
 
 def shipped(name: str) -> Path:
-    """Return a folder that travels with the package, ``configs`` or ``results``.
+    """Return a folder that travels with the package, ``configs``, ``results`` or ``weights``.
 
     In a checkout it lies beside ``src/``; in an installed wheel, inside the package.
     """
