@@ -1,21 +1,99 @@
 """Sweeps: every combination once, recorded whole, and never run twice."""
 
-import pytest
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
-from mnist_zoo.commands import sweep
+import pytest
+from filelock import FileLock
+
+from mnist_zoo.commands import sweep, sweep_run
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import results
 
+DIGITS = ("ConvNetReLU-digits", "--trainer.accelerator", "cpu")
 
-def plan(flags, recipes=("Dense",), seeds=2):
+
+def plan(flags=(), recipes=("Dense",), seeds=(0, 1)):
     return list(sweep._plan(list(recipes), list(flags), seeds))
+
+
+def comparable(folder):
+    """The records of a folder, without what no two runs have in common."""
+    found = results.read(folder)
+    for record in found:
+        del record["seconds"], record["date"]
+    return sorted(found, key=lambda record: record["seed"])
 
 
 def test_the_plan_is_the_product_of_recipes_values_and_seeds():
     runs = plan(["--model.lr", "1,2", "--data.batch_size=5"], recipes=("Dense", "ConvNetReLU"))
     assert len(set(runs)) == len(runs) == 8
-    assert runs[0] == sweep.Run("Dense", ("--model.lr=1", "--data.batch_size=5"), 0)
+    assert runs[0].recipe == "Dense"
+    assert runs[0].flags == ("--model.lr=1", "--data.batch_size=5")
+    assert [run.seed for run in runs[:2]] == [0, 1]
     assert len({run.folder for run in runs}) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "alternatives"),
+    [
+        ("0.03", ["0.03"]),
+        ("0.03,0.005", ["0.03", "0.005"]),
+        ("{pct_start: 0.25, three_phase: false}", ["{pct_start: 0.25, three_phase: false}"]),
+        ("[1, 2],[3, [4, 5]]", ["[1, 2]", "[3, [4, 5]]"]),
+        ("'a,b',\"c,d\"", ["'a,b'", '"c,d"']),
+        ("", [""]),
+    ],
+)
+def test_commas_divide_values_save_within_brackets(text, alternatives):
+    assert sweep._alternatives(text) == alternatives
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("3", [0, 1, 2]),
+        ("0", []),
+        ("3,7,9", [3, 7, 9]),
+        ("5-9", [5, 6, 7, 8, 9]),
+        ("7-7,1", [7, 1]),
+    ],
+)
+def test_seeds_are_a_number_or_themselves(text, seeds):
+    assert sweep._seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "1,", "2:3"])
+def test_other_seeds_are_refused(text):
+    with pytest.raises(ZooError, match="--seeds"):
+        sweep._seeds(text)
+
+
+def test_what_changes_nothing_is_no_setting():
+    one, other = (
+        plan(flags, seeds=[0])[0]
+        for flags in (["--model.lr=1"], ["--model.lr=1", "--data.root=x", "--test_curve=true"])
+    )
+    assert one.key == other.key
+    assert one.folder == other.folder
+    assert other.of_the_machine == ("--data.root=x",)
+
+
+def test_a_recipe_that_was_changed_makes_another_run(tmp_path):
+    files = []
+    for number, lr in enumerate((1, 2)):
+        files.append(tmp_path / str(number) / "Mine.yaml")
+        files[-1].parent.mkdir()
+        files[-1].write_text(f"# {number}\nmodel: {{class_path: Dense, init_args: {{lr: {lr}}}}}")
+    one, other = (plan(recipes=[str(file)], seeds=[0])[0] for file in files)
+    assert one.recipe == other.recipe == "Mine"
+    assert one.folder != other.folder
+    files[1].write_text(files[0].read_text().replace("# 0", "# another comment"))
+    assert plan(recipes=[str(files[1])], seeds=[0])[0].folder == one.folder
 
 
 def test_a_word_that_is_no_flag_is_refused():
@@ -23,21 +101,116 @@ def test_a_word_that_is_no_flag_is_refused():
         plan(["--model.lr=1", "oops"])
 
 
+@pytest.mark.parametrize("flag", ["--seed_everything", "--config", "--trainer.logger"])
+def test_what_a_sweep_says_itself_is_refused(flag):
+    with pytest.raises(ZooError, match=f"{flag}: a sweep chooses this itself"):
+        plan([flag, "1"])
+
+
 def test_an_unknown_recipe_is_an_error_before_anything_runs(cli):
     result = cli("sweep", "Densee", status=2)
     assert "Did you mean Dense?" in result.err
 
 
+def test_ray_that_is_not_installed_is_an_error_in_a_line(tmp_path, monkeypatch):
+    from mnist_zoo.commands.workers import Cluster
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ZooError, match=r"pip install 'mnist-zoo\[ray\]'"):
+        Cluster(tmp_path, "local", 1, 0)
+
+
+class Recorded:
+    """Workers that train nothing and remember what they were asked for."""
+
+    def __init__(self):
+        self.made = []
+
+    def make(self, run, on_epoch):
+        self.made.append(run)
+        if run.seed == 13:
+            return run.crashed("ValueError: boom")
+        return run.record({"status": "finished", "test_acc": 0.5, "seconds": 1.0})
+
+    def stop(self):
+        raise AssertionError("nothing was to be stopped")
+
+
+def test_a_crashed_run_is_recorded_and_made_again_next_time(tmp_path):
+    runs = plan(seeds=[12, 13, 14])
+    for made in ([12, 13, 14], [13]):
+        workers = Recorded()
+        one = sweep._Sweep(runs, tmp_path / "results", tmp_path / "runs")
+        one.run(workers, 1)
+        assert [run.seed for run in workers.made] == made
+        assert one.print_table() == 1
+    (crashed,) = [r for r in results.read(tmp_path / "results") if r["status"] == "crashed"]
+    assert crashed["reason"] == "ValueError: boom"
+
+
+def test_a_run_that_another_sweep_is_making_is_left_to_it(tmp_path, capsys):
+    runs = plan(seeds=[0, 1])
+    (tmp_path / "runs" / runs[0].folder).mkdir(parents=True)
+    workers = Recorded()
+    with FileLock(tmp_path / "runs" / runs[0].folder / "lock"):
+        sweep._Sweep(runs, tmp_path / "results", tmp_path / "runs").run(workers, 1)
+    assert workers.made == runs[1:]
+    assert "seed 0: left to another sweep" in capsys.readouterr().out
+
+
+def test_a_run_that_another_sweep_has_made_meanwhile_is_not_made_again(tmp_path):
+    (run,) = plan(seeds=[0])
+    late, early = (sweep._Sweep([run], tmp_path / "results", tmp_path / "runs") for _ in "ab")
+    workers = Recorded()
+    early.run(workers, 1)
+    assert "meanwhile" in late._make(run, workers)
+    assert workers.made == [run]
+
+
+def test_the_test_images_are_read_once_after_training(tmp_path, monkeypatch):
+    commands = []
+    command = sweep_run._command
+
+    def listed(cls, *words, **kwargs):
+        commands.append(words)
+        return command(cls, *words, **kwargs)
+
+    monkeypatch.setattr(sweep_run, "_command", listed)
+    flags = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
+    (run,) = plan(flags, recipes=["ConvNetReLU-digits"], seeds=[0])
+    outcome = sweep_run.train_and_test(run, tmp_path)
+    assert [words[0] for words in commands] == ["fit", "test"]
+    assert commands[1][1].endswith("checkpoints/best.ckpt")
+    assert outcome["weights"] == "best"
+    assert outcome["val_acc"] == max(outcome["epochs"]["val/acc"])
+    assert {len(values) for values in outcome["epochs"].values()} == {2}
+    assert not [tag for tag in outcome["epochs"] if "test" in tag]
+    assert outcome["train_loss"] == outcome["epochs"]["train/loss"][-1]
+    assert outcome["device"] == "cpu"
+    assert outcome["device_name"]
+
+    # What was trained to the end but not recorded is tested and not trained again.
+    again = sweep_run.train_and_test(run, tmp_path)
+    assert [words[0] for words in commands[2:]] == ["fit", "test"]
+    assert {**again, "seconds": 0} == {**outcome, "seconds": 0}
+
+
+def test_weights_can_not_be_chosen_by_the_test_images(tmp_path):
+    flags = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--test_curve=true"]
+    flags.append("--best.monitor=test_curve/acc")
+    (run,) = plan(flags, recipes=["ConvNetReLU-digits"], seeds=[0])
+    with pytest.raises(ZooError, match="test_curve/acc"):
+        sweep_run.train_and_test(run, tmp_path)
+
+
 @pytest.mark.slow
 class TestOnDigits:
-    ARGUMENTS = (
-        "sweep", "ConvNetReLU-digits", "--seeds", "2", "--trainer.max_epochs", "1",
-        "--trainer.accelerator", "cpu",
-    )  # fmt: skip
+    ARGUMENTS = ("sweep", *DIGITS, "--seeds", "2", "--trainer.max_epochs", "1")
 
     def test_runs_are_recorded_and_only_missing_ones_are_made(self, zoo, tmp_path):
-        first = zoo(*self.ARGUMENTS)
+        first = zoo(*self.ARGUMENTS, "--plot", "curves.png")
         assert first.returncode == 0, first.stderr
+        assert (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
         records = results.read(tmp_path / "results")
         assert [(r["seed"], r["status"], r["weights"]) for r in records] == [
             (0, "finished", "best"),
@@ -55,14 +228,112 @@ class TestOnDigits:
         assert remade[0]["test_acc"] == records[0]["test_acc"]
         assert remade[1] == records[1]
 
-    def test_a_crashed_run_stops_no_other(self, zoo, tmp_path):
+    def test_a_wrong_flag_ends_it_as_it_ends_fit(self, zoo, tmp_path):
+        wrong = ("--model.lrr", "3")
+        fit = zoo("fit", "--model", "Dense", *wrong)
+        result = zoo("sweep", "Dense", *wrong)
+        assert (result.returncode, result.stderr) == (fit.returncode, fit.stderr)
+        assert fit.returncode == 2
+        assert "Did you mean --model.lr?" in fit.stderr
+        result = zoo("sweep", *DIGITS, "--model.lr", "0.1,ten")
+        assert result.returncode == 2
+        assert "--model.lr ten" in result.stderr
+        assert not (tmp_path / "results").exists()
+        assert not (tmp_path / "runs").exists()
+
+    def test_a_crashed_or_diverged_run_stops_no_other(self, zoo, tmp_path):
         result = zoo(
-            "sweep", "ConvNetReLU-digits", "--seeds", "1", "--data.num_train", "99999,100",
-            "--trainer.max_epochs", "1",
+            "sweep", *DIGITS, "--seeds", "1", "--data.num_train", "99999,100",
+            "--model.lr", "0.1,1e30", "--trainer.max_epochs", "1",
         )  # fmt: skip
         assert result.returncode == 1, result.stderr
-        assert sorted(r["status"] for r in results.read(tmp_path / "results")) == [
+        records = results.read(tmp_path / "results")
+        assert sorted(r["status"] for r in records) == [
             "crashed",
+            "crashed",
+            "diverged",
             "finished",
         ]
         assert "99999" in result.stdout
+        (diverged,) = [r for r in records if r["status"] == "diverged"]
+        assert diverged["epochs"]["train/loss"] == [None]
+
+    @pytest.mark.timeout(1500)
+    def test_killed_and_started_again_it_ends_with_the_same_records(self, zoo, tmp_path):
+        arguments = ("sweep", *DIGITS, "--seeds", "2", "--trainer.max_epochs", "4")
+        whole = tmp_path / "whole"
+        whole.mkdir()
+        assert zoo(*arguments, cwd=whole).returncode == 0
+
+        cut = tmp_path / "cut"
+        cut.mkdir()
+        runs, records = cut / "runs" / "sweep", cut / "results" / "ConvNetReLU-digits.jsonl"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        for seed in (0, 1):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mnist_zoo", *arguments],
+                cwd=cut,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            begun = f"*seed{seed}/*/version_0/checkpoints/last.ckpt"
+            while not list(runs.glob(begun)):
+                assert process.poll() is None
+                time.sleep(0.01)
+            if seed == 0:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                # Of the sweep alone: the process of the run is to end by itself.
+                process.kill()
+            process.wait()
+            assert len(records.read_text().splitlines() if records.exists() else []) == seed
+            for _ in range(100):
+                if not (alive := processes_in(process.pid)):
+                    break
+                time.sleep(0.1)
+            assert not alive
+
+        result = zoo(*arguments, cwd=cut)
+        assert "2 runs, 1 of them recorded already" in result.stdout
+        assert len(records.read_text().splitlines()) == 2
+        assert comparable(cut / "results") == comparable(whole / "results")
+
+    def test_on_a_local_ray_it_makes_the_same_records(self, zoo, tmp_path):
+        pytest.importorskip("ray", reason="needs the optional package ray")
+        assert zoo(*self.ARGUMENTS, "--results", "here").returncode == 0
+        on_ray = zoo(*self.ARGUMENTS, "--results", "ray", "--runs", "runs/ray", "--ray", "local")
+        assert on_ray.returncode == 0, on_ray.stderr
+        assert comparable(tmp_path / "ray") == comparable(tmp_path / "here")
+
+
+def processes_in(session):
+    """The processes of a session that are alive, by their numbers."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "--sid", str(session)], capture_output=True, text=True
+    )
+    return [line for line in listed.stdout.splitlines() if "Z" not in line]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/net/tcp")
+def test_a_local_ray_listens_on_loopback_only(tmp_path):
+    pytest.importorskip("ray", reason="needs the optional package ray")
+    code = (
+        "import sys, json, pathlib\n"
+        "from mnist_zoo.commands.workers import Cluster\n"
+        "def open_ports():\n"
+        "    lines = [line.split() for name in ('tcp', 'tcp6')\n"
+        "             for line in pathlib.Path(f'/proc/net/{name}').read_text().splitlines()[1:]]\n"
+        "    return {line[1] for line in lines if line[3] == '0A'}\n"
+        "before = open_ports()\n"
+        "cluster = Cluster(pathlib.Path('runs'), 'local', 1, 0)\n"
+        "print(json.dumps(sorted(open_ports() - before)))\n"
+        "cluster.stop()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    ports = json.loads(done.stdout.splitlines()[-1])
+    assert ports
+    assert not [port for port in ports if not port.partition(":")[0].endswith("0100007F")]

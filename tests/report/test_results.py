@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from mnist_zoo.report import results
+from mnist_zoo.report.results import Accuracy, Row
 
 
 def record(seed, acc, status="finished", flags=()):
@@ -15,10 +16,11 @@ def record(seed, acc, status="finished", flags=()):
     return {**base, "test_acc": acc, "seconds": 12.3}
 
 
-def shown(records):
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(results.table(records))
-    return console.export_text().splitlines()
+def shown(records, width=200):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(results.table(results.rows(records)))
+    return capture.get().splitlines()
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
@@ -34,30 +36,101 @@ def test_a_run_made_again_after_a_crash_counts_once(tmp_path):
     assert [r["status"] for r in results.read(tmp_path)] == ["finished"]
 
 
-def test_not_a_number_is_written_as_null(tmp_path):
-    results.append(tmp_path, {**record(0, 0.1, status="diverged"), "test_loss": float("nan")})
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_written_as_null(tmp_path, loss):
+    results.append(tmp_path, {**record(0, 0.1, status="diverged"), "test_loss": loss})
     (line,) = (tmp_path / "Dense.jsonl").read_text().splitlines()
     assert json.loads(line)["test_loss"] is None
 
 
+def test_accuracy_over_runs_is_that_of_a_hand_calculation():
+    accuracy = Accuracy.of([record(seed, acc) for seed, acc in enumerate((0.90, 0.92, 0.94))])
+    assert accuracy.n == 3
+    assert accuracy.mean == pytest.approx(92)
+    assert accuracy.std == pytest.approx(2)
+    assert (accuracy.lowest, accuracy.highest) == (90, 94)
+    # Student's t for 2 degrees of freedom is 4.303.
+    assert accuracy.half == pytest.approx(4.303 * 2 / 3**0.5, abs=1e-3)
+
+
 def test_the_table_gives_mean_deviation_and_interval():
-    text = " ".join(shown([record(seed, acc) for seed, acc in enumerate((0.90, 0.92, 0.94))])[1:])
-    assert text.split()[:9] == [
-        "Dense",
-        "3",
-        "92.00",
-        "2.00",
-        "90.00",
-        "94.00",
-        "87.03",
-        "to",
-        "96.97",
+    header, line = shown([record(seed, acc) for seed, acc in enumerate((0.90, 0.92, 0.94))])
+    assert header.split() == ["recipe", "n", "mean", "std", "min–max", "95", "%", "interval"]
+    assert line.split() == ["Dense", "3", "92.00", "2.00", "90.00–94.00", "87.03–96.97"]
+
+
+def test_crashed_and_diverged_runs_are_counted_as_failed():
+    failed = [record(1, None, status="crashed"), record(2, 0.1, status="diverged")]
+    header, line = shown([record(0, 0.9), *failed])
+    assert header.split()[-1] == "failed"
+    assert line.split()[:3] == ["Dense", "2", "50.00"]
+    assert line.split()[-1] == "2"
+
+
+def test_runs_that_all_crashed_have_no_figures():
+    _, line = shown([record(0, None, status="crashed")])
+    assert line.split() == ["Dense", "0", "1"]
+
+
+def test_flags_are_not_cut_in_a_narrow_terminal():
+    flags = ["--model.scheduler_args={pct_start: 0.25, three_phase: false}", "--model.lr=[1]"]
+    text = shown([record(0, 0.9, flags=flags)], width=80)
+    folded = "".join(text[2:]).replace(" ", "")
+    for flag in flags:
+        assert flag.replace(" ", "") in folded
+
+
+def test_circumstances_are_the_median_time_and_all_that_differed():
+    made = {"device": "cpu", "versions": {"torch": "2.6", "lightning": "2.6.0"}, "val_acc": 0.5}
+    records = [
+        {**record(0, 0.9), **made, "date": "2026-01-02", "seconds": 10},
+        {**record(1, 0.9), **made, "date": "2026-01-01", "seconds": 12, "device_name": "A chip"},
+        {**record(2, 0.9), "seconds": 50},
     ]
+    (row,) = results.rows(records)
+    assert results.circumstances(row) == [
+        "50.00", "12", "cpu, A chip", "2.6", "2.6.0", "2026-01-01 to 2026-01-02",
+    ]  # fmt: skip
 
 
-def test_crashed_runs_are_counted_apart():
-    text = " ".join(shown([record(0, 0.9), record(1, None, status="crashed")])[1:])
-    assert text.split() == ["Dense", "1", "90.00", "90.00", "90.00", "1"]
+@pytest.mark.parametrize(("holds", "word"), [(True, "yes"), (False, "no"), (None, "")])
+def test_markdown_says_whether_the_published_figure_holds(holds, word):
+    row = Row("Dense", ("--data.val_size=0",), [record(0, 0.9)], "91.00 %", holds)
+    header, _, line = (
+        [cell.strip() for cell in text.strip("|").split("|")]
+        for text in results.markdown([row]).splitlines()
+    )
+    cells = dict(zip(header, line, strict=True))
+    assert cells["recipe"] == "`Dense`"
+    assert cells["flags"] == "`--data.val_size=0`"
+    assert (cells["published"], cells["holds"]) == ("91.00 %", word)
+
+
+def test_what_is_measured_is_the_published_run_where_there_is_one():
+    published = ("--data.val_size=0",)
+    as_it_is = [record(0, 0.5), record(1, 0.1, flags=["--model.lr=9"])]
+    to_the_letter = [record(0, 0.90, flags=published), record(1, 0.92, flags=published)]
+
+    def measured(records, recipe="Dense"):
+        return results.measured(results.as_published(records, recipe, published))
+
+    assert measured(as_it_is + to_the_letter) == "91.00 ± 1.41 % (2)"
+    assert measured(as_it_is) == "50.00 % (1)"
+    assert measured(as_it_is, "Other") == ""
+
+
+def test_curves_are_by_recipe_and_flags_over_epochs_from_one():
+    records = [
+        {**record(0, 0.9), "epochs": {"val/acc": [0.1, None, 0.3]}},
+        {**record(1, 0.9), "epochs": {"val/acc": [0.2, 0.3, 0.4]}},
+        {**record(0, 0.9, flags=["--model.lr=1"]), "epochs": {"val/acc": [0.5]}},
+        record(2, 0.9),
+    ]
+    assert results.curves(records, "val/acc") == {
+        "Dense": [([1, 3], [0.1, 0.3]), ([1, 2, 3], [0.2, 0.3, 0.4])],
+        "Dense --model.lr=1": [([1], [0.5])],
+    }
+    assert results.curves(records, "train/acc") == {}
 
 
 @pytest.mark.parametrize("status", ["finished", "diverged", "crashed"])

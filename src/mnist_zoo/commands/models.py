@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
+from mnist_zoo.commands import screen
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
+
+if TYPE_CHECKING:
+    from mnist_zoo.report.zoo import Row
 
 
 def main(argv: list[str]) -> int:
@@ -29,40 +33,50 @@ def main(argv: list[str]) -> int:
         hint = did_you_mean(pattern, registry.list_models())
         raise ZooError(f"no network matches {pattern}.{hint}\nAll networks: mnist-zoo models")
 
-    from rich.console import Console
-
     from mnist_zoo.report import results
-    from mnist_zoo.report.zoo import Row, markdown_table, zoo_table
 
     records = results.read(registry.shipped("results"))
-    rows = [
-        Row(name, size, recipe, published, results.measured(records, recipe), source)
-        for name in names
-        for size, recipe, published, source in _recipes_of(name)
-    ]
     if arguments.markdown:
-        print(markdown_table(rows))
+        print(markdown(names, records))
         return 0
-    console = Console(highlight=False)
-    console.print(zoo_table(rows, with_source=console.width >= 100))
+
+    from mnist_zoo.report.zoo import zoo_table
+
+    console = screen.console()
+    console.print(zoo_table(_rows(names, records), with_source=console.width >= 100))
     console.print("\nTrain one:  mnist-zoo fit --model NETWORK  or  mnist-zoo fit --config RECIPE")
     return 0
 
 
-def _recipes_of(network: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield parameters, name, published accuracy and source of each recipe of a network."""
-    recipes = registry.recipes_of(network)
-    for recipe in recipes:
-        facts = recipe.facts
-        percent = re.match(r"[\d.]+ %", facts.get("Published", ""))
-        yield (
-            facts.get("Parameters") or _count_parameters(network),
-            recipe.name,
-            percent[0] if percent else "",
-            facts.get("Source", "").partition(" (")[0],
-        )
-    if not recipes:
-        yield _count_parameters(network), "", "", ""
+def markdown(networks: Iterable[str], records: Sequence[dict[str, Any]]) -> str:
+    """Return the table of some networks in Markdown, with the figures of some records."""
+    from mnist_zoo.report.zoo import markdown_table
+
+    return markdown_table(_rows(networks, records))
+
+
+def _rows(networks: Iterable[str], records: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return a row for each recipe of each network."""
+    from mnist_zoo.report import results
+    from mnist_zoo.report.zoo import Row
+
+    found = []
+    for network in networks:
+        for recipe in registry.recipes_of(network):
+            made = results.as_published(records, recipe.name, recipe.published_flags)
+            found.append(
+                Row(
+                    network,
+                    recipe.facts.get("Parameters") or _count_parameters(network),
+                    recipe.name,
+                    recipe.published,
+                    results.measured(made),
+                    recipe.facts.get("Source", "").partition(" (")[0],
+                )
+            )
+        if not registry.recipes_of(network):
+            found.append(Row(network, _count_parameters(network), "", "", "", ""))
+    return found
 
 
 def _count_parameters(network: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from mnist_zoo.errors import ZooError
@@ -41,8 +43,11 @@ def key(record: Record) -> tuple[str, tuple[str, ...], int]:
 def append(folder: Path, record: Record) -> None:
     """Add a record to the file of its recipe, whole: in a single write to the end of the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    # JSON knows no NaN, which a diverged run has for its losses.
-    plain = {name: None if value != value else value for name, value in record.items()}
+    # JSON knows no NaN and no infinity, which a diverged run has for its losses.
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+    }
     with (folder / f"{record['recipe']}.jsonl").open("ab", buffering=0) as file:
         file.write((json.dumps(plain, allow_nan=False) + "\n").encode())
 
@@ -67,47 +72,176 @@ def groups(records: Iterable[Record]) -> dict[tuple[str, tuple[str, ...]], list[
     return found
 
 
-def measured(records: Iterable[Record], recipe: str) -> str:
-    """Return mean, standard deviation and number of seeds of a recipe's test accuracy.
+def as_published(
+    records: Iterable[Record], recipe: str, published_flags: tuple[str, ...]
+) -> list[Record]:
+    """Return the runs that a recipe's figure rests on.
 
-    What counts are the runs of the recipe as it was published, with nothing held out, where there
-    are any, and else those of the recipe as it is.
+    They are those with the flags of the published run where there are any, and else those of the
+    recipe as it is.
     """
     found = groups(record for record in records if record["recipe"] == recipe)
-    chosen = found.get((recipe, ("--data.val_size=0",))) or found.get((recipe, ())) or []
-    acc = [100 * record["test_acc"] for record in chosen if record["status"] != "crashed"]
-    if not acc:
+    return found.get((recipe, published_flags)) or found.get((recipe, ())) or []
+
+
+def measured(records: Iterable[Record]) -> str:
+    """Return mean, standard deviation and number of runs of the test accuracy, in a few words."""
+    accuracy = Accuracy.of(records)
+    if not accuracy.n:
         return ""
-    mean, std = _mean_and_std(acc)
-    deviation = "" if math.isnan(std) else f" ± {std:.2f}"
-    return f"{mean:.2f}{deviation} % ({len(acc)})"
+    deviation = "" if math.isnan(accuracy.std) else f" ± {accuracy.std:.2f}"
+    return f"{accuracy.mean:.2f}{deviation} % ({accuracy.n})"
 
 
-def table(records: Iterable[Record]) -> Table:
-    """Lay out test accuracy over seeds: n, mean, deviation, range, 95 % interval of the mean.
+@dataclass(frozen=True)
+class Accuracy:
+    """Test accuracy over runs, in percent; not a number where there are too few runs.
 
-    The interval is Student's; runs that crashed are counted apart.
+    Attributes:
+        n: Runs that were tested: all but those that crashed.
+        mean: Their mean.
+        std: Their sample standard deviation.
+        lowest: The lowest of them.
+        highest: The highest.
+        half: Half the width of Student's 95 % interval of the mean.
     """
+
+    n: int
+    mean: float = math.nan
+    std: float = math.nan
+    lowest: float = math.nan
+    highest: float = math.nan
+    half: float = math.nan
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Accuracy:
+        """Sum up the runs that did not crash."""
+        values = [100 * r["test_acc"] for r in records if r["status"] != "crashed"]
+        if not values:
+            return cls(0)
+        std = statistics.stdev(values) if len(values) > 1 else math.nan
+        half = _student_95(len(values)) * std / math.sqrt(len(values))
+        return cls(len(values), statistics.fmean(values), std, min(values), max(values), half)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one recipe with one set of flags, and what was published of them.
+
+    Attributes:
+        recipe: Name of the recipe.
+        flags: What was changed in it.
+        records: The runs.
+        published: The published accuracy, as it is to be shown.
+        holds: Whether the measured mean agrees with it; None if that cannot be said.
+    """
+
+    recipe: str
+    flags: tuple[str, ...]
+    records: Sequence[Record]
+    published: str = ""
+    holds: bool | None = None
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """Return a row for each recipe and set of flags, nothing published."""
+    return [Row(*group, found) for group, found in groups(records).items()]
+
+
+FIGURES = ("n", "mean", "std", "min–max", "95 % interval", "failed", "published", "holds")
+CIRCUMSTANCES = ("validation", "seconds", "device", "torch", "lightning", "date")
+
+
+def figures(row: Row) -> list[str]:
+    """Return the cells under ``FIGURES``: accuracies in percent; runs that crashed or diverged."""
+    acc = Accuracy.of(row.records)
+    span = f"{acc.lowest:.2f}–{acc.highest:.2f}" if acc.n else ""
+    # Student's interval of two values says next to nothing, and reaches far beyond 100 %.
+    interval = f"{acc.mean - acc.half:.2f}–{acc.mean + acc.half:.2f}" if acc.n > 2 else ""
+    failed = sum(record["status"] != "finished" for record in row.records)
+    holds = {None: "", True: "yes", False: "no"}[row.holds]
+    moments = _number(acc.mean), _number(acc.std)
+    return [str(acc.n), *moments, span, interval, str(failed or ""), row.published, holds]
+
+
+def circumstances(row: Row) -> list[str]:
+    """Return the cells under ``CIRCUMSTANCES``: how the runs were made.
+
+    They are the mean validation accuracy of the weights that were tested, in percent, where
+    images were held out; the median of the seconds; and all devices, versions and dates.
+    """
+    made = [record for record in row.records if record["status"] != "crashed"]
+    held_out = [100 * record["val_acc"] for record in made if record.get("val_acc") is not None]
+    versions = [record.get("versions", {}) for record in made]
+    dates = sorted({record["date"] for record in made if "date" in record})
+    return [
+        _number(statistics.fmean(held_out)) if held_out else "",
+        f"{statistics.median(record['seconds'] for record in made):.0f}" if made else "",
+        _distinct(record.get("device_name") or record.get("device") for record in made),
+        _distinct(version.get("torch") for version in versions),
+        _distinct(version.get("lightning") for version in versions),
+        " to ".join(dates[:: max(1, len(dates) - 1)]),
+    ]
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Lay out the figures; flags stand below their recipe, each in a line, never cut."""
+    return _table(rows, FIGURES, figures)
+
+
+def circumstances_table(rows: Sequence[Row]) -> Table:
+    """Lay out how the runs were made."""
+    return _table(rows, CIRCUMSTANCES, circumstances)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return figures and circumstances as one table in Markdown."""
+    names = ("recipe", "flags", *FIGURES, *CIRCUMSTANCES)
+    lines = [list(names), ["---", "---", *["---:"] * (len(names) - 2)]]
+    for row in rows:
+        name = [f"`{row.recipe}`", f"`{' '.join(row.flags)}`" if row.flags else ""]
+        lines.append([*name, *figures(row), *circumstances(row)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def curves(records: Iterable[Record], tag: str) -> dict[str, list[tuple[list[float], list[float]]]]:
+    """Return epochs from 1 and figures of each run that has them, by recipe and flags.
+
+    Args:
+        records: The runs.
+        tag: What the record keeps by epoch, such as ``val/acc``.
+    """
+    found: dict[str, list[tuple[list[float], list[float]]]] = {}
+    for (recipe, flags), runs in groups(records).items():
+        for values in (run.get("epochs", {}).get(tag) for run in runs):
+            points = [(n, v) for n, v in enumerate(values or (), start=1) if v is not None]
+            if points:
+                x, y = ([float(part) for part in axis] for axis in zip(*points, strict=True))
+                found.setdefault(" ".join((recipe, *flags)), []).append((x, y))
+    return found
+
+
+def _table(rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], list[str]]) -> Table:
     out = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("recipe", "flags", "n", "mean", "std", "min", "max", "95 % interval", "failed"):
-        out.add_column(column, justify="left" if column in ("recipe", "flags") else "right")
-    for (recipe, flags), found in groups(records).items():
-        acc = [100 * r["test_acc"] for r in found if r["status"] != "crashed"]
-        failed = sum(r["status"] != "finished" for r in found)
-        cells = [str(len(acc))]
-        if acc:
-            mean, std = _mean_and_std(acc)
-            half = _student_95(len(acc)) * std / math.sqrt(len(acc))
-            cells += [f"{mean:.2f}", f"{std:.2f}" if len(acc) > 1 else ""]
-            cells += [f"{min(acc):.2f}", f"{max(acc):.2f}"]
-            cells += [f"{mean - half:.2f} to {mean + half:.2f}" if len(acc) > 1 else ""]
-        out.add_row(recipe, " ".join(flags), *cells, *[""] * (6 - len(cells)), str(failed or ""))
+    lines = [line for row in rows for line in (row.recipe, *(f"  {flag}" for flag in row.flags))]
+    out.add_column("recipe", overflow="fold", min_width=min(30, max(map(len, lines), default=0)))
+    body = [cells(row) for row in rows]
+    # A column in which nothing stands would only narrow the others.
+    shown = [n for n in range(len(names)) if any(line[n] for line in body)]
+    for n in shown:
+        out.add_column(names[n], justify="right", overflow="fold")
+    for row, line in zip(rows, body, strict=True):
+        name = escape("\n  ".join((row.recipe, *row.flags)))
+        out.add_row(name, *(line[n] for n in shown))
     return out
 
 
-def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and sample standard deviation, which is not a number for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def _distinct(values: Iterable[str | None]) -> str:
+    return ", ".join(dict.fromkeys(value for value in values if value))
 
 
 def _student_95(n: int) -> float:

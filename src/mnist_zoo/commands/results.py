@@ -1,0 +1,198 @@
+"""``mnist-zoo results``: the figures on record, and how they stand to those published.
+
+A table of records chooses nothing: it is read when the runs are over. What a choice may rest on
+stands in it too, the validation accuracy of the weights that were tested.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_zoo import registry
+from mnist_zoo.commands import models, screen
+from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.errors import ZooError, did_you_mean
+
+if TYPE_CHECKING:
+    from mnist_zoo.report.results import Row
+
+_MARKED = re.compile(r"(<!-- begin: (mnist-zoo [^>]*?) -->\n).*?(?=<!-- end -->)", flags=re.S)
+
+
+def main(argv: list[str]) -> int:
+    """Print the table of the records, or write it where it is wanted."""
+    parser = Parser(
+        prog="mnist-zoo results",
+        description="Print test accuracy over seeds, from the records that sweep has written,\n"
+        "and whether the published figure holds: whether the mean is higher, or lower by no more\n"
+        "than the Tolerance in the head of the recipe.",
+        epilog="examples:\n  mnist-zoo results\n  mnist-zoo results MLPLogSoftmax --markdown",
+    )
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all on record")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="folder of the records; default: results, or those of this project",
+    )
+    parser.add_argument("--markdown", action="store_true", help="print one table in Markdown")
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="write the tables between the marks in a file"
+    )
+    add_plot_options(parser)
+    arguments = parser.parse_args(argv)
+    records = _records(arguments.results, arguments.recipes)
+    rows = _rows(records)
+    if arguments.readme:
+        _write_tables(arguments.readme, rows, records)
+        print(f"tables written to {arguments.readme}")
+    elif arguments.markdown:
+        from mnist_zoo.report import results
+
+        print(results.markdown(rows))
+    else:
+        _print(rows)
+    if arguments.plot:
+        plot(records, arguments.plot, arguments.tag)
+    return 0
+
+
+def add_plot_options(parser: Parser) -> None:
+    """Add ``--plot`` and ``--tag``."""
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw a figure by epoch, over the seeds"
+    )
+    parser.add_argument(
+        "--tag", help="what to draw, such as train/loss; default: val/acc, or else train/acc"
+    )
+
+
+def plot(records: Sequence[dict[str, Any]], file: Path, tag: str | None) -> None:
+    """Draw a figure by epoch for each recipe and set of flags: mean, and lowest to highest.
+
+    Args:
+        records: The runs.
+        file: Where to write the picture, whole or not at all.
+        tag: What to draw; None for validation accuracy where one is on record.
+
+    Raises:
+        ZooError: No record has it by epoch, or the picture cannot be written.
+    """
+    from mnist_zoo.report import curves, pictures, results
+
+    known = sorted({tag for record in records for tag in record.get("epochs", ())})
+    tag = tag or ("val/acc" if "val/acc" in known else "train/acc")
+    groups = results.curves(records, tag)
+    if not groups:
+        raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
+    note = "; nothing was chosen by it" if tag.startswith("test_curve/") else ""
+    figure = curves.plot_curves(
+        groups, ylabel=tag, title=f"mean over seeds, lowest to highest{note}"
+    )
+    try:
+        pictures.save(figure, file)
+    except OSError as error:
+        raise ZooError(f"--plot {file}: cannot be written: {error.strerror}.") from error
+    print(f"Written: {file}")
+
+
+def _records(folder: Path | None, recipes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the records of some recipes, or of all.
+
+    Raises:
+        ZooError: There are none.
+    """
+    from mnist_zoo.report import results
+
+    here = Path("results")
+    folder = folder or (here if here.is_dir() else registry.shipped("results"))
+    records = results.read(folder)
+    names = {record["recipe"] for record in records}
+    if not names:
+        raise ZooError(f"no records in {folder}. mnist-zoo sweep writes them.")
+    for name in recipes:
+        if name not in names:
+            raise ZooError(f"no records of {name} in {folder}.{did_you_mean(name, names)}")
+    wanted = [record for record in records if not recipes or record["recipe"] in recipes]
+    return _of_recipes_now(wanted)
+
+
+def _of_recipes_now(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out, and say so, what was made before its recipe was changed."""
+    hashes = {
+        name: registry.settings_hash(recipe.path.read_text(encoding="utf-8"))
+        for name, recipe in registry.recipes().items()
+    }
+
+    def is_old(record: dict[str, Any]) -> bool:
+        now = hashes.get(record["recipe"])
+        return bool(now and record.get("recipe_sha256", now) != now)
+
+    old = Counter(record["recipe"] for record in records if is_old(record))
+    for recipe, number in old.items():
+        print(
+            f"warning: {number} records of {recipe} left out: made with other settings than the"
+            " recipe has now",
+            file=sys.stderr,
+        )
+    return [record for record in records if not is_old(record)]
+
+
+def _rows(records: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return the rows of records, in the order of the recipes, with what was published."""
+    from mnist_zoo.report import results
+    from mnist_zoo.report.results import Accuracy, Row
+
+    recipes = registry.recipes()
+    order = {name: number for number, name in enumerate(sorted(recipes))}
+    rows = []
+    for row in sorted(results.rows(records), key=lambda r: order.get(r.recipe, len(order))):
+        recipe = recipes.get(row.recipe)
+        if recipe and row.flags == recipe.published_flags:
+            holds = recipe.reproduced_by(Accuracy.of(row.records).mean)
+            row = Row(row.recipe, row.flags, row.records, recipe.published, holds)
+        rows.append(row)
+    return rows
+
+
+def _print(rows: Sequence[Row]) -> None:
+    from mnist_zoo.report import results
+
+    console = screen.console()
+    console.print(results.table(rows))
+    console.print()
+    console.print(results.circumstances_table(rows))
+
+
+def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> None:
+    """Replace what stands between ``<!-- begin: COMMAND -->`` and ``<!-- end -->``.
+
+    Raises:
+        ZooError: The file cannot be read or written, or has no mark that is known.
+    """
+    from mnist_zoo.report import results
+
+    tables = {
+        "mnist-zoo models --markdown": models.markdown(
+            sorted(registry.builtin_networks()), records
+        ),
+        "mnist-zoo results --markdown": results.markdown(rows),
+    }
+
+    def filled(mark: re.Match[str]) -> str:
+        return f"{mark[1]}{tables[mark[2]]}\n" if mark[2] in tables else mark[0]
+
+    unfinished = file.with_suffix(".unfinished")
+    try:
+        text = file.read_text(encoding="utf-8")
+        if not tables.keys() & {mark[2] for mark in _MARKED.finditer(text)}:
+            marks = " or ".join(f"<!-- begin: {name} -->" for name in tables)
+            raise ZooError(f"{file} has no place for a table: {marks} before <!-- end -->.")
+        unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8")
+        unfinished.replace(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZooError(f"{file}: {getattr(error, 'strerror', None) or 'not text'}.") from error

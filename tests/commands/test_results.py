@@ -1,0 +1,122 @@
+"""``mnist-zoo results``: the table of the records, and where it is written."""
+
+import pytest
+
+from mnist_zoo import registry
+from mnist_zoo.report import results
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def recorded(seed, acc, recipe="Dense", flags=("--data.val_size=0",), **changed):
+    config = registry.recipes()[recipe].path.read_text(encoding="utf-8")
+    return {
+        "recipe": recipe,
+        "flags": list(flags),
+        "seed": seed,
+        "status": "finished",
+        "recipe_sha256": registry.settings_hash(config),
+        "test_acc": acc,
+        "seconds": 60.0,
+        "device": "cpu",
+        "versions": {"torch": "2.6", "lightning": "2.6.0"},
+        "date": "2026-01-01",
+        "epochs": {"train/acc": [0.5, 0.75], "train/loss": [1.0, 0.5]},
+        **changed,
+    }
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Records in the folder in which ``cli`` runs."""
+
+    def write(*made):
+        for record in made:
+            results.append(tmp_path / "results", record)
+
+    return write
+
+
+def first_table(out):
+    return [line.split() for line in out.split("\n\n")[0].splitlines()]
+
+
+@pytest.mark.parametrize(("accs", "holds"), [((0.97, 0.98), "yes"), ((0.96, 0.97), "no")])
+def test_a_figure_is_set_beside_the_published_one(cli, records, accs, holds):
+    records(*(recorded(seed, acc) for seed, acc in enumerate(accs)))
+    header, line, flags = first_table(cli("results").out)
+    assert header[-2:] == ["published", "holds"]
+    assert line[0] == "Dense"
+    assert line[-3:] == ["97.85", "%", holds]
+    assert flags == ["--data.val_size=0"]
+
+
+def test_another_run_than_the_published_one_is_not_set_beside_it(cli, records):
+    records(recorded(0, 0.97, flags=("--data.val_size=0", "--model.lr=1")))
+    assert "97.85" not in cli("results").out
+
+
+def test_it_says_how_the_runs_were_made(cli, records):
+    records(recorded(0, 0.97), recorded(1, 0.98, seconds=80.0, date="2026-01-03"))
+    text = cli("results").out
+    assert "70  " in text
+    for word in ("cpu", "2.6.0", "2026-01-01 to 2026-01-03"):
+        assert word in text
+
+
+def test_recipes_are_chosen_by_name(cli, records):
+    records(recorded(0, 0.97), recorded(0, 0.96, recipe="MLPDropout", flags=()))
+    assert "MLPDropout" not in cli("results", "Dense").out
+    assert "Did you mean Dense?" in cli("results", "Densee", status=2).err
+
+
+def test_without_records_it_says_who_writes_them(cli, tmp_path):
+    assert "mnist-zoo sweep" in cli("results", "--results", tmp_path / "none", status=2).err
+
+
+def test_records_of_another_recipe_of_that_name_are_left_out(cli, records):
+    records(recorded(0, 0.97), recorded(1, 0.5, recipe_sha256="of other settings"))
+    result = cli("results")
+    assert "1 records of Dense left out" in result.err
+    assert first_table(result.out)[1][:3] == ["Dense", "1", "97.00"]
+
+
+def test_the_tables_are_written_between_their_marks_only(cli, records, tmp_path):
+    records(recorded(0, 0.975), recorded(1, 0.985))
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "above\n<!-- begin: mnist-zoo models --markdown -->\noutdated\n<!-- end -->\nbetween\n"
+        "<!-- begin: something else -->\nkept\n<!-- end -->\n"
+        "<!-- begin: mnist-zoo results --markdown -->\n<!-- end -->\nbelow\n"
+    )
+    cli("results", "--readme", readme)
+    text = readme.read_text()
+    assert "outdated" not in text
+    assert "kept" in text
+    assert text.startswith("above\n")
+    assert text.endswith("below\n")
+    assert "| 98.00 ± 0.71 % (2) |" in text
+    assert cli("results", "--markdown").out.strip() in text
+    cli("results", "--readme", readme)
+    assert readme.read_text() == text
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["README.md"]
+
+
+def test_a_file_without_a_mark_stays_as_it_is(cli, records, tmp_path):
+    records(recorded(0, 0.975))
+    (tmp_path / "plain.md").write_text("nothing\n")
+    assert "no place for a table" in cli("results", "--readme", "plain.md", status=2).err
+    assert (tmp_path / "plain.md").read_text() == "nothing\n"
+    assert "absent.md" in cli("results", "--readme", "absent.md", status=2).err
+
+
+def test_a_figure_by_epoch_is_drawn(cli, records, tmp_path):
+    records(recorded(0, 0.97), recorded(1, 0.98))
+    cli("results", "--plot", "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
+    result = cli("results", "--plot", "other.png", "--tag", "train/los", status=2)
+    assert "Did you mean train/loss?" in result.err
+    assert not (tmp_path / "other.png").exists()
