@@ -68,6 +68,13 @@ def interrupted(checkpoint: Path | None, options: str = "") -> str:
     return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}{options}"
 
 
+def pictures(files: Sequence[Path]) -> str:
+    """Say where pictures of a folder lie; nothing where there are none."""
+    if not files:
+        return ""
+    return f"Pictures:   {_quoted(files[0].parent)} ({', '.join(file.name for file in files)})"
+
+
 def metrics_table(
     title: str, stage: str, metrics: Mapping[str, float], classes: Sequence[str]
 ) -> Table:

@@ -1,0 +1,182 @@
+"""``mnist-zoo explain``: what a network looks for, and the pixels that its answers rest on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_zoo import registry
+from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from mnist_zoo.data import ImageData
+    from mnist_zoo.models import Classifier
+
+_MOST = 16  # images beside one another
+
+
+def main(argv: list[str]) -> int:
+    """Run ``mnist-zoo explain`` and return its exit status.
+
+    Returns:
+        0; 1 if some images could not be read, 2 if none could.
+
+    Raises:
+        ZooError: A checkpoint, data or images that cannot be read, or a folder that refuses files.
+    """
+    parser = Parser(
+        prog="mnist-zoo explain",
+        description="Draw the filters of a network's first layer, and for some images the pixels\n"
+        "that speak for what the network reads there, and those that speak against it.",
+        epilog="examples:\n"
+        "  mnist-zoo explain --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt\n"
+        "  mnist-zoo explain --ckpt_path best.ckpt four.png\n\n"
+        "Exit status: 0; 1 if some pictures could not be read; 2 if none could.",
+    )
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="*", type=Path,
+        help="pictures of digits; default: the first test images of the checkpoint's data",
+    )  # fmt: skip
+    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint")
+    parser.add_argument("--model", help="its network, where that is a class of your own")
+    parser.add_argument("--data", help="its data, where that is a class of your own")
+    parser.add_argument(
+        "--num", type=int, default=8, help="how many test images; default: %(default)s"
+    )
+    arguments = parser.parse_args(argv)
+    if not 1 <= arguments.num <= _MOST:
+        raise ZooError(f"--num {arguments.num}: must be from 1 to {_MOST}.")
+    model = registry.class_named(arguments.model)
+    if arguments.data:
+        registry.look_into_current_folder()
+
+    from rich.console import Console
+
+    from mnist_zoo.commands.training import data_here
+    from mnist_zoo.engine import runs
+    from mnist_zoo.models import checkpoint as checkpoints
+    from mnist_zoo.report import pictures, summary
+
+    checkpoint = checkpoints.read(arguments.ckpt_path)
+    network = checkpoints.build(checkpoint, named=model)
+    # MNIST is what the other commands take, too, for a checkpoint that names no data.
+    entry: dict[str, Any] = {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
+    if checkpoint.data is not None:
+        entry = data_here(checkpoint, named=arguments.data)
+    data: ImageData = registry.import_class(entry["class_path"])(**entry["init_args"])
+    failed, which = False, "saliency"
+    if arguments.images:
+        images, files, failed = _given(arguments.images)
+        names = [file.name for file in files]
+        which += _suffix(files)
+    else:
+        images, names = _first_test_images(data, arguments.num)
+    folder = (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
+    saliency, filters = _figures(network, data, images, names)
+    figures = {folder / f"explain-{which}.png": saliency}
+    if filters:
+        figures[folder / "explain-filters.png"] = filters
+    try:
+        for file, figure in figures.items():
+            pictures.save(figure, file)
+    except OSError as error:
+        raise ZooError(f"cannot write pictures to {folder}: {error.strerror}.") from error
+    Console(highlight=False, soft_wrap=True).print(summary.pictures(list(figures)))
+    return int(failed)
+
+
+def _given(files: Sequence[Path]) -> tuple[Tensor, list[Path], bool]:
+    """Read the digits in pictures: bytes (N, 28, 28), the file of each, and whether any failed.
+
+    Raises:
+        ZooError: There is none.
+    """
+    import torch
+
+    from mnist_zoo import handwriting
+
+    images: list[Tensor] = []
+    sources: list[Path] = []
+    failed = False
+    for file in files:
+        try:
+            found = handwriting.digits(handwriting.open_picture(file))
+        except ZooError as error:
+            reason = str(error).removeprefix(f"{file}: ")
+            print(f"{file}: {reason}", file=sys.stderr)
+            failed = True
+            continue
+        images += [digit.image for digit in found]
+        sources += [file] * len(found)
+    if not images:
+        raise ZooError("no digit is left to explain.")
+    if len(images) > _MOST:
+        print(f"warning: only {_MOST} of {len(images)} digits are drawn", file=sys.stderr)
+    return torch.stack(images[:_MOST]), sources[:_MOST], failed
+
+
+def _suffix(files: Sequence[Path]) -> str:
+    """Return what tells the picture of some files from that of others and of the test images."""
+    first, *others = dict.fromkeys(files)
+    return f"-{first.stem}" + (f"-and-{len(others)}-more" if others else "")
+
+
+def _first_test_images(data: ImageData, num: int) -> tuple[Tensor, list[str]]:
+    """Return bytes (N, 28, 28), and what the images show."""
+    data.prepare_data()
+    data.setup("test")
+    images, targets = data.splits["test"]
+    return images[:num], [data.classes[target] for target in targets[:num].tolist()]
+
+
+def _figures(
+    network: Classifier, data: ImageData, images: Tensor, names: Sequence[str]
+) -> tuple[Figure, Figure | None]:
+    """Draw what the answer for each image rests on, and the first layer where it sees pixels."""
+    import torch
+
+    from mnist_zoo.data import to_float
+    from mnist_zoo.report import pictures
+    from mnist_zoo.report.saliency import integrated_gradients
+
+    inputs = to_float(images, data.mean, data.std)
+    with torch.no_grad():
+        predictions = network(inputs).argmax(dim=1)
+        weights = _first_weights(network, inputs[:1])
+    gray = (0.5 - data.mean) / data.std
+    shares = integrated_gradients(network, inputs, predictions, baseline=gray)
+    captions = [
+        f"{data.classes[prediction]} ({name if len(name) < 14 else f'{name[:12]}…'})"
+        for prediction, name in zip(predictions.tolist(), names, strict=True)
+    ]
+    title = type(network).__name__
+    heading = f"{title}: pixels that speak for what was read, and against it"
+    saliency = pictures.saliency(images, shares, captions, heading)
+    try:
+        return saliency, pictures.filters(weights, f"{title}: weights of the first layer")
+    except ValueError:
+        print(f"The first layer of {title} cannot be drawn: it does not look at pixels.")
+        return saliency, None
+
+
+def _first_weights(network: Classifier, image: Tensor) -> Tensor:
+    """Return the weights of the first convolution or dense layer that an image goes through."""
+    import torch
+    from torch import nn
+
+    passed: list[Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, _: passed.append(layer.weight))
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    network(image)
+    for hook in hooks:
+        hook.remove()
+    return passed[0] if passed else torch.empty(0)

@@ -1,0 +1,128 @@
+"""The pictures that fit, validate and test leave beside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from rich.markup import escape
+
+from mnist_zoo.engine import runs
+from mnist_zoo.report import events, pictures, summary
+from mnist_zoo.report.curves import Curve, draw_curves, plot_curves
+
+if TYPE_CHECKING:
+    from mnist_zoo.commands.training import Request
+    from mnist_zoo.engine.pictures import Readings
+
+
+def after_evaluation(
+    readings: Readings, classes: Sequence[str], title: str, request: Request
+) -> str:
+    """Draw what was gathered, beside the run of the checkpoint or else in the current folder.
+
+    Of a run, TensorBoard shows the pictures too.
+
+    Args:
+        readings: What was gathered.
+        classes: Names of the classes.
+        title: Who read what: the beginning of each heading.
+        request: The command, which names the checkpoint.
+
+    Returns:
+        A line that says where the pictures lie.
+    """
+    run = runs.of_checkpoint(Path(str(request.ckpt_path)))
+    figures = of_evaluation(readings, classes, title)
+    files, line = _write(figures, (run or Path.cwd()) / "pictures", request.subcommand)
+    if files and run:
+        _to_tensorboard(files, run, request.progress["steps"])
+    return line
+
+
+def after_fit(run_folder: Path, title: str) -> str:
+    """Draw the curves of a run into its folder; return a line that says where they lie."""
+    return _write(of_fit(run_folder, title), run_folder / "pictures", "fit")[1]
+
+
+def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dict[str, Figure]:
+    """Draw what ``test`` and ``validate`` show, by name."""
+    counts, first, wrong = readings
+    num_wrong = int(counts.sum() - counts.trace())
+    acc = 1 - num_wrong / max(1, int(counts.sum()))
+    predictions = first.probabilities.argmax(dim=1)
+    figures = {
+        "confusion": pictures.confusion_matrix(counts, classes, title),
+        "classes": pictures.accuracy_per_class(counts, classes, f"{title}: {acc:.2%}"),
+        "sheet": pictures.sheet(
+            first.images, predictions, first.targets, classes, f"{title}: predicted (true)"
+        ),
+    }
+    if num_wrong:
+        which = f"all {num_wrong:,}"
+        if num_wrong > len(wrong.targets):
+            which = f"the most confident {len(wrong.targets)} of {num_wrong:,}"
+        heading = f"{title}: {which} wrong, predicted (true)"
+        figures["wrong"] = pictures.wrongly_read(*wrong, classes, heading)
+    return figures
+
+
+def of_fit(run_folder: Path, title: str) -> dict[str, Figure]:
+    """Draw loss and accuracy by epoch from the event files of a run, by name; {} without any."""
+    scalars = events.read_scalars(run_folder)
+    found = {tag: curve for tag in scalars if (curve := by_epoch(scalars, tag))[0]}
+    figures = {}
+    if "train/loss" in found and "train/acc" in found:
+        figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
+        for axes, name, ylabel in zip(
+            figure.subplots(1, 2), ("loss", "acc"), ("loss", "accuracy"), strict=True
+        ):
+            stages = {"training": f"train/{name}", "validation": f"val/{name}"}
+            groups = {stage: [found[tag]] for stage, tag in stages.items() if tag in found}
+            draw_curves(axes, groups, ylabel=ylabel)
+        figure.suptitle(title, fontsize="medium")
+        figures["curves"] = figure
+    if "test_curve/acc" in found:
+        heading = f"{title}: on the test images. Nothing was chosen by it."
+        groups = {"": [found["test_curve/acc"]]}
+        figures["test-curve"] = plot_curves(groups, ylabel="test accuracy", title=heading)
+    return figures
+
+
+def _write(figures: Mapping[str, Figure], folder: Path, prefix: str) -> tuple[list[Path], str]:
+    """Write each figure as ``<prefix>-<name>.png``; return the files, and a line to be printed.
+
+    A folder that refuses them is no failure of what was trained or tested.
+    """
+    files = {name: folder / f"{prefix}-{name}.png" for name in figures}
+    try:
+        for name, figure in figures.items():
+            pictures.save(figure, files[name])
+        if "sheet" in figures and "wrong" not in figures:
+            # That of an earlier evaluation must not stay beside this one.
+            (folder / f"{prefix}-wrong.png").unlink(missing_ok=True)
+    except OSError as error:
+        return [], f"[yellow]warning: no pictures in {escape(str(folder))}: {error.strerror}[/]"
+    return [*files.values()], summary.pictures([*files.values()])
+
+
+def _to_tensorboard(files: Sequence[Path], run_folder: Path, step: int) -> None:
+    """Add pictures to those that TensorBoard shows of a run."""
+    import numpy as np
+    from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(run_folder, filename_suffix=".pictures") as writer:
+        for file in files:
+            with Image.open(file) as image:
+                tag = file.stem.replace("-", "/", 1)
+                writer.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+
+def by_epoch(scalars: events.Scalars, tag: str) -> Curve:
+    """Return a tag's values over the number of epochs behind them, without those not finite."""
+    values = events.by_epoch(scalars, tag)
+    points = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+    return [epoch for epoch, _ in points], [value for _, value in points]

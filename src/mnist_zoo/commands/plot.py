@@ -1,0 +1,242 @@
+"""``mnist-zoo plot``: curves of several runs in one figure."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.errors import ZooError, did_you_mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mnist_zoo.report.curves import Curve
+    from mnist_zoo.report.events import Scalars
+
+# What may differ between two runs without making their curves different, beside the seed.
+_NO_DIFFERENCE = (
+    "seed_everything", "ckpt_path", "weights_only", "pictures", "test_curve",
+    "steps_per_execution", "channels_last", "best", "last",
+    "data.root", "data.download", "data.num_test", "data.num_workers", "data.pin_memory",
+    "trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps",
+    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes",
+    "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly", "trainer.profiler",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing",
+    "trainer.enable_autolog_hparams", "trainer.model_registry", "trainer.num_sanity_val_steps",
+    "trainer.inference_mode", "trainer.limit_test_batches", "trainer.limit_predict_batches",
+)  # fmt: skip
+_DEFAULT_TAGS = (("train/loss",), ("val/acc", "train/acc"))
+_LEGEND_WIDTH = 44  # characters
+_PANEL_HEIGHT = 3.6  # inches, above the legend
+
+
+def main(argv: list[str]) -> int:
+    """Run ``mnist-zoo plot`` and return its exit status.
+
+    Raises:
+        ZooError: A folder that holds no runs, a tag that no run has, or a file that cannot be
+            written.
+    """
+    parser = Parser(
+        prog="mnist-zoo plot",
+        description="Draw curves of several runs in one figure. Runs that differ by nothing but\n"
+        "their seed share a line, their mean, and a band from the lowest to the highest.",
+        epilog="examples:\n  mnist-zoo plot runs/ConvNetReLU/version_0 runs/Dense/version_0\n"
+        "  mnist-zoo plot runs/sweep --tag val/acc --tag val/loss --out losses.png",
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or of many"
+    )
+    parser.add_argument(
+        "--tag",
+        metavar="TAG",
+        action="append",
+        help="what is drawn, once or more often; default: train/loss and val/acc",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE.png", type=Path, default=Path("plot.png"), help="default: plot.png"
+    )
+    arguments = parser.parse_args(argv)
+    out: Path = arguments.out
+    if out.suffix.lower() != ".png":
+        raise ZooError(f"--out {out}: the picture is a PNG file, so its name must end in .png.")
+    folders = list(dict.fromkeys(run for word in arguments.runs for run in _runs_in(word)))
+    names = _names({folder: _settings(folder / "config.yaml") for folder in folders})
+
+    from mnist_zoo.report import pictures
+    from mnist_zoo.report.events import read_scalars
+
+    scalars = {folder: read_scalars(folder) for folder in folders}
+    figure = _figure(scalars, names, _chosen_tags(arguments.tag, scalars))
+    try:
+        pictures.save(figure, out)
+    except OSError as error:
+        raise ZooError(f"cannot write {out}: {error.strerror}.") from error
+    num_lines = len(set(names.values()))
+    lines = "1 line" if num_lines == 1 else f"{num_lines} lines"
+    runs = "1 run" if len(folders) == 1 else f"{len(folders)} runs"
+    print(f"{runs} in {lines}: {shlex.quote(str(out))}")
+    return 0
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return a folder if it is that of a run, else the runs anywhere below it.
+
+    Raises:
+        ZooError: There are none.
+    """
+    if not folder.is_dir():
+        known = [str(path.parent) for path in sorted(Path("runs").glob("*/version_*/config.yaml"))]
+        kind = "a file, not the folder of a run" if folder.exists() else "there is no such folder"
+        raise ZooError(f"{folder}: {kind}.{did_you_mean(str(folder), known)}")
+    if any(folder.glob("events.out.tfevents.*")):
+        return [folder]
+    found = sorted({file.parent for file in folder.rglob("events.out.tfevents.*")})
+    if not found:
+        hint = "mnist-zoo fit writes runs into runs/."
+        if (folder / "config.yaml").is_file():
+            hint = "It was trained with --trainer.logger false."
+        raise ZooError(f"{folder}: there are no curves in it (events.out.tfevents…). {hint}")
+    return found
+
+
+def _settings(config: Path) -> dict[str, Any] | None:
+    """Return what a run was made with, by names such as ``trainer.max_epochs``; None if unknown."""
+    import yaml
+
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(settings, dict):
+        return None
+    # As the flags are called: --model.lr, not model.init_args.lr.
+    flat = {name.replace(".init_args.", "."): value for name, value in _flat(settings, "")}
+    for name in ("model", "data"):
+        if path := flat.pop(f"{name}.class_path", None):
+            flat[name] = str(path).rpartition(".")[2]
+    return {
+        name: value
+        for name, value in flat.items()
+        if not any(name == other or name.startswith(f"{other}.") for other in _NO_DIFFERENCE)
+    }
+
+
+def _flat(value: Any, name: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _names(settings: Mapping[Path, dict[str, Any] | None]) -> dict[Path, str]:
+    """Name each run by those of its settings that others have differently.
+
+    Runs with the same settings have the same name; one without settings is named by its folder.
+    """
+    known = [each for each in settings.values() if each is not None]
+    names = {}
+    for folder, each in settings.items():
+        if each is None:
+            names[folder] = textwrap.fill(str(folder), _LEGEND_WIDTH)
+            continue
+        told = [key for key in each if any(_differs(each, other, key) for other in known)]
+        last = [key.rpartition(".")[2] for key in told]
+        words = [str(each[key]) for key in ("model", "data") if key in told]
+        words += [
+            f"{word if last.count(word) == 1 else key} {each[key]}"
+            for key, word in zip(told, last, strict=True)
+            if key not in ("model", "data")
+        ]
+        # A name and its value stay on a line.
+        text = ", ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
+        names[folder] = textwrap.fill(text or str(each.get("model", "")), _LEGEND_WIDTH)
+    return names
+
+
+def _differs(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    """Return whether a setting of a run tells it from another.
+
+    What another network or data set does not have at all says no more than that it is another.
+    """
+    if key not in other:
+        owner = "data" if key.startswith("data.") else "model"
+        return one.get(owner) == other.get(owner)
+    return bool(one[key] != other[key])
+
+
+def _chosen_tags(asked: Sequence[str] | None, scalars: Mapping[Path, Scalars]) -> list[str]:
+    """Return the tags to draw: those asked for, or else of the usual ones those that there are.
+
+    Raises:
+        ZooError: No run has such a tag.
+    """
+    known = sorted({tag for each in scalars.values() for tag in each})
+    if not known:
+        raise ZooError("nothing was logged in these runs yet: their event files hold no values.")
+    if not asked:
+        usual = [next((tag for tag in tags if tag in known), None) for tags in _DEFAULT_TAGS]
+        return [tag for tag in usual if tag] or known[:2]
+    for tag in asked:
+        if tag not in known:
+            hint = did_you_mean(tag, known)
+            raise ZooError(f"--tag {tag}: no run has it.{hint}\nThere are {', '.join(known)}.")
+        for folder, each in scalars.items():
+            if tag not in each:
+                print(f"warning: {folder} has no {tag}; left out there", file=sys.stderr)
+    return list(dict.fromkeys(asked))
+
+
+def _figure(
+    scalars: Mapping[Path, Scalars], names: Mapping[Path, str], tags: Sequence[str]
+) -> Figure:
+    from matplotlib.figure import Figure
+
+    from mnist_zoo.commands.pictures import by_epoch
+    from mnist_zoo.report.curves import draw_curves
+
+    size = (4.5 * len(tags) + 0.5, _PANEL_HEIGHT)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    for axes, tag in zip(figure.subplots(1, len(tags), squeeze=False)[0], tags, strict=True):
+        having = [folder for folder in scalars if tag in scalars[folder]]
+        # An epoch is the same for every batch size; without its number there are but steps.
+        in_epochs = all("epoch" in scalars[folder] for folder in having)
+        groups: dict[str, list[Curve]] = {name: [] for name in names.values()}
+        for folder in having:
+            points = scalars[folder][tag]
+            steps = [step for step, _ in points], [value for _, value in points]
+            groups[names[folder]].append(by_epoch(scalars[folder], tag) if in_epochs else steps)
+        notes = ["nothing was chosen by it"] if tag.startswith("test_curve/") else []
+        if any(len(curves) > 1 for curves in groups.values()):
+            notes.append("mean, lowest to highest")
+        xlabel = "epoch" if in_epochs else "step"
+        try:
+            draw_curves(
+                axes, groups, ylabel=tag, xlabel=xlabel, title="; ".join(notes), legend=False
+            )
+        except ValueError as error:
+            raise ZooError(f"--tag {tag}: none of its values is a finite number.") from error
+    # One for all panels; a run that lacks a tag has its line in another.
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+    for num_columns in range(len(lines), 0, -1):
+        legend = figure.legend(
+            list(lines.values()),
+            list(lines),
+            loc="outside lower left",
+            ncols=num_columns,
+            frameon=False,
+            fontsize="small",
+            handlelength=3.5,
+        )
+        extent = legend.get_window_extent()
+        if num_columns == 1 or extent.width < figure.bbox.width:
+            break
+        legend.remove()
+    figure.set_figheight(_PANEL_HEIGHT + extent.height / figure.dpi)
+    return figure

@@ -1,0 +1,126 @@
+"""Curves of runs: a line for each group of runs, and a band for how far its runs lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Curve = tuple[Sequence[float], Sequence[float]]
+"""x, ascending, and y; of equal length."""
+
+BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE = (
+    "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00",
+)  # fmt: skip
+"""The colours of Okabe and Ito, told apart by the colour-blind; without yellow, pale on white."""
+
+_COLOURS = (BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE)
+# Eight against seven colours, so that the pairs repeat late; in grey print the dashes tell.
+_DASHES = (
+    (0, ()), (0, (6, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)),
+    (0, (3, 1.5)), (0, (7, 2, 1.5, 2, 1.5, 2)), (0, (1, 3)), (0, (10, 4)),
+)  # fmt: skip
+_FEW = 25  # so many points are marked one by one
+
+
+def plot_curves(
+    groups: Mapping[str, Sequence[Curve]],
+    *,
+    ylabel: str,
+    xlabel: str = "epoch",
+    title: str = "",
+) -> Figure:
+    """Draw the mean of each group of curves, and a band from its lowest to its highest.
+
+    Args:
+        groups: Curves by the name that the legend gives them. The curves of a group may be of
+            different lengths; its mean at an x is that of the curves that reach so far. Values
+            that are not finite are left out. A single group without a name has no legend.
+        ylabel: What the values are, with their unit.
+        xlabel: What they are drawn over.
+        title: Heading of the figure.
+
+    Returns:
+        A figure that knows no window and leaves matplotlib's own settings alone.
+
+    Raises:
+        ValueError: There is no curve with a finite value.
+    """
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    draw_curves(figure.add_subplot(), groups, ylabel=ylabel, xlabel=xlabel, title=title)
+    return figure
+
+
+def draw_curves(
+    axes: Axes,
+    groups: Mapping[str, Sequence[Curve]],
+    *,
+    ylabel: str,
+    xlabel: str = "epoch",
+    title: str = "",
+    legend: bool = True,
+) -> None:
+    """Draw what ``plot_curves`` draws, into axes of a figure that there is already."""
+    drawn = 0
+    for number, (name, curves) in enumerate(groups.items()):
+        x, values = _on_one_axis(curves)
+        if not len(x):
+            continue
+        drawn += 1
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.plot(
+            x,
+            np.nanmean(values, axis=0),
+            color=colour,
+            linestyle=_DASHES[number % len(_DASHES)],
+            linewidth=1.8,
+            marker="o" if len(x) <= _FEW else None,
+            markersize=3.5,
+            label=name,
+        )
+        if len(values) > 1:
+            lowest, highest = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            axes.fill_between(x, lowest, highest, color=colour, alpha=0.18, linewidth=0)
+    if not drawn:
+        raise ValueError("no curve has a finite value")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if title:
+        axes.set_title(title, loc="left", fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    # Epochs and steps are whole numbers, even where there is but one.
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    )
+    if legend and list(groups) != [""]:
+        # So many entries would cover the curves that they name.
+        beside: dict[str, Any] = (
+            {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 5 else {}
+        )
+        axes.legend(frameon=False, fontsize="small", handlelength=3.5, **beside)
+
+
+def _on_one_axis(
+    curves: Sequence[Curve],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return every x of a group of curves, (n,), and their values there, (curves, n).
+
+    Between two points a curve is straight; beyond its ends it is not a number.
+    """
+    finite = []
+    for curve in curves:
+        x, y = np.asarray(curve[0], dtype=float), np.asarray(curve[1], dtype=float)
+        kept = np.isfinite(x) & np.isfinite(y)
+        if kept.any():
+            finite.append((x[kept], y[kept]))
+    if not finite:
+        return np.empty(0), np.empty((0, 0))
+    every_x = np.unique(np.concatenate([x for x, _ in finite]))
+    values = [np.interp(every_x, x, y, left=np.nan, right=np.nan) for x, y in finite]
+    return every_x, np.stack(values)

@@ -1,0 +1,364 @@
+"""What a network does, as pictures: its mistakes, its filters, the pixels that it goes by.
+
+Images are drawn dark on light, as ink on paper. Nothing is told by colour alone: the colours are
+told apart by the colour-blind, and signs, weights of type or shades of grey say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mnist_zoo.report.curves import BLUE, GREEN, VERMILION
+
+_SIDE = 28
+_DPI = 130
+_WIDTH = 6.0  # inches, at least, for the heading
+_HEADING, _MARGIN = 0.2, 0.12  # inches
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and make its folder if there is none.
+
+    Raises:
+        OSError: The folder or the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    # Without the version of matplotlib, the same figure always gives the same file.
+    figure.savefig(unfinished, format="png", metadata={"Software": None})
+    unfinished.replace(path)
+
+
+def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") -> Figure:
+    """Draw how often each class was read as which.
+
+    What was read rightly has no colour, so that the shades of the mistakes can be told apart.
+
+    Args:
+        counts: Integers (C, C): a row a true class, a column a class read.
+        classes: Names of the C classes.
+        title: Heading of the figure.
+    """
+    counts = counts.cpu()
+    wrong = counts.double().fill_diagonal_(0)
+    most = max(1.0, float(wrong.max()))
+    figure = Figure(figsize=(6.4, 6), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    # Where there is nothing to see, the paper shows.
+    shades = wrong.masked_fill(wrong == 0, math.nan)
+    axes.imshow(shades.numpy(), cmap="Oranges", norm=Normalize(0, 1.25 * most))
+    for row, column in torch.cartesian_prod(*[torch.arange(len(classes))] * 2).tolist():
+        count, right = int(counts[row, column]), row == column
+        shade = "0.75" if not count else "white" if wrong[row, column] > 0.75 * most else "black"
+        axes.text(
+            column,
+            row,
+            f"{count:,}",
+            ha="center",
+            va="center",
+            fontsize="small" if count < 10_000 else "x-small",
+            color=shade,
+            fontweight="bold" if right and count else "normal",
+        )
+    long = max(map(len, classes)) > 3
+    axes.set_xticks(range(len(classes)), classes, rotation=45 if long else 0)
+    if long:
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xticks([n + 0.5 for n in range(len(classes) - 1)], minor=True)
+    axes.set_yticks([n + 0.5 for n in range(len(classes) - 1)], minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.8)
+    axes.tick_params(which="both", length=0)
+    axes.set(xlabel="read as", ylabel="true")
+    axes.spines[:].set_color("0.9")
+    _head(axes, title)
+    return figure
+
+
+def accuracy_per_class(counts: Tensor, classes: Sequence[str], title: str = "") -> Figure:
+    """Draw the share of each class that was read rightly, with its number of mistakes.
+
+    Args:
+        counts: Integers (C, C): a row a true class, a column a class read. A class of which there
+            are no images has no bar.
+        classes: Names of the C classes.
+        title: Heading of the figure.
+    """
+    totals, right = counts.sum(dim=1).tolist(), counts.diagonal().tolist()
+    figure = Figure(figsize=(7, 4.2), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    shares = [100 * r / t if t else 0.0 for r, t in zip(right, totals, strict=True)]
+    bars = axes.barh(range(len(classes)), shares, color=BLUE, height=0.72)
+    labels = [
+        f"{share:.2f} %   {total - r:,} of {total:,} wrong" if total else "none"
+        for share, r, total in zip(shares, right, totals, strict=True)
+    ]
+    axes.bar_label(bars, labels, padding=5, fontsize="small")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 155)
+    axes.set_xticks([0, 25, 50, 75, 100])
+    axes.set_xlabel("read rightly / %", x=50 / 155)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_bounds(0, 100)
+    axes.tick_params(axis="y", length=0)
+    _head(axes, title)
+    return figure
+
+
+def wrongly_read(
+    images: Tensor,
+    probabilities: Tensor,
+    targets: Tensor,
+    classes: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Draw images over ``predicted (true)`` and the probability that the network gave it.
+
+    Args:
+        images: (N, 28, 28), N >= 1, in the order in which they are drawn, of any range of values.
+        probabilities: (N, C).
+        targets: Integers (N,).
+        classes: Names of the C classes.
+        title: Heading of the figure.
+    """
+    top, predictions = probabilities.max(dim=1)
+    captions = [
+        f"{_reading(p, t, classes)}\n{_percent(share)}"
+        for p, t, share in zip(predictions.tolist(), targets.tolist(), top.tolist(), strict=True)
+    ]
+    return _gallery(images, captions, num_columns=8, lines=2, title=title)
+
+
+def sheet(
+    images: Tensor,
+    predictions: Tensor,
+    targets: Tensor,
+    classes: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Draw images in two rows, each over ``predicted (true)``, its sign and its colour.
+
+    Right ones have a green tick, wrong ones a red cross and bold type.
+
+    Args:
+        images: (N, 28, 28), N >= 1, of any range of values.
+        predictions: Integers (N,).
+        targets: Integers (N,).
+        classes: Names of the classes.
+        title: Heading of the figure.
+    """
+    read = list(zip(predictions.tolist(), targets.tolist(), strict=True))
+    captions = [f"{'✓' if p == t else '✗'} {_reading(p, t, classes)}" for p, t in read]
+    right = [p == t for p, t in read]
+    columns = math.ceil(len(read) / 2)
+    return _gallery(images, captions, num_columns=columns, lines=1, right=right, title=title)
+
+
+def filters(weights: Tensor, title: str = "", limit: int = 64) -> Figure:
+    """Draw what the units of a first layer look for: light where a pixel excites, dark where not.
+
+    Args:
+        weights: (N, channels, height, width) of convolutions, drawn as their mean over channels,
+            or (N, 784) of a dense layer, each drawn as an image of 28 × 28.
+        title: Heading of the figure.
+        limit: Draw the first so many.
+
+    Raises:
+        ValueError: Other shapes, which cannot be drawn as images.
+    """
+    weights = weights.detach().float().cpu()
+    if weights.dim() == 4:
+        weights = weights.mean(dim=1)
+    elif weights.dim() == 2 and weights.shape[1] == _SIDE**2:
+        weights = weights.reshape(-1, _SIDE, _SIDE)
+    else:
+        raise ValueError(f"weights of shape {tuple(weights.shape)} are no images")
+    shown, height, width = weights[:limit], weights.shape[1], weights.shape[2]
+    if len(weights) > limit:
+        title = f"{title} ({limit} of {len(weights):,} units)".strip()
+    most = float(shown.abs().max()) or 1.0
+    columns = min(len(shown), 8 if len(shown) <= 40 else 10)
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(0.8 * columns + 1.6, 0.8 * rows + 0.8), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    gap = 0.15 * width
+    for number, weight in enumerate(shown):
+        x, y = number % columns * (width + gap), number // columns * (height + gap)
+        picture = axes.imshow(
+            weight.numpy(), cmap="gray", vmin=-most, vmax=most, extent=(x, x + width, y + height, y)
+        )
+    _frame(axes, columns * (width + gap) - gap, rows * (height + gap) - gap)
+    bar = figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.03, aspect=16)
+    bar.set_label("weight")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize="small")
+    _head(axes, title)
+    return figure
+
+
+def saliency(
+    images: Tensor, attributions: Tensor, captions: Sequence[str], title: str = ""
+) -> Figure:
+    """Draw each image over the pixels that speak for what was read, and those that speak against.
+
+    Args:
+        images: (N, 28, 28), N >= 1, of any range of values.
+        attributions: (N, 28, 28): what each pixel adds to the output read. Each image has a scale
+            of its own.
+        captions: What each image was read as.
+        title: Heading of the figure.
+    """
+    images, attributions = _scaled(images), attributions.detach().float().cpu()
+    # A few pixels often stand out far; beyond this they are all drawn at their darkest.
+    scales = attributions.abs().flatten(1).quantile(0.99, dim=1).clamp(min=1e-12).tolist()
+    pitch = _SIDE + 3
+    width, height = len(images) * pitch - 3, 3 * pitch - 3
+    figure = Figure(dpi=_DPI)
+    axes = figure.add_subplot()
+    parts = (
+        ("image", images, "black"),
+        ("for", attributions.clamp(min=0), BLUE),
+        ("against", -attributions.clamp(max=0), VERMILION),
+    )
+    for row, (name, values, colour) in enumerate(parts):
+        y = row * pitch
+        axes.text(-3, y + _SIDE / 2, name, ha="right", va="center", fontsize="medium")
+        for number, value in enumerate(values):
+            x = number * pitch
+            axes.imshow(
+                value.numpy(),
+                cmap=LinearSegmentedColormap.from_list(name, ["white", colour]),
+                vmin=0,
+                vmax=scales[number] if row else 1,
+                extent=(x, x + _SIDE, y + _SIDE, y),
+            )
+            _box(axes, x, y, "0.8")
+            if row and images[number].min() < 0.5 < images[number].max():
+                middle = torch.arange(_SIDE).numpy() + 0.5
+                axes.contour(
+                    middle + x,
+                    middle + y,
+                    images[number].numpy(),
+                    [0.5],
+                    colors="0.45",
+                    linewidths=0.6,
+                )
+    captions, lines = _broken(captions, 1)
+    for number, caption in enumerate(captions):
+        axes.text(
+            number * pitch + _SIDE / 2, -2, caption, ha="center", va="bottom", fontsize="medium"
+        )
+    _frame(axes, width, height, top=3 + 6 * lines, left=16)
+    _head(axes, title)
+    _fit(figure, axes, 27)
+    return figure
+
+
+def _gallery(
+    images: Tensor,
+    captions: Sequence[str],
+    *,
+    num_columns: int,
+    lines: int,
+    title: str,
+    right: Sequence[bool] | None = None,
+) -> Figure:
+    """Draw images in rows, each over its caption of so many lines."""
+    images = _scaled(images)
+    num_columns = min(num_columns, len(images))
+    num_rows = math.ceil(len(images) / num_columns)
+    captions, lines = _broken(captions, lines)
+    # Long names of classes need wider columns.
+    pitch_x = max(_SIDE + 5, 3.4 * _longest(captions))
+    pitch_y = _SIDE + 3 + 6 * lines
+    width, height = num_columns * pitch_x, num_rows * pitch_y - 3
+    figure = Figure(dpi=_DPI)
+    axes = figure.add_subplot()
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(number, num_columns)
+        x, y = column * pitch_x + (pitch_x - _SIDE) / 2, row * pitch_y
+        axes.imshow(
+            image.numpy(), cmap="gray_r", vmin=0, vmax=1, extent=(x, x + _SIDE, y + _SIDE, y)
+        )
+        good = None if right is None else right[number]
+        colour = {None: "black", True: GREEN, False: VERMILION}[good]
+        _box(axes, x, y, "0.8" if good is None else colour, 1 if good is not False else 2)
+        axes.text(
+            x + _SIDE / 2,
+            y + _SIDE + 1.5,
+            caption,
+            ha="center",
+            va="top",
+            fontsize="small",
+            linespacing=1.1,
+            color=colour,
+            fontweight="bold" if good is False else "normal",
+        )
+    _frame(axes, width, height)
+    _head(axes, title)
+    _fit(figure, axes, 38)
+    return figure
+
+
+def _broken(captions: Sequence[str], lines: int) -> tuple[Sequence[str], int]:
+    """Break captions before what is in brackets, if they are long; return the number of lines."""
+    if _longest(captions) <= 10:
+        return captions, lines
+    return [caption.replace(" (", "\n(", 1) for caption in captions], lines + 1
+
+
+def _longest(captions: Sequence[str]) -> int:
+    return max(len(line) for caption in captions for line in caption.split("\n"))
+
+
+def _scaled(images: Tensor) -> Tensor:
+    """Bring images to [0, 1] by their lowest and highest value, as a network's scale may differ."""
+    images = images.detach().float().cpu()
+    lowest, highest = images.min(), images.max()
+    return (images - lowest) / (highest - lowest).clamp(min=1e-12)
+
+
+def _box(axes: Axes, x: float, y: float, colour: str, linewidth: float = 1) -> None:
+    corners = [x, x + _SIDE, x + _SIDE, x, x], [y, y, y + _SIDE, y + _SIDE, y]
+    axes.plot(*corners, color=colour, linewidth=linewidth)
+
+
+def _frame(axes: Axes, width: float, height: float, top: float = 1, left: float = 1) -> None:
+    axes.set(xlim=(-left, width + 1), ylim=(height + 1, -top), aspect="equal", anchor="W")
+    axes.set_axis_off()
+
+
+def _head(axes: Axes, title: str) -> None:
+    if title:
+        axes.set_title(title, loc="left", fontsize="medium")
+
+
+def _fit(figure: Figure, axes: Axes, inch: float) -> None:
+    """Make a figure as large as its axes, so many units of them on an inch, and their heading."""
+    width, height = abs(axes.viewLim.width) / inch, abs(axes.viewLim.height) / inch
+    heading = figure.get_tightbbox().width if axes.get_title("left") else 0
+    figure.set_size_inches(
+        max(_WIDTH, width, heading) + 2 * _MARGIN,
+        height + (_HEADING if heading else 0) + 2 * _MARGIN,
+    )
+    figure.set_layout_engine("constrained", w_pad=_MARGIN, h_pad=_MARGIN)
+
+
+def _reading(prediction: int, target: int, classes: Sequence[str]) -> str:
+    return f"{classes[prediction]} ({classes[target]})"
+
+
+def _percent(share: float) -> str:
+    """Return a probability as per cent; none but a certainty is rounded to 100."""
+    text = f"{share:.1%}"
+    return ">99.9%" if text == "100.0%" and share < 1 else text

@@ -1,0 +1,96 @@
+"""What was read in pictures: as a table, as CSV, as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One digit in one picture.
+
+    Attributes:
+        box: Left, top, right and bottom in pixels of the picture.
+        probabilities: One for each class, summing to 1.
+    """
+
+    box: tuple[int, int, int, int]
+    probabilities: list[float]
+
+    @property
+    def ranking(self) -> list[int]:
+        """The classes, the most probable first."""
+        return sorted(range(len(self.probabilities)), key=lambda n: -self.probabilities[n])
+
+    def best(self, rank: int = 0) -> tuple[int, float]:
+        """Return the class of a rank and its probability; rank 0 is the answer."""
+        digit = self.ranking[rank]
+        return digit, self.probabilities[digit]
+
+
+Readings = Sequence[tuple[str, Sequence[Reading]]]
+"""Each picture's name, and its digits from left to right."""
+
+
+def table(pictures: Readings) -> Table:
+    """Lay out a picture a line: its digits, how probable each is, and what comes next."""
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    out.add_column("file", overflow="fold")
+    for column in ("digit", "probability", "next best"):
+        out.add_column(column)
+    for name, readings in pictures:
+        best, after = [r.best() for r in readings], [r.best(1) for r in readings]
+        out.add_row(
+            escape(name),
+            f"[bold]{' '.join(str(digit) for digit, _ in best)}[/]",
+            "  ".join(f"{probability:.1%}" for _, probability in best),
+            "  ".join(f"{digit} ({probability:.1%})" for digit, probability in after),
+        )
+    return out
+
+
+def as_csv(pictures: Readings) -> str:
+    """Return a line a digit: picture, number in reading order, box, digit, all probabilities."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    num_classes = next((len(r.probabilities) for _, rs in pictures for r in rs), 10)
+    columns = [f"p{number}" for number in range(num_classes)]
+    box = ["left", "top", "right", "bottom"]
+    writer.writerow(["file", "number", *box, "prediction", "probability", *columns])
+    for name, number, reading in _numbered(pictures):
+        digit, probability = reading.best()
+        values = [f"{value:.6f}" for value in (probability, *reading.probabilities)]
+        writer.writerow([name, number, *reading.box, digit, *values])
+    return out.getvalue()
+
+
+def as_objects(pictures: Readings) -> list[dict[str, Any]]:
+    """Return the pictures, with the digits of each, as what JSON can hold."""
+    return [
+        {
+            "file": name,
+            "digits": [
+                {
+                    "prediction": reading.best()[0],
+                    "probability": reading.best()[1],
+                    "probabilities": reading.probabilities,
+                    "box": reading.box,
+                }
+                for reading in readings
+            ],
+        }
+        for name, readings in pictures
+    ]
+
+
+def _numbered(pictures: Readings) -> Iterator[tuple[str, int, Reading]]:
+    for name, readings in pictures:
+        for number, reading in enumerate(readings):
+            yield name, number, reading

@@ -1,0 +1,124 @@
+"""Filters of a network, and the pixels that its answers rest on."""
+
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from mnist_zoo.commands import explain
+from mnist_zoo.models import Classifier, ConvNetReLU, MLPDropout
+
+BOTH = {"explain-filters.png", "explain-saliency.png"}
+
+
+def names(folder):
+    return {file.name for file in folder.iterdir()}
+
+
+def test_draws_the_first_test_images_into_the_run(cli, copied):
+    out = cli("explain", f"--ckpt_path={copied.best}", "--num=3").out
+    assert names(copied.folder / "pictures") >= BOTH
+    assert out == (
+        "Pictures:   runs/ConvNetReLU/version_0/pictures"
+        " (explain-saliency.png, explain-filters.png)\n"
+    )
+
+
+def test_of_a_checkpoint_outside_a_run_into_the_current_folder(cli, trained, tmp_path):
+    shutil.copy(trained.best, tmp_path / "other.ckpt")
+    cli("explain", "--ckpt_path=other.ckpt", "--num=1")
+    assert names(tmp_path / "pictures") == BOTH
+
+
+class TestImages:
+    @pytest.fixture(autouse=True)
+    def four(self, tmp_path):
+        """A picture of a four, dark on light."""
+        picture = Image.new("L", (60, 60), 255)
+        for x, y, width, height in ((15, 10, 6, 25), (15, 30, 30, 6), (36, 10, 6, 42)):
+            picture.paste(0, (x, y, x + width, y + height))
+        picture.save(tmp_path / "four.png")
+
+    def test_are_read_from_files(self, cli, copied):
+        pytest.importorskip("mnist_zoo.handwriting")
+        cli("explain", f"--ckpt_path={copied.best}", "four.png")
+        drawn = {"explain-filters.png", "explain-saliency-four.png"}
+        assert names(copied.folder / "pictures") >= drawn
+
+    def test_leave_other_pictures_alone(self, cli, copied, tmp_path):
+        shutil.copy(tmp_path / "four.png", tmp_path / "again.png")
+        cli("explain", f"--ckpt_path={copied.best}", "--num=1")
+        cli("explain", f"--ckpt_path={copied.best}", "four.png")
+        cli("explain", f"--ckpt_path={copied.best}", "four.png", "again.png")
+        drawn = BOTH | {"explain-saliency-four.png", "explain-saliency-four-and-1-more.png"}
+        assert names(copied.folder / "pictures") >= drawn
+
+    def test_one_that_cannot_be_read_does_not_stop_the_others(self, cli, copied, tmp_path):
+        pytest.importorskip("mnist_zoo.handwriting")
+        (tmp_path / "damaged.png").write_bytes(b"no picture")
+        Image.new("L", (60, 60), 255).save(tmp_path / "empty.png")
+        files = ("damaged.png", "empty.png", "four.png")
+        result = cli("explain", f"--ckpt_path={copied.best}", *files, status=1)
+        assert [line.partition(":")[0] for line in result.err.splitlines()] == [*files[:2]]
+        assert "explain-saliency-four.png" in names(copied.folder / "pictures")
+
+    def test_none_that_can_be_read(self, cli, copied):
+        pytest.importorskip("mnist_zoo.handwriting")
+        result = cli("explain", f"--ckpt_path={copied.best}", "missing.png", status=2)
+        assert "missing.png" in result.err
+        assert result.err.endswith("error: no digit is left to explain.\n")
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"), [(ConvNetReLU(), (20, 1, 5, 5)), (MLPDropout(), (512, 784))]
+)
+def test_the_first_layer_is_the_one_that_the_image_meets_first(network, shape):
+    assert explain._first_weights(network, torch.rand(1, 1, 28, 28)).shape == shape
+
+
+def test_the_first_layer_need_not_be_the_first_one_named():
+    class Backwards(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(30, 10)
+            self.first = nn.Linear(784, 30)
+
+        def forward(self, images):
+            return self.last(self.first(images.flatten(1)))
+
+    assert explain._first_weights(Backwards(), torch.rand(1, 1, 28, 28)).shape == (30, 784)
+
+
+OWN = """
+from torch import nn
+from mnist_zoo.models import Classifier
+
+class Pooled(Classifier):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.layers = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(49, 10))
+"""
+
+
+def test_a_network_of_ones_own_whose_first_layer_is_no_picture(fit, cli, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    fit("--trainer.limit_train_batches=2", model="own.Pooled")
+    checkpoint = "runs/Pooled/version_0/checkpoints/best.ckpt"
+    assert "--model own.Pooled" in cli("explain", f"--ckpt_path={checkpoint}", status=2).err
+    out = cli("explain", f"--ckpt_path={checkpoint}", "--model=own.Pooled", "--num=1").out
+    assert "The first layer of Pooled cannot be drawn" in out
+    assert names(tmp_path / "runs/Pooled/version_0/pictures") == {"explain-saliency.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--ckpt_path=missing.ckpt",), "missing.ckpt does not exist"),
+        ((), "--ckpt_path"),
+        (("--ckpt_path=missing.ckpt", "--num=17"), "must be from 1 to 16"),
+    ],
+)
+def test_says_what_is_wrong(cli, arguments, said):
+    assert said in cli("explain", *arguments, status=2).err

@@ -1,0 +1,101 @@
+"""The pictures that fit, validate and test leave beside a run."""
+
+import shutil
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_zoo.commands import pictures
+
+ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
+EVALUATION = ("confusion", "classes", "sheet", "wrong")
+
+
+def names(folder):
+    return {file.name for file in folder.iterdir()}
+
+
+def words(figure):
+    """Everything written on a figure."""
+    texts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        texts += [axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel()]
+        texts += [text.get_text() for text in axes.texts]
+    return texts
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, copied, command):
+    before = {*copied.folder.iterdir()}
+    out = cli(command, f"--ckpt_path={copied.best}", *ON_CPU, "--pictures=true").out
+    folder = copied.folder / "pictures"
+    assert {f"{command}-{name}.png" for name in EVALUATION} <= names(folder)
+    assert "Pictures:   runs/ConvNetReLU/version_0/pictures (" in out
+    (file,) = {*copied.folder.glob("events.*.pictures")} - before
+    images = EventAccumulator(str(file)).Reload().Tags()["images"]
+    assert set(images) == {f"{command}/{name}" for name in EVALUATION}
+
+
+def test_those_of_a_checkpoint_outside_a_run_lie_in_the_current_folder(cli, trained, tmp_path):
+    shutil.copy(trained.best, tmp_path / "other.ckpt")
+    out = cli("test", "--ckpt_path=other.ckpt", *ON_CPU).out
+    assert "Pictures:   pictures (test-confusion.png, " in out
+    assert names(tmp_path / "pictures") == {f"test-{name}.png" for name in EVALUATION}
+    assert names(tmp_path) == {"pictures", "other.ckpt"}
+
+
+@pytest.mark.parametrize("flag", ["--pictures=false", "--trainer.fast_dev_run=true"])
+def test_none_are_drawn_where_none_are_wanted(cli, copied, flag):
+    before = {*copied.folder.rglob("*")}
+    assert "Pictures" not in cli("test", f"--ckpt_path={copied.best}", *ON_CPU, flag).out
+    assert {*copied.folder.rglob("*")} == before
+
+
+def test_a_folder_that_takes_no_pictures_costs_nothing_but_a_warning(cli, copied):
+    shutil.rmtree(copied.folder / "pictures", ignore_errors=True)
+    (copied.folder / "pictures").write_text("a file")
+    out = cli("test", f"--ckpt_path={copied.best}", *ON_CPU).out
+    assert "accuracy on 9" in out
+    assert "warning: no pictures in" in out
+
+
+def test_fit_leaves_its_curves(fit, tmp_path):
+    out = fit("--trainer.limit_train_batches=2", "--pictures=true").out
+    folder = tmp_path / "runs" / "ConvNetReLU" / "version_0" / "pictures"
+    assert names(folder) == {"fit-curves.png"}
+    assert "Pictures:   runs/ConvNetReLU/version_0/pictures (fit-curves.png)" in out
+
+
+def test_without_event_files_there_are_none(fit, tmp_path):
+    out = fit("--trainer.limit_train_batches=2", "--pictures=true", "--trainer.logger=false").out
+    assert "Pictures" not in out
+    assert not (tmp_path / "runs/ConvNetReLU/version_0/pictures").exists()
+
+
+def test_curves_are_drawn_over_the_number_of_epochs(trained):
+    figure = pictures.of_fit(trained.folder, "ConvNetReLU")["curves"]
+    loss, accuracy = figure.axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
+    assert [line.get_label() for line in loss.get_lines()] == ["training", "validation"]
+    assert accuracy.get_lines()[1].get_xdata().tolist() == [1, 2, 3]
+
+
+class TestTestCurve:
+    def test_is_drawn_only_when_asked_for_and_says_that_it_chose_nothing(self, fit, tmp_path):
+        fit("--test_curve=true", epochs=2)
+        run = tmp_path / "runs" / "ConvNetReLU" / "version_0"
+        figure = pictures.of_fit(run, "ConvNetReLU")["test-curve"]
+        assert any("Nothing was chosen by it" in text for text in words(figure))
+        assert figure.axes[0].get_lines()[0].get_xdata().tolist() == [1, 2]
+
+    def test_is_not_there_unasked(self, trained):
+        assert list(pictures.of_fit(trained.folder, "")) == ["curves"]
+
+    @pytest.mark.parametrize("monitor", ["test_curve/acc", "test/acc"])
+    def test_cannot_choose_the_best_weights(self, fit, monitor, tmp_path):
+        result = fit("--test_curve=true", f"--best.monitor={monitor}", status=2)
+        assert result.err == (
+            f"error: --best.monitor {monitor}: the test images choose nothing.\n"
+            "Choose by val/acc or val/loss.\n"
+        )
+        assert list(tmp_path.iterdir()) == []
