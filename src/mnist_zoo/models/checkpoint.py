@@ -1,13 +1,15 @@
-"""Reading checkpoints as data: tensors and plain types, never code."""
+"""Reading checkpoints and weights as data: tensors and plain types, never code."""
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from mnist_zoo import registry
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -20,14 +22,15 @@ class CheckpointError(ZooError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint says of the run that wrote it.
+    """What a checkpoint, or a file of weights, says of the run that wrote it.
 
     Attributes:
         path: The file.
         model: ``class_path`` and ``init_args`` of the network.
         data: The same of the data, or None if the run used plain data loaders.
-        run: Settings of the trainer that a resumed run takes over, and the seed.
-        progress: Complete epochs and optimizer steps behind it.
+        run: Settings of the trainer that a resumed run takes over, and the seed; of weights,
+            the record of the run that made them.
+        progress: Complete epochs and optimizer steps behind it; empty for weights.
         state_dict: The weights.
     """
 
@@ -45,7 +48,7 @@ class Checkpoint:
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint written by this package's networks.
+    """Read a checkpoint written by this package's networks, or exported weights (safetensors).
 
     Raises:
         CheckpointError: The file is missing, empty, damaged, or not such a checkpoint.
@@ -56,6 +59,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"checkpoint {file} {kind}.{_nearby(file)}")
     if file.stat().st_size == 0:
         raise CheckpointError(f"checkpoint {file} is empty: its writing was cut short.")
+    if file.suffix == ".safetensors":
+        return _read_weights(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -108,20 +113,32 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
     return path
 
 
-def load(path: str | os.PathLike[str]) -> Classifier:
-    """Load the network of a checkpoint, with its weights, in evaluation mode on the CPU.
+def load(name: str | os.PathLike[str], named: str | None = None) -> Classifier:
+    """Load a trained network, in evaluation mode on the CPU.
 
     Nothing in the file is executed: only tensors and plain types are read.
 
     Args:
-        path: A checkpoint written by ``mnist-zoo fit`` or by Lightning's ``Trainer``.
+        name: A checkpoint written by ``mnist-zoo fit`` or by Lightning's ``Trainer``, weights
+            written by ``mnist-zoo export --format safetensors``, or the name of weights that
+            are installed with the package, such as ``ConvNetReLU``.
+        named: Import path of a class of your own that the file may be of, beside the networks
+            of the zoo and of installed plugins.
 
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint, or of a network that
-            is neither in the zoo nor one of its plugins.
+            is not known.
     """
-    checkpoint = read(path)
-    cls = registry.import_class(trusted_class(checkpoint))
+    return build(read(find(name)), named)
+
+
+def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
+    """Build the network of a checkpoint that was read, as ``load`` does.
+
+    Raises:
+        CheckpointError: The network is not known, or the checkpoint does not fit it.
+    """
+    cls = registry.import_class(trusted_class(checkpoint, named))
     try:
         network: Classifier = cls(**checkpoint.model["init_args"])
         network.load_state_dict(checkpoint.state_dict)
@@ -130,7 +147,70 @@ def load(path: str | os.PathLike[str]) -> Classifier:
             f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version: "
             + " ".join(str(error).split())[:300]
         ) from error
+    network.pixel_mean, network.pixel_std = normalization(checkpoint)
     return network.eval()
+
+
+def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
+    """Return mean and standard deviation that pixels in [0, 1] were normalised by in training."""
+    arguments = (checkpoint.data or {"init_args": {}})["init_args"]
+    mean, std = arguments.get("mean", 0.0), arguments.get("std", 1.0)
+    if not all(isinstance(value, int | float) for value in (mean, std)) or not std > 0:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path}: its data have no usable mean ({mean}) or std ({std})."
+        )
+    return float(mean), float(std)
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """Return a file, given its path or the name of weights that are installed with the package.
+
+    Raises:
+        CheckpointError: A name alone, and there are no such weights.
+    """
+    shipped = registry.shipped_weights()
+    path = Path(name)
+    if path.exists() or path.suffix or path.name != str(name):
+        return path
+    if path.name not in shipped:
+        raise CheckpointError(
+            f"{name}: neither a file nor weights that are installed."
+            f"{did_you_mean(path.name, shipped) or _nearby(path)}"
+        )
+    return shipped[path.name]
+
+
+def default_weights() -> Path:
+    """Return the installed weights that have read the most test images rightly.
+
+    Raises:
+        CheckpointError: None are installed.
+    """
+    files = registry.shipped_weights().values()
+    if not files:
+        raise CheckpointError("no weights are installed. Name a checkpoint: --ckpt_path best.ckpt")
+    return max(files, key=lambda file: float(read(file).run.get("test_acc", 0)))
+
+
+def _read_weights(file: Path) -> Checkpoint:
+    try:
+        with safe_open(file, framework="pt") as content:
+            zoo = json.loads((content.metadata() or {})["mnist_zoo"])
+            return Checkpoint(
+                file,
+                _class_and_arguments(zoo["model"]),
+                _class_and_arguments(zoo["data"]) if zoo.get("data") else None,
+                dict(zoo["record"]),
+                {},
+                {key: content.get_tensor(key) for key in content.keys()},  # noqa: SIM118
+            )
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged, or no safetensors file: {error}.") from error
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(
+            f"{file} holds no network of this zoo: what mnist-zoo export says of the network is"
+            " missing from it."
+        ) from None
 
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
@@ -153,4 +233,4 @@ def _nearby(file: Path) -> str:
     found = beside or [str(path) for path in sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"))]
     if not found:
         return " Checkpoints are written by mnist-zoo fit."
-    return did_you_mean(str(file), found) or f" Did you mean {found[-1]}?"
+    return did_you_mean(str(file), found) or f" There is {found[-1]}"

@@ -1,0 +1,32 @@
+"""Use an exported network with onnxruntime, NumPy and Pillow alone.
+
+Make it by: mnist-zoo export --ckpt_path best.ckpt --format onnx --out network.onnx
+Run it:     python examples/onnx_only.py network.onnx four.png
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+
+def main(file: str, pictures: list[str]) -> None:
+    """Read pictures of 28 × 28 pixels, light on dark, and print what the network takes them for."""
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    images = np.stack([np.asarray(Image.open(p).convert("L").resize((28, 28))) for p in pictures])
+    # Any number of images, (N, 1, 28, 28) in [0, 1]; the file itself normalises them.
+    pixels = images[:, None].astype(np.float32) / 255
+    (probabilities,) = session.run(["probabilities"], {"images": pixels})
+    for picture, row in zip(pictures, probabilities, strict=True):
+        print(f"{picture}: {row.argmax()} ({row.max():.1%})")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("network", metavar="NETWORK.onnx")
+    parser.add_argument("pictures", metavar="PICTURE", nargs="+")
+    arguments = parser.parse_args()
+    main(arguments.network, arguments.pictures)

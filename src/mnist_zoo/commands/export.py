@@ -1,0 +1,147 @@
+"""``mnist-zoo export``: a trained network for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_zoo import registry
+from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from mnist_zoo.models import Classifier
+    from mnist_zoo.models.checkpoint import Checkpoint
+
+FORMATS = ("onnx", "torch_export", "state_dict", "safetensors")
+_NUM_CHECKED = 1000
+
+
+def main(argv: list[str]) -> int:
+    """Write the network of a checkpoint in another format, checked against it.
+
+    Raises:
+        ZooError: Wrong arguments, a checkpoint that cannot be read, or a failed export.
+    """
+    arguments = _parser().parse_args(argv)
+    named = registry.class_named(arguments.model)
+
+    from mnist_zoo.commands.lightning_cli import silence
+    from mnist_zoo.data import Digits
+    from mnist_zoo.data.module import to_float
+    from mnist_zoo.models import checkpoint as checkpoints
+    from mnist_zoo.models import export as exports
+
+    silence()
+    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
+    network = checkpoints.build(checkpoint, named)
+    out = arguments.out or checkpoint.path.with_suffix(exports.SUFFIXES[arguments.format])
+    if out.absolute() == checkpoint.path.absolute():
+        raise ZooError(f"{out} is what is to be exported; name another file: --out FILE")
+    record = _record(checkpoint)
+    if arguments.measure:
+        record |= _measured(network, checkpoint, arguments.root)
+    about = {
+        "model": checkpoint.model,
+        "data": _data(checkpoint),
+        "record": record,
+        "licence": arguments.licence,
+    }
+    images = to_float(Digits(val_size=0).load(train=True)[0][:_NUM_CHECKED])
+    difference = exports.export(network, arguments.format, out, images, about)
+    opset = f" (opset {exports.OPSET})" if arguments.format == "onnx" else ""
+    print(f"{checkpoint.network} written to {out}{opset}, {out.stat().st_size:,} bytes")
+    print(f"Largest difference from the network on {len(images):,} images: {difference:.2g}")
+    if "test_acc" in record:
+        print(f"Accuracy on {record['num_test_images']:,} test images: {record['test_acc']:.2%}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo export",
+        description=(
+            "Write a trained network for other programs. It is read again and compared with the\n"
+            "network on 1,000 images; over 1e-4 of difference, nothing is written.\n\n"
+            "  onnx          images (float32, N × 1 × 28 × 28, in [0, 1]) to probabilities, for\n"
+            "                onnxruntime and others; the normalisation is inside\n"
+            "  torch_export  the same for PyTorch, without any class of this package\n"
+            "  state_dict    weights alone, for a plain torch.nn network of the same shape\n"
+            "  safetensors   weights with what is known of them, for mnist_zoo.load"
+        ),
+        epilog=(
+            "examples:\n"
+            "  mnist-zoo export --ckpt_path best.ckpt --format onnx\n"
+            "  mnist-zoo export --ckpt_path best.ckpt --format safetensors --measure"
+        ),
+    )
+    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="default: beside the checkpoint, by its name"
+    )
+    parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="test it on all test images of its data set, and write the accuracy into the file",
+    )
+    parser.add_argument(
+        "--root",
+        "--data.root",
+        metavar="DIR",
+        help="folder of all data sets, for --measure (default: $MNIST_ZOO_DATA, else data)",
+    )
+    parser.add_argument(
+        "--licence", default="MIT", help="licence of the weights (default: %(default)s)"
+    )
+    return parser
+
+
+def _data(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Return the data that a network was trained on, without the folder it lay in."""
+    if checkpoint.data is None:
+        return None
+    arguments = checkpoint.data["init_args"]
+    folders = ("root", "train_file", "test_file")
+    plain = {key: value for key, value in arguments.items() if key not in folders}
+    return {"class_path": checkpoint.data["class_path"], "init_args": plain}
+
+
+def _record(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what is known of the run that trained a network."""
+    if not checkpoint.progress:
+        return dict(checkpoint.run)
+    settings = checkpoint.run.get("trainer", {}).items()
+    return {
+        "num_epochs": checkpoint.progress["epochs"],
+        "num_steps": checkpoint.progress["steps"],
+        "seed": checkpoint.run.get("seed_everything"),
+        "settings": {key: value for key, value in settings if value is not None},
+    }
+
+
+def _measured(network: Classifier, checkpoint: Checkpoint, root: str | None) -> dict[str, Any]:
+    """Test a network on the test images of its data set."""
+    from datetime import datetime, timezone
+    from importlib.metadata import version
+
+    from mnist_zoo.commands.training import data_here
+
+    if checkpoint.data is None:
+        raise ZooError(f"--measure: {checkpoint.path} does not say what it was trained on.")
+    entry = data_here(checkpoint, named=None)
+    if root is not None:
+        entry["init_args"]["root"] = root
+    data = registry.import_class(entry["class_path"])(**entry["init_args"])
+    data.prepare_data()
+    data.setup("test")
+    images, targets = data.splits["test"]
+    num_right = int((network.predict(images).argmax(dim=1) == targets).sum())
+    return {
+        "test_acc": num_right / len(targets),
+        "num_test_images": len(targets),
+        "test_data": type(data).__name__,
+        "versions": {name: version(name) for name in ("mnist-zoo", "torch", "lightning")},
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }

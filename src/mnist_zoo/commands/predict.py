@@ -1,0 +1,175 @@
+"""``mnist-zoo predict``: the digits of pictures; without pictures, LightningCLI's predict."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from mnist_zoo import registry
+from mnist_zoo.commands import screen, training
+from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from mnist_zoo.handwriting import Digit
+    from mnist_zoo.models import Classifier
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# What only LightningCLI knows: with these, or without pictures, the test images are meant.
+_LIGHTNING = ("--trainer", "--data", "--config", "-c", "--print_config", "--seed_everything")
+
+
+def main(argv: list[str]) -> int:
+    """Read pictures and print what was read.
+
+    Returns:
+        0; 1 if some pictures could not be read, 2 if none could.
+
+    Raises:
+        ZooError: Wrong arguments, or a checkpoint that cannot be read.
+    """
+    flags = {argument.partition("=")[0].partition(".")[0] for argument in argv}
+    if flags & {*_LIGHTNING, "--return_predictions"} or any(a.startswith("--model.") for a in argv):
+        return training.main(["predict", *argv])
+    arguments = _parser().parse_args(argv)
+    if not arguments.images:
+        if arguments.model or arguments.ckpt_path:
+            return training.main(["predict", *argv])
+        raise ZooError(
+            "which pictures? As in mnist-zoo predict digit.png\nFor all options: mnist-zoo predict"
+            " --help"
+        )
+    return _read(arguments)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo predict",
+        usage="mnist-zoo predict [options] IMAGE [IMAGE ...]",
+        description=(
+            "Read handwritten digits in pictures (PNG, JPEG, BMP, TIFF, GIF, WebP), dark on light\n"
+            "or light on dark, drawn or photographed; several in one picture row by row,\n"
+            "from left to right."
+        ),
+        epilog=(
+            "Without IMAGE, mnist-zoo predict --ckpt_path FILE writes predictions.csv for the\n"
+            "test images, and takes the options of mnist-zoo test.\n\n"
+            "Pictures that cannot be read are told on standard error, and not in table and csv;\n"
+            'json has them in their places, as {"file": ..., "error": ...}.\n\n'
+            "Exit status: 0 if all pictures were read; 1 if some could not be read; 2 if none\n"
+            "could, or if an option is wrong.\n\n"
+            "examples:\n"
+            "  mnist-zoo predict digit.png\n"
+            "  mnist-zoo predict --format csv scans/ > digits.csv\n"
+            "  mnist-zoo predict --ckpt_path best.ckpt --save_sheet seen.png photo.jpg"
+        ),
+    )
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="*", help="a file, a folder, or - for standard input"
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        metavar="FILE",
+        help="checkpoint or weights (default: those that are installed with the package)",
+    )
+    parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
+    parser.add_argument(
+        "--format", choices=("table", "csv", "json"), default="table", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--as_is",
+        action="store_true",
+        help="only scale pictures to 28 × 28 grey pixels: find no digits, centre nothing",
+    )
+    parser.add_argument(
+        "--save_sheet", metavar="FILE.png", type=Path, help="draw what the network saw"
+    )
+    return parser
+
+
+def _read(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from mnist_zoo.report import predictions
+    from mnist_zoo.report.sheet import save_sheet
+
+    network = _network(arguments)
+    pictures: list[tuple[str, list[predictions.Reading]]] = []
+    seen, failed = [], {}
+    for number, (name, source) in enumerate(_sources(arguments.images)):
+        try:
+            found = _digits(source, arguments.as_is)
+        except ZooError as error:
+            reason = str(error).removeprefix(f"{name}: ")
+            failed[number] = {"file": name, "error": reason}
+            print(f"{name}: {reason}", file=sys.stderr)
+            continue
+        images = torch.stack([digit.image for digit in found])
+        probabilities = network.predict(images).tolist()
+        seen.append(images)
+        pictures.append(
+            (
+                name,
+                [
+                    predictions.Reading(digit.box, row)
+                    for digit, row in zip(found, probabilities, strict=True)
+                ],
+            )
+        )
+    if arguments.format == "csv":
+        print(predictions.as_csv(pictures), end="")
+    elif arguments.format == "json":
+        content = predictions.as_objects(pictures)
+        for number, failure in failed.items():
+            content.insert(number, failure)
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    elif pictures:
+        table = predictions.table(pictures)
+        console = screen.console()
+        # A picture a line, however long, for grep; a terminal wraps by itself.
+        endless = console.options.update(max_width=sys.maxsize)
+        console.width = console.measure(table, options=endless).maximum
+        console.print(table, crop=False)
+    if arguments.save_sheet and pictures:
+        best = [reading.best() for _, readings in pictures for reading in readings]
+        labels = [f"{digit}  {probability:.1%}" for digit, probability in best]
+        file = save_sheet(arguments.save_sheet, torch.cat(seen), labels)
+        print(f"What the network saw: {file}", file=sys.stderr)
+    return 0 if not failed else 1 if pictures else 2
+
+
+def _network(arguments: argparse.Namespace) -> Classifier:
+    from mnist_zoo.models import checkpoint
+
+    named = registry.class_named(arguments.model)
+    return checkpoint.load(arguments.ckpt_path or checkpoint.default_weights(), named)
+
+
+def _sources(images: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield name and source of each picture, those of a folder in the order of their names."""
+    for image in images:
+        if image == "-":
+            yield image, io.BytesIO(sys.stdin.buffer.read())
+        elif Path(image).is_dir():
+            files = sorted(f for f in Path(image).iterdir() if f.suffix.lower() in SUFFIXES)
+            yield from ((str(file), file) for file in files)
+            if not files:
+                yield image, None
+        else:
+            yield image, Path(image)
+
+
+def _digits(source: Path | BinaryIO | None, as_is: bool) -> list[Digit]:
+    from mnist_zoo import handwriting
+
+    if source is None:
+        raise ZooError("no pictures in this folder.")
+    if isinstance(source, io.BytesIO) and not source.getvalue():
+        raise ZooError("standard input is empty.")
+    picture = handwriting.open_picture(source)
+    return [handwriting.as_is(picture)] if as_is else handwriting.digits(picture)

@@ -1,0 +1,415 @@
+"""From any picture to MNIST's own form: one light digit, 20 pixels high or wide, in 28 × 28."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+from torch import Tensor
+
+from mnist_zoo.errors import ZooError
+
+Images = Image.Image | npt.NDArray[Any] | Tensor
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
+MAX_PIXELS = 50_000_000
+_SIDE, _BOX = 28, 20
+# Pictures are searched for digits at this many pixels of their longer side: enough for strokes
+# of a hair's breadth, and quick.
+_WORKING_SIDE = 1000
+# Strokes thinner than this, in pixels of MNIST, would fade away when scaled; MNIST's are 2 to 3.
+_THINNEST = 2.0
+# More marks of about the same size than this are no digits, but grain or a page of text.
+_MOST_MARKS = 60
+# Ink from which on a pixel belongs to a stroke.
+_FAINT = 0.25
+
+Gray = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Box = tuple[int, int, int, int]
+
+
+class HandwritingError(ZooError):
+    """A picture that cannot be opened, or that holds no digit."""
+
+
+@dataclass(frozen=True)
+class Digit:
+    """One digit found in a picture.
+
+    Attributes:
+        image: What a network is shown: uint8 (28, 28), strokes light on 0.
+        box: Where it was: left, top, right and bottom in pixels of the picture, the last two
+            exclusive.
+    """
+
+    image: Tensor
+    box: Box
+
+
+def open_picture(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+    """Open a picture, turned as its EXIF data say; of an animation, the first frame.
+
+    Args:
+        source: A file or an open binary stream: PNG, JPEG, BMP, TIFF, GIF or WebP.
+
+    Raises:
+        HandwritingError: It is missing, empty, damaged, no picture, or larger than 50 megapixels.
+    """
+    file = Path(source) if isinstance(source, str | os.PathLike) else None
+    name = str(getattr(source, "name", "the picture") if file is None else file)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of pictures that are refused below.
+            warnings.simplefilter("ignore")
+            with Image.open(file or source, formats=FORMATS) as picture:
+                _require_size(name, picture.size)
+                picture.load()
+                return ImageOps.exif_transpose(picture)
+    except HandwritingError:
+        raise
+    except FileNotFoundError:
+        raise HandwritingError(f"{name}: there is no such file.") from None
+    except IsADirectoryError:
+        raise HandwritingError(f"{name}: a folder, not a picture.") from None
+    except PermissionError:
+        raise HandwritingError(f"{name}: may not be read (permission denied).") from None
+    except Image.DecompressionBombError:
+        raise HandwritingError(f"{name}: too large, over {MAX_PIXELS:,} pixels.") from None
+    except UnidentifiedImageError:
+        if file and file.stat().st_size == 0:
+            raise HandwritingError(f"{name}: an empty file.") from None
+        raise HandwritingError(
+            f"{name}: not a picture that can be read ({', '.join(FORMATS)}), or damaged."
+        ) from None
+    except Exception as error:  # whatever a decoder makes of a damaged file
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise HandwritingError(f"{name}: damaged ({reason}).") from error
+
+
+def digits(picture: Image.Image) -> list[Digit]:
+    """Find the digits of a picture, in one row or several, and bring them to MNIST's form.
+
+    They may be dark on light or light on dark, drawn, printed, or photographed on paper. Each is
+    scaled so that its longer side is 20 pixels, made as bright as it can be, and placed so that
+    its centre of mass is the centre of 28 × 28 pixels, as the authors of MNIST did. A picture
+    that has this form already is taken as it is, to the bit. Frames drawn round digits are left
+    out.
+
+    Args:
+        picture: Any size up to 50 megapixels, any mode.
+
+    Returns:
+        The digits, at least one: rows from top to bottom, each from left to right.
+
+    Raises:
+        HandwritingError: There is no digit in it, or it is too large.
+    """
+    gray = _gray(picture)
+    if gray.shape == (_SIDE, _SIDE):
+        for strokes in (gray, 1 - gray):
+            if _is_mnist(strokes):
+                return [Digit(_to_bytes(strokes), (0, 0, _SIDE, _SIDE))]
+    scale = min(1.0, _WORKING_SIDE / max(gray.shape))
+    if scale < 1:
+        gray = _resized(gray, *(max(1, round(side * scale)) for side in gray.shape))
+    ink = _ink(gray)
+    found = []
+    for mask in _groups(ink):
+        left, top, right, bottom = (round(edge / scale) for edge in _box(mask))
+        place = (left, top, min(right, picture.width), min(bottom, picture.height))
+        found.append(Digit(_normalized(ink, mask), place))
+    return _in_reading_order(found)
+
+
+def as_is(picture: Image.Image) -> Digit:
+    """Turn a picture to grey and scale it to 28 × 28, and do nothing else to it.
+
+    Raises:
+        HandwritingError: It is larger than 50 megapixels.
+    """
+    gray = _gray(picture)
+    if gray.shape != (_SIDE, _SIDE):
+        gray = _resized(gray, _SIDE, _SIDE)
+    return Digit(_to_bytes(gray), (0, 0, picture.width, picture.height))
+
+
+def to_pixels(images: Images | Sequence[Images]) -> Tensor:
+    """Turn images of any kind into pixels.
+
+    Args:
+        images: Pictures, which hold one digit each and are brought to MNIST's form; arrays and
+            tensors, which have that form: integers from 0 to 255 or floats in [0, 1], of shape
+            (28, 28), (N, 28, 28) or (N, 1, 28, 28); or a list of any of these.
+
+    Returns:
+        float32 (N, 1, 28, 28) in [0, 1].
+
+    Raises:
+        HandwritingError: A picture does not hold one digit, or an array is of another kind.
+    """
+    if isinstance(images, list | tuple):
+        parts = [to_pixels(image) for image in images]
+        return torch.cat(parts) if parts else torch.zeros(0, 1, _SIDE, _SIDE)
+    if isinstance(images, Image.Image):
+        found = digits(images)
+        if len(found) > 1:
+            raise HandwritingError(
+                f"{len(found)} digits in one picture: handwriting.digits takes them apart."
+            )
+        images = found[0].image
+    pixels = torch.as_tensor(images)
+    form = tuple(pixels.shape)
+    if form[-2:] != (_SIDE, _SIDE) or form[1:-2] not in ((), (1,)):
+        raise HandwritingError(
+            f"images of shape {form}, where (N, 1, 28, 28), (N, 28, 28) or (28, 28) is wanted."
+        )
+    whole = not (pixels.is_floating_point() or pixels.dtype == torch.bool)
+    pixels = pixels.reshape(-1, 1, _SIDE, _SIDE).float()
+    if whole:
+        pixels = pixels / 255
+    if pixels.numel() and not 0 <= pixels.min() <= pixels.max() <= 1:
+        raise HandwritingError("pixels have to be integers from 0 to 255, or floats in [0, 1].")
+    return pixels
+
+
+def _require_size(name: str, size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise HandwritingError(
+            f"{name}: too large, {width:,} × {height:,} pixels; at most {MAX_PIXELS:,} are read."
+        )
+
+
+def _gray(picture: Image.Image) -> Gray:
+    """Return brightness in [0, 1], transparent parts as white, or as black under light strokes."""
+    _require_size("the picture", picture.size)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        below = [Image.new("RGBA", picture.size, color) for color in ("white", "black")]
+        white, black = (_gray(Image.alpha_composite(b, picture).convert("RGB")) for b in below)
+        return white if np.ptp(white) >= np.ptp(black) / 2 else black
+    if picture.mode[0] in "IF":
+        # 16 bits a pixel, or whatever a TIFF of 32 bits was measured in.
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float32), posinf=0, neginf=0).clip(0)
+        full = next((top for top in (1, 255, 65535) if values.max() <= top), values.max())
+        full = 65535 if picture.mode.startswith("I;16") else full
+        return np.asarray(values / np.float32(full))
+    if picture.mode == "LAB":
+        picture = picture.getchannel(0)
+    elif picture.mode not in ("1", "L", "RGB"):
+        picture = picture.convert("RGB")
+    return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
+
+
+def _is_mnist(strokes: Gray) -> bool:
+    """Return whether an image has MNIST's form, as each of its own 70,000 has."""
+    rows, columns = np.nonzero(strokes > 0.1)
+    if not len(rows) or np.median(strokes) > 0.02:
+        return False
+    longer = 1 + max(np.ptp(rows), np.ptp(columns))
+    centre = ndimage.center_of_mass(strokes)
+    return bool(_BOX - 2 <= longer <= _BOX and max(abs(c - _SIDE / 2) for c in centre) < 0.55)
+
+
+def _ink(gray: Gray) -> Gray:
+    """Return how much ink there is: about 1 in a stroke, 0 on the background.
+
+    Raises:
+        HandwritingError: Nothing stands out of the background.
+    """
+    smooth = ndimage.gaussian_filter(gray, max(gray.shape) / _WORKING_SIDE)
+    background, noise = _background(smooth)
+    faint = max(0.08, 5 * noise)
+    difference = background - smooth
+    dark, light = ((sign * difference - faint).clip(0).sum() for sign in (1, -1))
+    # Whether strokes are dark or light: they stand out more than anything on the other side.
+    ink, most = (difference, background) if dark >= light else (-difference, 1 - background)
+    # Where less light falls, strokes stand out less.
+    ink = ink / most.clip(0.1)
+    strokes = ink[ink > faint]
+    if strokes.size < 4:
+        raise HandwritingError("no digit found: nothing stands out of the background.")
+    full = float(np.percentile(strokes, 90))
+    floor = max(0.1, min(0.5, 3 * noise / full))
+    clear: Gray = ((ink / full - floor) / (1 - floor)).clip(0, 1)
+    return clear
+
+
+def _background(gray: Gray) -> tuple[Gray, float]:
+    """Return the smooth surface of the paper, under uneven light, and its noise.
+
+    The border of the picture lies on it, unless little else is like the border. The noise
+    is a standard deviation.
+    """
+    powers = [(i, j) for i in range(4) for j in range(4 - i)]
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in gray.shape)
+    step = max(1, max(gray.shape) // 100)
+    values = gray[::step, ::step].ravel()
+    points = np.stack([np.outer(y[::step] ** i, x[::step] ** j).ravel() for i, j in powers], axis=1)
+    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    low, high = np.percentile(values, (0.5, 99.5))
+    surface = np.full_like(values, np.median(border))
+    if (np.abs(values - surface) <= 0.4 * (high - low)).mean() < 0.3:
+        # The border is a frame, or what the paper lies on.
+        surface[:] = np.median(values)
+    # Level, then tilted, then bent, so that thick strokes do not bend the surface to themselves.
+    for degree, tolerance in ((0, 0.4), (1, 0.3), (1, 0.2), (2, 0.2), (3, 0.15), (3, 0.15)):
+        inside = np.abs(values - surface) <= tolerance * (high - low)
+        used = [n for n, (i, j) in enumerate(powers) if i + j <= degree]
+        factors = np.zeros(len(powers), dtype=np.float32)
+        factors[used] = np.linalg.lstsq(points[inside][:, used], values[inside], rcond=None)[0]
+        surface = points @ factors
+    terms = [f * np.outer(y**i, x**j) for f, (i, j) in zip(factors, powers, strict=True)]
+    background: Gray = np.sum(terms, axis=0).clip(0, 1).astype(np.float32)
+    noise = 1.4826 * float(np.median(np.abs(values - surface)[inside]))
+    return background, noise
+
+
+def _in_reading_order(found: list[Digit]) -> list[Digit]:
+    """Sort digits into rows from top to bottom, each from left to right."""
+    rows: list[list[Digit]] = []
+    for digit in sorted(found, key=lambda digit: digit.box[0] + digit.box[2]):
+        # Beside the last digit of a row, not beside all of it: rows may slope.
+        beside = [_beside(row[-1].box, digit.box) for row in rows]
+        if max(beside, default=0) >= 0.25:
+            rows[beside.index(max(beside))].append(digit)
+        else:
+            rows.append([digit])
+    rows.sort(key=lambda row: sum(d.box[1] + d.box[3] for d in row) / len(row))
+    return [digit for row in rows for digit in row]
+
+
+def _beside(one: Box, other: Box) -> float:
+    """Return which part of the shorter box's height both share; negative where they lie apart."""
+    shared = min(one[3], other[3]) - max(one[1], other[1])
+    return shared / max(1, min(one[3] - one[1], other[3] - other[1]))
+
+
+def _groups(ink: Gray) -> list[Mask]:
+    """Return the pixels of each digit.
+
+    Raises:
+        HandwritingError: There are only specks.
+    """
+    strokes = ink > _FAINT
+    # Where a pen left a gap narrower than half its stroke, the stroke goes on.
+    joined = ndimage.distance_transform_edt(~strokes) <= _stroke_width(strokes) / 4
+    labels, _ = ndimage.label(joined, structure=np.ones((3, 3)))
+    labels[~strokes] = 0
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    clear = np.unique(labels[ink > 0.6])
+    if not clear.any():
+        raise HandwritingError("no digit found: nothing stands out of the background.")
+    clear = clear[clear > 0]
+    # What fills a corner of the picture is the edge of the paper, or a shadow.
+    inner = np.setdiff1d(clear, labels[[0, 0, -1, -1], [0, -1, 0, -1]])
+    clear = inner if len(inner) else clear
+    large = clear[sizes[clear] >= 0.02 * sizes[clear].max()]
+    if len(large) > _MOST_MARKS:
+        raise HandwritingError(f"no digit found among {len(large):,} marks: grainy paper, or text?")
+    parts = [labels == number for number in large[np.argsort(-sizes[large])]]
+    boxes = [_box(part) for part in parts]
+    groups: list[Mask] = []
+    for part in parts:
+        if _is_frame(part, boxes):
+            continue
+        at = next((n for n, group in enumerate(groups) if _belong_together(group, part)), None)
+        if at is None:
+            groups.append(part)
+        else:
+            groups[at] |= part
+    tallest = max(_extent(group)[1] for group in groups)
+    return [group for group in groups if _extent(group)[1] >= 0.3 * tallest]
+
+
+def _is_frame(part: Mask, boxes: list[Box]) -> bool:
+    """Return whether a part is a thin, nearly rectangular outline round any of some boxes."""
+    left, top, right, bottom = _box(part)
+    inside = [b for b in boxes if left < b[0] and top < b[1] and b[2] < right and b[3] < bottom]
+    largest = max((max(b[2] - b[0], b[3] - b[1]) for b in inside), default=0)
+    own = part[top:bottom, left:right]
+    # A speck in a 0 is no larger than a few widths of its stroke.
+    if not inside or largest < 4 * _stroke_width(own):
+        return False
+    down, across = (math.ceil(side / 10) for side in own.shape)
+    # Each side of the box, and how much of it has ink beside it: of an ellipse's about 0.6.
+    bands = (own[:down].any(0), own[-down:].any(0), own[:, :across].any(1), own[:, -across:].any(1))
+    inked = [band.mean() >= 0.85 for band in bands]
+    # A frame may be cut off by the edge of the picture.
+    height, width = part.shape
+    cut = [top == 0, bottom == height, left == 0, right == width]
+    return sum(inked) >= 2 and all(i or c for i, c in zip(inked, cut, strict=True))
+
+
+def _belong_together(group: Mask, part: Mask) -> bool:
+    """Return whether a smaller part is a piece of a digit: over, under or in it, and close."""
+    boxes = np.array([_box(group), _box(part)])
+    # Width and height of what the boxes share; negative where they lie apart.
+    across, down = boxes[:, 2:].min(axis=0) - boxes[:, :2].max(axis=0)
+    narrower = min(_extent(group)[0], _extent(part)[0])
+    return bool(across >= 0.4 * narrower and -down <= 0.2 * _extent(group)[1])
+
+
+def _normalized(ink: Gray, mask: Mask) -> Tensor:
+    """Bring one digit to 20 pixels of its longer side, and its centre of mass to the centre."""
+    # The soft edges of its strokes, and nothing of its neighbours.
+    near = ndimage.binary_dilation(mask, iterations=2) & (mask | (ink <= _FAINT))
+    left, top, right, bottom = _box(mask)
+    own = np.where(near, ink, 0)[top:bottom, left:right]
+    growth = (_THINNEST * max(own.shape) / _BOX - _stroke_width(own > _FAINT)) / 2
+    if growth > 0:
+        own = np.pad(own, round(growth))
+        distance = ndimage.distance_transform_edt(own <= 0.5)
+        own = np.maximum(own, (growth + 1 - distance).clip(0, 1))
+    height, width = (max(1, round(side * _BOX / max(own.shape))) for side in own.shape)
+    small = _resized(own, height, width)
+    small = (small / np.percentile(small[small > 0.2 * small.max()], 90)).clip(0, 1)
+    image = np.zeros((_SIDE, _SIDE), dtype=np.float32)
+    y, x = (
+        min(max(round(_SIDE / 2 - centre), 0), _SIDE - side)
+        for centre, side in zip(ndimage.center_of_mass(small), small.shape, strict=True)
+    )
+    image[y : y + height, x : x + width] = small
+    return _to_bytes(image)
+
+
+def _stroke_width(strokes: Mask) -> float:
+    """Return about how wide strokes are: within one w wide, the edge is w / 4 away on average."""
+    if not strokes.any():
+        return 1.0
+    # Beyond the picture is background.
+    distance = ndimage.distance_transform_edt(np.pad(strokes, 1))
+    return max(1.0, 4 * float(distance[distance > 0].mean()) - 2)
+
+
+def _box(mask: Mask) -> Box:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _extent(mask: Mask) -> tuple[int, int]:
+    left, top, right, bottom = _box(mask)
+    return right - left, bottom - top
+
+
+def _resized(gray: Gray, height: int, width: int) -> Gray:
+    """Scale an image, anti-aliased."""
+    picture = Image.fromarray(gray.astype(np.float32))
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.float32).clip(0, 1)
+
+
+def _to_bytes(gray: Gray) -> Tensor:
+    return torch.from_numpy(np.rint(255 * gray).astype(np.uint8))

@@ -1,0 +1,200 @@
+"""Trained networks as files for other programs; each is read again and checked before it counts.
+
+ONNX and torch_export files take ``images``, float32 (N, 1, 28, 28) in [0, 1] for any N, and give
+``probabilities``, float32 (N, 10): the normalisation of pixels and the softmax are inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mnist_zoo.errors import ZooError
+from mnist_zoo.models.classifier import Classifier
+
+OPSET = 18
+TOLERANCE = 1e-4
+
+
+class ExportError(ZooError):
+    """A network that cannot be exported, or whose file does not compute what it does."""
+
+
+class Pixels(nn.Module):
+    """A network with what ``Classifier.predict`` does before and after it.
+
+    Maps images (N, 1, 28, 28) in [0, 1] to probabilities (N, 10).
+    """
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise, classify, turn into probabilities."""
+        network = self.network
+        pixels = (images - network.pixel_mean) / network.pixel_std
+        return network.probabilities(network(pixels))
+
+
+def export(
+    network: Classifier, kind: str, file: Path, images: Tensor, about: dict[str, Any]
+) -> float:
+    """Write a network, read it again, and compare the two on some images.
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        kind: A key of ``FORMATS``.
+        file: Where to write; replaced whole if it exists, and left alone if anything fails.
+        images: float32 (N, 1, 28, 28) in [0, 1] to compare on.
+        about: What the file says of itself, as plain values: ``model``, ``data``, ``record``,
+            ``licence``.
+
+    Returns:
+        The largest difference between the probabilities of the file and those of the network.
+
+    Raises:
+        ExportError: The network cannot be exported so, or the difference is over 1e-4.
+    """
+    with _whole(file) as unfinished:
+        reread = FORMATS[kind](network, unfinished, about)
+        with torch.no_grad():
+            difference = float((reread(images) - network.predict(images)).abs().max())
+        # Not a number is no small difference either.
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"the exported network differs by {difference:.2g} in a probability, over"
+                f" {TOLERANCE:g}: nothing was written."
+            )
+    return difference
+
+
+Reread = Callable[[Tensor], Tensor]
+
+
+def _onnx(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise ExportError(
+            f"ONNX needs the package {error.name}: pip install 'mnist-zoo[export]'"
+        ) from error
+    try:
+        program = torch.onnx.export(
+            Pixels(network).eval(),
+            (torch.zeros(2, 1, 28, 28),),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+        )
+        assert program is not None
+        model = program.model_proto
+    except Exception as error:  # whatever the exporter makes of a network
+        raise _cannot(network, "ONNX", error) from error
+    onnx.helper.set_model_props(model, {"mnist_zoo": json.dumps(about)})
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def reread(images: Tensor) -> Tensor:
+        (probabilities,) = session.run(["probabilities"], {"images": images.numpy()})
+        return torch.from_numpy(probabilities)
+
+    return reread
+
+
+def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+    try:
+        program = torch.export.export(
+            Pixels(network).eval(),
+            (torch.zeros(2, 1, 28, 28),),
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
+        # A stream, for the name has to end in .pt2 and the unfinished file's does not.
+        with file.open("wb") as stream:
+            torch.export.save(program, stream, extra_files={"mnist_zoo": json.dumps(about)})
+    except OSError:
+        raise
+    except Exception as error:  # whatever the exporter makes of a network
+        raise _cannot(network, "torch.export", error) from error
+    with file.open("rb") as stream:
+        reread: Reread = torch.export.load(stream).module()
+    return reread
+
+
+def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+    state = network.state_dict()
+    # Keys as those of a plain nn.Sequential, where the network is nothing more.
+    if all(key.startswith("layers.") for key in state):
+        state = {key.removeprefix("layers."): value for key, value in state.items()}
+        module: nn.Module = network.layers
+    else:
+        module = network
+    torch.save(dict(state), file)
+    return _loaded(network, module, torch.load(file, weights_only=True))
+
+
+def _safetensors(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+    from safetensors.torch import load_file
+
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(state, file, metadata={"format": "pt", "mnist_zoo": json.dumps(about)})
+    return _loaded(network, network, load_file(file))
+
+
+def _loaded(network: Classifier, module: nn.Module, state: dict[str, Tensor]) -> Reread:
+    """Return what a network computes with the weights of a file, which have to be its own."""
+    for key, value in module.state_dict().items():
+        if not torch.equal(state[key], value):
+            raise ExportError(f"{key} did not come back from the file as it was written.")
+    return network.predict
+
+
+FORMATS: dict[str, Callable[[Classifier, Path, dict[str, Any]], Reread]] = {
+    "onnx": _onnx,
+    "torch_export": _torch_export,
+    "state_dict": _state_dict,
+    "safetensors": _safetensors,
+}
+SUFFIXES = {
+    "onnx": ".onnx",
+    "torch_export": ".pt2",
+    "state_dict": ".pt",
+    "safetensors": ".safetensors",
+}
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """Yield a path beside a file, which becomes the file if all goes well."""
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    try:
+        # torch and safetensors say in many ways that they cannot write; this says it in one.
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        yield unfinished
+        # safetensors makes its files readable by their owner alone.
+        unfinished.chmod(mode)
+        unfinished.replace(file)
+    except OSError as error:
+        raise ExportError(f"cannot write {file}: {error.strerror or error}.") from error
+    finally:
+        if unfinished.is_file():
+            unfinished.unlink()
+
+
+def _cannot(network: Classifier, what: str, error: Exception) -> ExportError:
+    reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+    return ExportError(f"{type(network).__name__} cannot be exported by {what}: {reason[:200]}")

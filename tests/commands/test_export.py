@@ -1,0 +1,127 @@
+"""``export``: files that other programs read, checked, whole or not at all."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import mnist_zoo
+from mnist_zoo.data import Digits
+from mnist_zoo.models import checkpoint
+
+
+@pytest.fixture
+def images():
+    return Digits().load(train=False)[0][:7]
+
+
+@pytest.fixture
+def export(cli, trained):
+    def run(kind, *arguments, status=0, ckpt_path=trained.best):
+        arguments = ("--ckpt_path", ckpt_path, "--format", kind, "--out", "x", *arguments)
+        return cli("export", *arguments, status=status)
+
+    return run
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_probabilities_of_any_number_of_images(export, images, trained, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    out = export("onnx").out
+    assert "opset 18" in out
+    assert float(out.rpartition(" ")[2]) < 1e-4
+    session = ort.InferenceSession(tmp_path / "x")
+    network = mnist_zoo.load(trained.best)
+    for num in (1, 7):
+        pixels = images[:num, None].numpy().astype("float32") / 255
+        (probabilities,) = session.run(["probabilities"], {"images": pixels})
+        assert abs(torch.tensor(probabilities) - network.predict(images[:num])).max() < 1e-5
+    model = onnx.load(tmp_path / "x")
+    assert model.opset_import[0].version == 18
+    about = json.loads({p.key: p.value for p in model.metadata_props}["mnist_zoo"])
+    assert about["data"]["init_args"]["mean"] == 0.0
+
+
+@pytest.mark.slow
+def test_torch_export_needs_no_class_of_ours(export, images, trained, tmp_path):
+    export("torch_export")
+    with (tmp_path / "x").open("rb") as stream:
+        module = torch.export.load(stream).module()
+    expected = mnist_zoo.load(trained.best).predict(images)
+    assert torch.allclose(module(images[:, None] / 255), expected, atol=1e-6)
+
+
+def test_state_dict_is_plain_tensors(export, tmp_path):
+    export("state_dict")
+    state = torch.load(tmp_path / "x", weights_only=True)
+    assert type(state) is dict
+    assert {"0.0.weight", "0.0.bias", "3.weight"} <= set(state)
+
+
+def test_safetensors_are_loaded_as_the_checkpoint_is(export, images, trained, cli, tmp_path):
+    export("safetensors", "--out", "x.safetensors", "--measure")
+    network = mnist_zoo.load(tmp_path / "x.safetensors")
+    assert torch.equal(network.predict(images), mnist_zoo.load(trained.best).predict(images))
+    assert not network.training
+    weights = checkpoint.read(tmp_path / "x.safetensors")
+    assert weights.run["num_epochs"] == 3
+    assert weights.run["test_data"] == "Digits"
+    assert f"{weights.run['test_acc']:.2%}" in cli("test", "--ckpt_path", trained.best).out
+    assert str(tmp_path.anchor + "tmp") not in json.dumps([weights.run, weights.data])
+
+
+def test_weights_are_exported_again_with_their_record(export, tmp_path):
+    export("safetensors", "--out", "x.safetensors", "--measure")
+    export("safetensors", "--out", "y.safetensors", ckpt_path="x.safetensors")
+    files = [
+        safe_open(tmp_path / name, framework="pt") for name in ("x.safetensors", "y.safetensors")
+    ]
+    assert files[0].metadata() == files[1].metadata()
+    for key in files[0].keys():  # noqa: SIM118
+        assert torch.equal(*[file.get_tensor(key) for file in files])
+    assert "is what is to be exported" in (
+        export("safetensors", "--out", "y.safetensors", ckpt_path="y.safetensors", status=2).err
+    )
+
+
+def test_weights_alone_are_not_tested_or_trained_on(export, cli):
+    export("safetensors", "--out", "x.safetensors")
+    for command in ("test", "fit"):
+        assert "weights alone" in cli(command, "--ckpt_path=x.safetensors", status=2).err
+
+
+def test_where_it_goes_unless_told(cli, copied):
+    assert "best.pt, " in cli("export", "--ckpt_path", copied.best, "--format=state_dict").out
+    assert copied.best.with_suffix(".pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("--format=onx", "invalid choice: 'onx'"),
+        ("--format=state_dict --out=no/x", "cannot write no/x"),
+        ("--format=state_dict --ckpt_path=missing.ckpt", "missing.ckpt does not exist"),
+        ("--format=state_dict --ckpt_path=ConvNet", "Did you mean ConvNetReLU?"),
+    ],
+)
+def test_mistakes_are_told(cli, trained, tmp_path, arguments, text):
+    result = cli("export", "--ckpt_path", trained.best, *arguments.split(), status=2)
+    assert text in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_computes_something_else_is_not_written(export, monkeypatch, tmp_path):
+    from mnist_zoo.models import export as exports
+
+    for wrong in (1e-3, float("nan")):
+        monkeypatch.setattr(exports, "_loaded", lambda n, *_, by=wrong: lambda x: n.predict(x) + by)
+        assert "nothing was written" in export("state_dict", status=2).err
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named(export, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    assert "pip install 'mnist-zoo[export]'" in export("onnx", status=2).err

@@ -1,0 +1,209 @@
+"""``predict`` with pictures: what is printed, what is told of pictures that cannot be read."""
+
+import csv
+import io
+import json
+import sys
+
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import mnist_zoo
+from mnist_zoo import data, registry
+from mnist_zoo.models import checkpoint
+
+
+def drawn(text):
+    picture = Image.new("L", (100 * len(text) + 60, 180), 255)
+    for n, digit in enumerate(text):
+        font = ImageFont.load_default(110)
+        ImageDraw.Draw(picture).text((50 + 100 * n, 20), digit, font=font, fill=30)
+    return picture
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with two pictures, one of which holds three digits, and something else."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    drawn("305").save(folder / "b.png")
+    drawn("8").convert("RGB").save(folder / "a.JPG", "JPEG")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def rows(out):
+    return list(csv.DictReader(io.StringIO(out)))
+
+
+def test_weights_that_are_installed_read_pictures(cli, pictures):
+    result = cli("predict", "scans", pictures / "a.JPG")
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines[0] == ["file", "digit", "probability", "next", "best"]
+    assert [line[0].endswith(name) for line, name in zip(lines[1:4:2], "ab", strict=False)]
+    assert lines[1][:2] == ["scans/a.JPG", "8"]
+    assert lines[2][:4] == ["scans/b.png", "3", "0", "5"]
+    assert not result.err
+
+
+def test_csv_has_a_line_a_digit(cli, pictures):
+    found = rows(cli("predict", "scans", "--format=csv").out)
+    assert [(row["file"], row["number"], row["prediction"]) for row in found] == [
+        ("scans/a.JPG", "0", "8"),
+        *(("scans/b.png", str(n), digit) for n, digit in enumerate("305")),
+    ]
+    for row in found:
+        probabilities = [float(row[f"p{n}"]) for n in range(10)]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)
+        assert float(row["probability"]) == max(probabilities)
+        assert 0 <= int(row["left"]) < int(row["right"]) <= 360
+
+
+def test_json_says_what_python_says(cli, pictures, trained):
+    found = json.loads(
+        cli("predict", "scans/a.JPG", "--format=json", "--ckpt_path", trained.best).out
+    )
+    (digit,) = found[0]["digits"]
+    expected = mnist_zoo.load(trained.best).predict(Image.open(pictures / "a.JPG"))[0]
+    assert digit["probabilities"] == expected.tolist()
+    assert digit["prediction"] == int(expected.argmax())
+    assert found[0]["file"] == "scans/a.JPG"
+
+
+def test_standard_input_is_read(cli, pictures, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO((pictures / "a.JPG").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stream)
+    assert rows(cli("predict", "-", "--format=csv").out)[0]["prediction"] == "8"
+
+
+def test_empty_standard_input_is_told(cli, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert cli("predict", "-", status=2).err == "-: standard input is empty.\n"
+
+
+def test_json_says_which_pictures_could_not_be_read(cli, pictures):
+    files = ["missing.png", "scans/a.JPG", "scans/notes.txt"]
+    result = cli("predict", *files, "--format=json", status=1)
+    found = json.loads(result.out)
+    assert [picture["file"] for picture in found] == files
+    assert found[0] == {"file": "missing.png", "error": "there is no such file."}
+    assert found[1]["digits"][0]["prediction"] == 8
+    assert found[2]["error"].startswith("not a picture")
+    assert result.err.count("\n") == 2
+    (failed,) = json.loads(cli("predict", files[0], "--format=json", status=2).out)
+    assert set(failed) == {"file", "error"}
+
+
+@pytest.mark.parametrize("columns", ["", "60"])
+def test_a_picture_is_a_line_of_the_table(cli, pictures, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    name = f"{'long ' * 30}.png"
+    drawn("3053053053").save(pictures / name)
+    lines = cli("predict", "scans").out.splitlines()
+    assert len(lines) == 1 + 3
+    (line,) = [line for line in lines if line.startswith(f"scans/{name} ")]
+    assert line.split()[-1].endswith("%)")
+    assert line.count("%") == 20
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_read(cli, pictures, tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "cut.png").write_bytes((pictures / "b.png").read_bytes()[:100])
+    Image.new("L", (50, 50)).save(tmp_path / "blank.png")
+    (tmp_path / "nothing").mkdir()
+    bad = ["empty.png", "text.png", "cut.png", "blank.png", "nothing", "missing.png"]
+    result = cli("predict", *bad, "scans/a.JPG", "--format=csv", status=1)
+    assert [line.partition(":")[0] for line in result.err.splitlines()] == bad
+    assert [row["prediction"] for row in rows(result.out)] == ["8"]
+    result = cli("predict", *bad, status=2)
+    assert len(result.err.splitlines()) == len(bad)
+    assert result.out == ""
+
+
+def test_as_is_takes_pictures_whole(cli, pictures):
+    (row,) = rows(cli("predict", "scans/b.png", "--as_is", "--format=csv").out)
+    assert [row[edge] for edge in ("left", "top", "right", "bottom")] == ["0", "0", "360", "180"]
+
+
+def test_the_sheet_shows_what_the_network_saw(cli, pictures, tmp_path):
+    result = cli("predict", "scans", "--save_sheet=seen.png")
+    assert "seen.png" in result.err
+    sheet = Image.open(tmp_path / "seen.png")
+    assert sheet.width > 4 * 112
+    assert sheet.getextrema() == (0, 255)
+    result = cli("predict", "scans", "--save_sheet=no/seen.png", status=2)
+    assert "cannot write no/seen.png" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("", "which pictures?"),
+        ("a.png --frmat=csv", "unknown option --frmat. Did you mean --format?"),
+        ("a.png --ckpt_path=ConvNetRelu", "Did you mean ConvNetReLU?"),
+        ("a.png --ckpt_path=missing.ckpt", "missing.ckpt does not exist"),
+        ("a.png --format=xml", "invalid choice: 'xml'"),
+        ("--data=Digits", "which checkpoint?"),
+    ],
+)
+def test_mistakes_are_told(cli, arguments, text):
+    result = cli("predict", *arguments.split(), status=2)
+    assert text in result.err
+    assert len(result.err.splitlines()) <= 2
+
+
+def test_help_tells_both_forms(cli):
+    out = cli("predict", "--help").out
+    assert "--save_sheet" in out
+    assert "Without IMAGE" in out
+    assert "Exit status: 0 if all" in out
+    assert '{"file": ..., "error": ...}' in out
+
+
+@pytest.mark.mnist
+def test_test_images_saved_as_pictures_are_read_as_tensors_are(mnist_root):
+    images, targets = data.MNIST(root=mnist_root).load(train=False)
+    images, targets = images[:1000], targets[:1000]
+    pictures = []
+    for image in images:
+        stream = io.BytesIO()
+        Image.fromarray(image.numpy()).save(stream, "PNG")
+        pictures.append(Image.open(stream))
+    network = checkpoint.load(checkpoint.default_weights())
+    read = network.predict(pictures)
+    assert torch.equal(read, network.predict(images))
+    assert (read.argmax(dim=1) == targets).float().mean() > 0.97
+
+
+@pytest.mark.slow
+def test_digits_of_other_sources_are_read():
+    images, targets = data.Digits(val_size=0).load(train=True)
+    network = checkpoint.load(checkpoint.default_weights())
+    right = total = 0
+    for image, target in zip(images[:200], targets, strict=False):
+        picture = Image.new("L", (400, 300), 30)
+        picture.paste(
+            Image.fromarray(image.numpy()).resize((200, 200)).point(lambda v: v or 30), (100, 50)
+        )
+        right += int(network.predict(picture).argmax()) == target
+        total += 1
+    assert right / total > 0.85
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("name", sorted(registry.shipped_weights()))
+def test_weights_are_as_accurate_as_they_say(name, mnist_root):
+    weights = checkpoint.read(registry.shipped_weights()[name])
+    images, targets = data.MNIST(root=mnist_root).load(train=False)
+    assert weights.run["test_data"] == "MNIST"
+    assert weights.run["num_test_images"] == len(targets) == 10_000
+    read = checkpoint.build(weights).predict(images).argmax(dim=1)
+    assert int((read == targets).sum()) / len(targets) == weights.run["test_acc"]
+
+
+def test_weights_are_small():
+    files = registry.shipped_weights().values()
+    assert files
+    assert sum(file.stat().st_size for file in files) < 5_000_000

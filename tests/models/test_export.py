@@ -1,0 +1,115 @@
+"""Every network of the zoo in every format; weights of strangers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import mnist_zoo
+from mnist_zoo import registry
+from mnist_zoo.models import MLPLogSoftmax, checkpoint, export
+from mnist_zoo.models.checkpoint import CheckpointError
+
+NETWORKS = sorted(registry.builtin_networks())
+
+
+def build(name):
+    torch.manual_seed(0)
+    return registry.import_class(registry.class_path(name))().eval()
+
+
+def about(network, **data):
+    entry = {"class_path": registry.path_of(type(network)), "init_args": {}}
+    mnist = {"class_path": "mnist_zoo.data.MNIST", "init_args": data}
+    return {"model": entry, "data": mnist, "record": {}, "licence": "MIT"}
+
+
+@pytest.fixture
+def images():
+    return torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "safetensors"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_of_every_network(name, kind, images, tmp_path):
+    network = build(name)
+    file = tmp_path / "x.safetensors"
+    assert export.export(network, kind, file, images, about(network)) == 0
+    if kind == "safetensors":
+        assert torch.equal(mnist_zoo.load(file).predict(images), network.predict(images))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_graph_of_every_network(name, kind, images, tmp_path):
+    if kind == "onnx":
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(package)
+    network = build(name)
+    if kind == "onnx" and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+        pytest.importorskip("torch", "2.7", reason="torch 2.6 exports no batch normalisation")
+    network.pixel_mean, network.pixel_std = 0.5, 0.25
+    assert export.export(network, kind, tmp_path / "x", images, about(network)) < 1e-5
+
+
+def test_normalization_travels_with_the_weights(images, tmp_path):
+    network = build("MLPLogSoftmax")
+    network.pixel_mean, network.pixel_std = 0.5, 0.5
+    file = tmp_path / "x.safetensors"
+    export.export(network, "safetensors", file, images, about(network, mean=0.5, std=0.5))
+    loaded = mnist_zoo.load(file)
+    assert type(loaded) is MLPLogSoftmax
+    assert (loaded.pixel_mean, loaded.pixel_std) == (0.5, 0.5)
+    expected = network.probabilities(network((images - 0.5) / 0.5))
+    assert torch.allclose(loaded.predict(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"model": {"class_path": "os.system", "init_args": {}}}, "neither in this zoo"),
+        ({"model": {"class_path": "mnist_zoo.models.dense.Dense"}}, "no network of this zoo"),
+        ({"model": {"class_path": "mnist_zoo.models.dense.Dense",
+                    "init_args": {"lr": {"class_path": "os.system"}}}}, "no network of this zoo"),
+        ({"model": {"class_path": "mnist_zoo.models.dense.Dense",
+                    "init_args": {"surprise": 1}}}, "does not fit"),
+        ({"record": 3}, "no network of this zoo"),
+        ({"data": {"class_path": "x", "init_args": {"std": 0}}}, "no usable"),
+        ({"data": {"class_path": "x", "init_args": {"mean": "much"}}}, "no usable"),
+    ],
+)  # fmt: skip
+def test_weights_of_a_stranger_run_nothing(change, text, tmp_path):
+    network = build("Dense")
+    content = json.dumps(about(network) | change)
+    save_file(network.state_dict(), tmp_path / "x.safetensors", {"mnist_zoo": content})
+    with pytest.raises(CheckpointError, match=text):
+        mnist_zoo.load(tmp_path / "x.safetensors")
+
+
+def test_damaged_weights_are_told(tmp_path):
+    file = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(100)}, file)
+    with pytest.raises(CheckpointError, match="no network of this zoo"):
+        mnist_zoo.load(file)
+    for content in (file.read_bytes()[:-9], b"hello", b"\xff" * 100):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged"):
+            mnist_zoo.load(file)
+    file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is empty"):
+        mnist_zoo.load(file)
+
+
+def test_installed_weights_have_names(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in registry.shipped_weights():
+        assert isinstance(mnist_zoo.load(name), mnist_zoo.models.Classifier)
+    with pytest.raises(CheckpointError, match="Did you mean ConvNetReLU"):
+        mnist_zoo.load("ConvNetRelu")
+    monkeypatch.setattr(registry, "shipped_weights", dict)
+    with pytest.raises(CheckpointError, match="no weights are installed"):
+        checkpoint.default_weights()
