@@ -13,9 +13,14 @@ COMMANDS = {
     "fit": ("training", "train a network"),
     "validate": ("training", "evaluate a checkpoint on the validation images"),
     "test": ("training", "evaluate a checkpoint on the test images"),
-    "predict": ("training", "write a checkpoint's predictions for the test images"),
+    "predict": ("predict", "read the digits of pictures, or of the test images"),
+    "export": ("export", "write a trained network for other programs"),
     "models": ("models", "list the networks, their recipes and figures"),
     "sweep": ("sweep", "train recipes over several seeds, and record the figures"),
+    "results": ("results", "print the figures on record"),
+    "plot": ("plot", "draw the curves of several runs in one figure"),
+    "explain": ("explain", "draw the filters of a network, and the pixels that it goes by"),
+    "demo": ("demo", "open a page to draw digits on"),
     "data": ("data", "convert data sets to text files"),
 }
 
@@ -35,11 +40,12 @@ examples:
   mnist-zoo fit --model ConvNetReLU --trainer.max_epochs 1
   mnist-zoo fit --config ConvNetReLU-digits            (nothing to download)
   mnist-zoo test --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt
+  mnist-zoo predict digit.png                          (with weights that are installed)
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, or 2 for an error of the user's."""
+    """Run one command and return its exit status: 0, 2 for an error of the user's, or 1."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         return _run(arguments)
@@ -69,7 +75,7 @@ def _run(arguments: list[str]) -> int:
         hint = did_you_mean(command, COMMANDS)
         raise ZooError(f"unknown {kind} {command}.{hint}\nAll commands: mnist-zoo --help")
     module = importlib.import_module(f"mnist_zoo.commands.{COMMANDS[command][0]}")
-    # Lightning's command line serves four of the commands, and is told which.
+    # Lightning's command line serves three of the commands, and is told which.
     rest = arguments if COMMANDS[command][0] == "training" else arguments[1:]
     status: int = module.main(rest)
     return status

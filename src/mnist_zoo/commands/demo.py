@@ -1,0 +1,160 @@
+"""``mnist-zoo demo``: a page to draw digits on, read by networks while one draws."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import webbrowser
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def main(argv: list[str]) -> int:
+    """Serve the page until the user stops it.
+
+    Args:
+        argv: the arguments after ``demo``.
+
+    Raises:
+        ZooError: wrong arguments, a checkpoint that cannot be read, an address that cannot be
+            listened on, or packages that are not installed.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise ZooError(
+            f"the page needs the package {error.name}.\nInstall it: pip install 'mnist-zoo[demo]'"
+        ) from error
+    # Before the networks are loaded, which takes seconds: an address in use is told at once.
+    with contextlib.suppress(KeyboardInterrupt), _listen(args.host, args.port) as listener:
+        from mnist_zoo import handwriting
+        from mnist_zoo.demo.app import make_app
+
+        app = make_app(
+            _networks(args.ckpt_path),
+            lambda stream: handwriting.digits(handwriting.open_picture(stream)),
+            _names_of(args.host),
+        )
+        url = _url(listener)
+        print(f"Draw a digit: {url}\nCtrl-C stops it.", flush=True)
+        if not args.no_browser:
+            _open(url)
+        config = uvicorn.Config(
+            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+    print("Stopped.")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo demo",
+        description="Open a page in the browser to draw digits on, and see what networks make of"
+        " them.",
+        epilog="examples:\n  mnist-zoo demo\n"
+        "  mnist-zoo demo --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt",
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        nargs="+",
+        default=[],
+        metavar="CKPT",
+        help="checkpoints of the networks to ask, shown side by side (default: the weights that"
+        " are installed with the package)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets every machine of the network in"
+        " (default: %(default)s, this machine alone)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=7860,
+        help="port to listen on; 0 takes a free one (default: %(default)s)",
+    )
+    parser.add_argument("--no_browser", action="store_true", help="do not open the browser")
+    return parser
+
+
+def _networks(checkpoints: list[str]) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Load the networks; those of one class are told apart by their files."""
+    from mnist_zoo.models.checkpoint import default_weights, load
+
+    files = checkpoints or [str(default_weights())]
+    loaded = [(path, load(path)) for path in dict.fromkeys(files)]
+    classes = [type(network).__name__ for _, network in loaded]
+    return {
+        name if classes.count(name) == 1 else f"{name} ({path})": network.predict
+        for name, (path, network) in zip(classes, loaded, strict=True)
+    }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address."""
+    if not 0 <= port <= 65535:
+        raise ZooError(f"--port {port}: a port is a number from 0 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise ZooError(f"--host {host}: there is no such address.") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere this would share the port with another program
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        hint = ""
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            hint = "\nName another port, or let a free one be chosen: --port 0"
+        raise ZooError(f"cannot listen on {host}, port {port}: {error.strerror}.{hint}") from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:  # which stands for all addresses of the machine
+        host = "localhost"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _names_of(host: str) -> list[str]:
+    """Return the names by which the page may be asked for.
+
+    On loopback only its own: a page of another site whose name was made to point here (DNS
+    rebinding) is refused.
+    """
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    if not is_loopback:
+        return ["*"]
+    # What Starlette before 1.10 takes for the host of http://[::1]:7860, and of no name.
+    cut = "["
+    return ["localhost", "127.0.0.1", "[::1]", cut, host]
+
+
+def _open(url: str) -> None:
+    """Open the browser, unless there is none but such as run in this terminal."""
+    with contextlib.suppress(webbrowser.Error):
+        browser = webbrowser.get()
+        if type(browser) is not webbrowser.GenericBrowser:
+            browser.open(url)

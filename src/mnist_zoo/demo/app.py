@@ -1,0 +1,164 @@
+"""A small web application: one page, and the answers of some networks to pictures.
+
+Made for one machine: it keeps nothing, writes nothing, and refuses what other web sites may send.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import urlsplit
+
+import torch
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from torch import Tensor
+
+from mnist_zoo.errors import ZooError
+
+MAX_BYTES = 10_000_000
+"""The largest picture that is taken, in bytes of its file."""
+
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'; object-src 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Digit(Protocol):
+    """A digit found in a picture."""
+
+    @property
+    def image(self) -> Tensor:
+        """What a network sees, uint8 in 0..255, (28, 28)."""
+
+    @property
+    def box(self) -> Sequence[int]:
+        """Where in the picture it lies, in pixels: left, top, right, bottom."""
+
+
+def make_app(
+    networks: Mapping[str, Callable[[Tensor], Tensor]],
+    digits: Callable[[BinaryIO], Sequence[Digit]],
+    hosts: Sequence[str] = ("*",),
+) -> Starlette:
+    """Make the application that serves the page.
+
+    ``POST /predict`` takes the bytes of a picture file and answers ``{"digits": [{"box": [4],
+    "image": [28][28], "networks": [{"name": str, "probabilities": [10]}]}]}``; what goes wrong is
+    answered by ``{"error": str}`` and a status of 400, 403 or 413.
+
+    Args:
+        networks: By name, a function of images, uint8 (N, 28, 28), that returns their
+            probabilities, (N, 10).
+        digits: Finds the digits in a picture file, from left to right; raises ``ZooError`` where
+            it cannot.
+        hosts: Names by which the page may be asked for; any by default.
+    """
+
+    async def predict(request: Request) -> Response:
+        if _is_foreign(request):
+            return JSONResponse({"error": "This page answers only itself."}, 403)
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BYTES:
+                megabytes = MAX_BYTES // 1_000_000
+                error = f"The picture is larger than {megabytes} megabytes."
+                return JSONResponse({"error": error}, 413, {"Connection": "close"})
+        try:
+            return JSONResponse(await run_in_threadpool(_answer, networks, digits, bytes(body)))
+        except ZooError as error:
+            return JSONResponse({"error": str(error)}, 400)
+
+    async def settings(request: Request) -> Response:
+        return JSONResponse({"networks": list(networks), "max_bytes": MAX_BYTES})
+
+    return Starlette(
+        routes=[
+            *(Route(path, _file(name, kind)) for path, (name, kind) in _FILES.items()),
+            Route("/settings", settings),
+            Route("/predict", predict, methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(_Headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+        ],
+    )
+
+
+def _answer(
+    networks: Mapping[str, Callable[[Tensor], Tensor]],
+    digits: Callable[[BinaryIO], Sequence[Digit]],
+    picture: bytes,
+) -> dict[str, Any]:
+    found = digits(io.BytesIO(picture))
+    if not found:
+        return {"digits": []}
+    images = torch.stack([digit.image for digit in found])
+    probabilities = {name: network(images) for name, network in networks.items()}
+    for name, rows in probabilities.items():
+        if not rows.isfinite().all():
+            raise ZooError(f"{name} answers no numbers: its training has diverged.")
+    return {
+        "digits": [
+            {
+                "box": list(digit.box),
+                "image": digit.image.tolist(),
+                "networks": [
+                    {"name": name, "probabilities": rows[index].tolist()}
+                    for name, rows in probabilities.items()
+                ],
+            }
+            for index, digit in enumerate(found)
+        ]
+    }
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether a browser says that the request was made by another page than ours."""
+    headers = request.headers
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return True
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+
+
+def _file(name: str, kind: str) -> Callable[[Request], Response]:
+    content = Path(__file__).with_name(name).read_bytes()
+    return lambda request: Response(content, media_type=kind)
+
+
+class _Headers:
+    """Adds to every answer what keeps other pages and other servers out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

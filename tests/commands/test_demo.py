@@ -1,0 +1,125 @@
+"""``mnist-zoo demo``: where it listens, what it loads, how it ends. Its page: tests/demo."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+import webbrowser
+
+import pytest
+
+from mnist_zoo.commands import demo
+from mnist_zoo.errors import ZooError
+
+for package in ("starlette", "uvicorn"):
+    pytest.importorskip(package, reason=f"needs {package}: pip install 'mnist-zoo[demo]'")
+
+
+@pytest.fixture
+def taken():
+    """A port that another program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def test_a_port_in_use_is_told_at_once(cli, taken):
+    result = cli("demo", f"--port={taken}", "--no_browser", status=2)
+    assert result.err == (
+        f"error: cannot listen on 127.0.0.1, port {taken}: Address already in use.\n"
+        "Name another port, or let a free one be chosen: --port 0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--port=65536"], "--port 65536: a port is a number from 0 to 65535."),
+        (["--port=-1"], "--port -1: a port is a number from 0 to 65535."),
+        (["--port=http"], "argument --port: invalid int value: 'http'"),
+        (["--host=nowhere.invalid"], "--host nowhere.invalid: there is no such address."),
+        (["--host=192.0.2.1"], "cannot listen on 192.0.2.1, port 0: "),
+        (["--ckpt_path=none.ckpt"], "checkpoint none.ckpt does not exist."),
+        (["--ckpt-path=none.ckpt"], "Did you mean --ckpt_path?"),
+    ],
+)
+def test_a_mistake_is_told_in_plain_words(cli, arguments, text):
+    result = cli("demo", "--port=0", "--no_browser", *arguments, status=2)
+    assert result.err.startswith("error: ")
+    assert text in result.err
+    assert result.out == ""
+
+
+def test_a_missing_package_is_named(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert cli("demo", status=2).err == (
+        "error: the page needs the package uvicorn.\nInstall it: pip install 'mnist-zoo[demo]'\n"
+    )
+
+
+def test_networks_of_one_class_are_told_apart(trained, copied):
+    names = list(demo._networks([str(trained.best), str(trained.last), str(trained.best)]))
+    assert names == [f"ConvNetReLU ({trained.best})", f"ConvNetReLU ({trained.last})"]
+    assert list(demo._networks([str(trained.best)])) == ["ConvNetReLU"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
+def test_on_loopback_only_its_own_names_are_answered(host):
+    assert "*" not in demo._names_of(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "box.example"])
+def test_beyond_loopback_the_page_has_the_names_that_others_give_it(host):
+    assert demo._names_of(host) == ["*"]
+
+
+def test_the_address_is_one_that_a_browser_takes():
+    for host, url in (("127.0.0.1", "http://127.0.0.1:{}/"), ("0.0.0.0", "http://localhost:{}/")):
+        with demo._listen(host, 0) as listener:
+            assert demo._url(listener) == url.format(listener.getsockname()[1])
+
+
+def test_no_browser_is_opened_that_would_take_the_terminal(monkeypatch):
+    opened = []
+
+    class Window(webbrowser.BackgroundBrowser):
+        def open(self, url, new=0, autoraise=True):
+            opened.append(url)
+            return True
+
+    for browser in (Window("window"), webbrowser.GenericBrowser("text")):
+        monkeypatch.setattr(webbrowser, "get", lambda browser=browser: browser)
+        demo._open("http://127.0.0.1:1/")
+    assert opened == ["http://127.0.0.1:1/"]
+
+    def none():
+        raise webbrowser.Error
+
+    monkeypatch.setattr(webbrowser, "get", none)
+    demo._open("http://127.0.0.1:1/")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process there")
+def test_it_serves_until_ctrl_c(trained):
+    command = [sys.executable, "-m", "mnist_zoo", "demo", "--port=0", "--no_browser"]
+    with subprocess.Popen(
+        [*command, "--ckpt_path", trained.best],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        url = re.fullmatch(
+            r"Draw a digit: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline()
+        )[1]
+        with urllib.request.urlopen(f"{url}settings", timeout=30) as answer:
+            assert json.load(answer)["networks"] == ["ConvNetReLU"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+        assert process.stderr.read() == ""
+        assert process.stdout.read() == "Ctrl-C stops it.\nStopped.\n"
+
+
+def test_what_cannot_be_found_is_an_error_of_the_users():
+    with pytest.raises(ZooError, match="there is no such address"):
+        demo._listen("a" * 300, 0)
