@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format readme bench wheel clean
+.PHONY: help quickstart test lint format readme images bench wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' \
@@ -65,11 +65,24 @@ clean: ## remove what the other targets made, but not runs/ and data/
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-readme: $(VENV)/.installed ## write the table of the zoo into README.md
-	$(BIN)/mnist-zoo models --markdown > .zoo.md
-	sed -i -e '/^<!-- begin: mnist-zoo models/,/^<!-- end/{//!d}' \
-		-e '/^<!-- begin: mnist-zoo models/r .zoo.md' README.md
-	rm .zoo.md
+readme: $(VENV)/.installed ## write the tables of networks and results into README.md
+	$(BIN)/mnist-zoo results --readme README.md
 
-bench: $(VENV)/.installed ## time a training step against plain loops; BENCH_ARGS="--root DIR"
+images: RUNS := runs/images
+images: PLAIN := --trainer.enable_progress_bar false --trainer.accelerator cpu
+images: $(VENV)/.installed ## draw the pictures of README.md anew, from the digits of scikit-learn
+	rm -rf $(RUNS) && mkdir -p docs/images
+	for lr in 0.05 0.2; do for seed in 0 1 2; do \
+		$(BIN)/mnist-zoo fit --config ConvNetReLU-digits --trainer.default_root_dir $(RUNS) \
+			--model.lr $$lr --seed_everything $$seed $(PLAIN) || exit 1; \
+	done; done
+	$(BIN)/mnist-zoo plot $(RUNS) --out docs/images/plot.png
+	$(BIN)/mnist-zoo test --ckpt_path $(RUNS)/ConvNetReLU/version_3/checkpoints/best.ckpt $(PLAIN)
+	$(BIN)/mnist-zoo explain --ckpt_path $(RUNS)/ConvNetReLU/version_3/checkpoints/best.ckpt --num 6
+	for name in test-confusion test-sheet explain-saliency; do \
+		cp $(RUNS)/ConvNetReLU/version_3/pictures/$$name.png docs/images/; \
+	done
+
+bench: $(VENV)/.installed ## time steps against plain loops and the machine; BENCH_ARGS="--root DIR"
 	$(BIN)/python benchmarks/steps.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/scaling.py $(BENCH_ARGS)
