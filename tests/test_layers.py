@@ -9,7 +9,19 @@ import mnist_zoo
 
 PACKAGE = Path(mnist_zoo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("torch", "torchvision", "torchmetrics", "lightning", "jsonargparse", "numpy", "sklearn")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "lightning",
+    "jsonargparse",
+    "numpy",
+    "sklearn",
+    "ray",
+    "matplotlib",
+    "starlette",
+    "uvicorn",
+)
 
 
 def imports(file, everywhere=True):
@@ -41,10 +53,11 @@ def within(name, *modules):
 @pytest.mark.parametrize(
     ("part", "unknown"),
     [
-        ("models", ["data", "engine", "report", "commands"]),
-        ("data", ["models", "engine", "report", "commands"]),
-        ("report", ["models", "data", "engine", "commands"]),
-        ("engine", ["data", "report", "commands"]),
+        ("models", ["data", "engine", "report", "demo", "commands"]),
+        ("data", ["models", "engine", "report", "demo", "commands"]),
+        ("report", ["models", "data", "engine", "demo", "commands"]),
+        ("engine", ["data", "report", "demo", "commands"]),
+        ("demo", ["models", "data", "engine", "report", "commands", "registry", "handwriting"]),
     ],
 )
 def test_a_part_does_not_know_the_others(part, unknown):
@@ -63,7 +76,7 @@ def test_the_engine_knows_the_contract_and_no_network():
 
 def test_the_networks_know_the_contract_and_not_one_another():
     for file in files_of("models"):
-        if file.stem in ("__init__", "checkpoint", "classifier"):
+        if file.stem in ("__init__", "checkpoint", "classifier", "export"):
             continue
         ours = {name for name in imports(file) if within(name, "mnist_zoo")}
         assert ours == {"mnist_zoo.models.classifier.Classifier"}, file
@@ -75,12 +88,23 @@ def test_the_registry_imports_names_only():
     assert not [name for name in imports(PACKAGE / "errors.py") if within(name, "mnist_zoo")]
 
 
+def test_handwriting_knows_pictures_and_nothing_of_the_zoo():
+    ours = {name for name in imports(PACKAGE / "handwriting.py") if within(name, "mnist_zoo")}
+    assert ours == {"mnist_zoo.errors.ZooError"}
+    for part in ("data", "engine", "report"):
+        for file in files_of(part):
+            assert not [n for n in imports(file) if within(n, "mnist_zoo.handwriting")], file
+
+
 @pytest.mark.parametrize(
     "file",
     [
         "__init__.py", "__main__.py", "registry.py", "errors.py", "models/__init__.py",
         "commands/__init__.py", "commands/arguments.py", "commands/models.py",
-        "commands/training.py", "commands/data.py",
+        "commands/training.py", "commands/data.py", "commands/results.py", "commands/sweep.py",
+        "commands/sweep_run.py", "commands/workers.py", "commands/plot.py", "commands/explain.py",
+        "commands/demo.py", "commands/screen.py", "commands/predict.py",
+        "commands/export.py",
     ],
 )  # fmt: skip
 def test_what_answers_fast_imports_nothing_slow(file):

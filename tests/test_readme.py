@@ -8,6 +8,8 @@ import pytest
 import torch
 import yaml
 from lightning import Trainer
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
 
 from mnist_zoo import registry
 from mnist_zoo.__main__ import main
@@ -55,17 +57,43 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_accepted(command, folder, capsys):
+def test_a_command_is_accepted(command, folder, capsys, monkeypatch):
     arguments = shlex.split(command)[1:]
     for path, name in re.findall(r"(runs/(\w+)/version_0/checkpoints/\w+\.ckpt)", command):
         write_checkpoint(folder / path, name)
     if arguments[0] == "data":
         assert main([*arguments, "--data=Digits"]) == 0
+    elif arguments[0] == "demo":
+        uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn, of the extra demo")
+        monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+        assert main([*arguments, "--port=0", "--no_browser"]) == 0
+    elif arguments[0] in ("predict", "export"):
+        for word in arguments[1:]:
+            if word.endswith((".png", ".jpg")):
+                Image.fromarray(Digits().load(train=True)[0][0].numpy()).save(word)
+        if "onnx" in arguments:
+            pytest.importorskip("onnxscript")
+        assert main(arguments) == 0
     elif arguments[0] == "models":
         assert main(arguments) == 0
+    elif arguments[0] == "results":
+        assert main([*arguments, "--results", str(ROOT / "results")]) == 0
     elif arguments[0] == "sweep":
         assert main([*arguments, "--seeds=0"]) == 0
         assert "0 runs" in capsys.readouterr().out
+    elif arguments[0] == "explain":
+        if "four.png" in arguments:
+            pytest.importorskip("mnist_zoo.handwriting")
+            picture = Image.new("L", (60, 60), 255)
+            picture.paste(0, (20, 10, 27, 50))
+            picture.save("four.png")
+        assert main(arguments) == 0
+    elif arguments[0] == "plot":
+        for run in ("runs/ConvNetReLU/version_0", "runs/Dense/version_0"):
+            with SummaryWriter(run) as writer:
+                writer.add_scalar("val/acc", 0.5, 1)
+        assert main(arguments) == 0
+        assert "2 runs" in capsys.readouterr().out
     else:
         with pytest.raises(SystemExit) as end:
             main([*arguments, "--print_config"])
@@ -73,11 +101,17 @@ def test_a_command_is_accepted(command, folder, capsys):
         assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
 
 
-def test_the_table_is_what_the_command_prints(capsys, monkeypatch):
+TABLES = re.findall(r"<!-- begin: mnist-zoo (.*?) -->\n(.*?)<!-- end -->", README, flags=re.S)
+
+
+def test_there_are_tables():
+    assert [command for command, _ in TABLES] == ["models --markdown", "results --markdown"]
+
+
+@pytest.mark.parametrize(("command", "table"), TABLES, ids=[command for command, _ in TABLES])
+def test_a_table_is_what_the_command_prints(command, table, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(registry, "plugins", list)
-    command, table = re.search(
-        r"<!-- begin: mnist-zoo (.*?) -->\n(.*?)\n<!-- end -->", README, flags=re.S
-    ).groups()
     registry.recipes.cache_clear()
     assert main(shlex.split(command)) == 0
     registry.recipes.cache_clear()
@@ -87,8 +121,18 @@ def test_the_table_is_what_the_command_prints(capsys, monkeypatch):
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_runs(code, folder):
     write_checkpoint(folder / "best.ckpt", "ConvNetReLU")
+    if "onnxruntime" in code:
+        pytest.importorskip("onnxscript")
+        assert (
+            main(
+                ["export", "--ckpt_path", "best.ckpt", "--format", "onnx", "--out", "network.onnx"]
+            )
+            == 0
+        )
     # What would train on MNIST for minutes is not run, but what it imports must be there.
     code = "".join(line for line in code.splitlines(keepends=True) if ".fit(" not in line)
+    if "four.png" in code:
+        Image.fromarray(Digits().load(train=True)[0][0].numpy()).save("four.png")
     names = {"images": torch.rand(2, 1, 28, 28)}
     exec(compile(code, "README.md", "exec"), names)
     if "logits" in names:
