@@ -33,7 +33,7 @@ RUNS = {
 COMMON = [
     "--data=Digits", "--data.expanded=true", "--data.val_size=100",
     "--trainer.max_epochs=12", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
-    "--last.every_n_train_steps=50",
+    "--steps_per_execution=8", "--last.every_n_train_steps=50",
 ]  # fmt: skip
 
 

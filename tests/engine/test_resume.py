@@ -8,12 +8,19 @@ import time
 
 import pytest
 import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+
+from mnist_zoo.data import Digits
+from mnist_zoo.engine.blocks import Blocks
+from mnist_zoo.engine.checkpoints import Last
+from mnist_zoo.models import ConvNetDropout
 
 FIT = (
     "fit", "--model=ConvNetDropout", "--model.lr=0.05", "--data=Digits", "--data.num_train=600",
     "--data.rotation=10", "--data.shift=1", "--data.elastic=0.5",
     "--trainer.accelerator=cpu", "--trainer.max_epochs=3",
-    "--last.every_n_train_steps=70",
+    "--model.scheduler=OneCycleLR", "--steps_per_execution=4", "--last.every_n_train_steps=20",
     "--trainer.enable_progress_bar=false",
 )  # fmt: skip
 LAST = "ConvNetDropout/version_0/checkpoints/last.ckpt"
@@ -49,3 +56,44 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(zoo, tmp_p
     assert one["global_step"] == other["global_step"]
     torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=0)
     assert not list(killed.rglob("*.unfinished"))
+
+
+class Save(Callback):
+    """Writes a checkpoint when at least so many steps were taken."""
+
+    def __init__(self, step, file):
+        self.step, self.file = step, file
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step >= self.step and not self.file.exists():
+            trainer.save_checkpoint(self.file)
+
+
+def train(folder, num_steps, *callbacks, ckpt_path=None):
+    """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch."""
+    seed_everything(0)
+    network = ConvNetDropout(lr=0.05, scheduler="OneCycleLR", optimizer_args={"momentum": 0.9})
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Blocks(num_steps), Last(), *callbacks],
+    )
+    data = Digits(num_train=320, val_size=20, rotation=10, shift=1)
+    trainer.fit(network, data, ckpt_path=ckpt_path)
+    assert trainer.global_step == 90
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("stopped", [8, 42])
+@pytest.mark.parametrize("num_steps", [1, 4, 7, 64])
+def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(stopped, num_steps, tmp_path):
+    file = tmp_path / "middle.ckpt"
+    whole = train(tmp_path, 4, Save(stopped, file))
+    progress = torch.load(file, weights_only=True)
+    assert progress["global_step"] == stopped
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)

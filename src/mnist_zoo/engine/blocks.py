@@ -69,6 +69,7 @@ class Blocks(Callback):
         if not pl_module.automatic_optimization:
             progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
             progress.ready = progress.completed = max(progress.completed, self._resumed_at)
+            _count_blocks_anew(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Step the schedulers that go by epochs, as Lightning's plain loop does."""
@@ -175,6 +176,17 @@ def _counts_batches(trainer: Trainer) -> bool:
         or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
         or any(isinstance(c, ModelCheckpoint) and c._every_n_train_steps for c in checkpoints)
     )
+
+
+def _count_blocks_anew(trainer: Trainer) -> None:
+    """Of a run resumed in mid-epoch, count what is done in blocks of the present size."""
+    loader: Any = trainer.train_dataloader
+    if position := loader.state_dict()["position"]:
+        to_come = -(-(loader.num_batches - position) // loader.block_size)
+        count = trainer.fit_loop.epoch_loop.batch_progress.current
+        count.ready = count.started = count.processed = len(loader) - to_come
+        # The checkpoint was written before the last of them was counted as complete.
+        count.completed = count.ready - 1
 
 
 def _num_training_steps(trainer: Trainer) -> int:
