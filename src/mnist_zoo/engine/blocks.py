@@ -183,7 +183,7 @@ def _count_blocks_anew(trainer: Trainer) -> None:
     loader: Any = trainer.train_dataloader
     if position := loader.state_dict()["position"]:
         to_come = -(-(loader.num_batches - position) // loader.block_size)
-        count = trainer.fit_loop.epoch_loop.batch_progress.current
+        count: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         count.ready = count.started = count.processed = len(loader) - to_come
         # The checkpoint was written before the last of them was counted as complete.
         count.completed = count.ready - 1
