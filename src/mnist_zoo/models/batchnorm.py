@@ -75,21 +75,24 @@ class ConvNetBatchNorm(_Normalized):
     Source: this project.
 
     Args:
+        num_maps: Number of maps of the first convolution; the others have two and four times as
+            many.
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
         kwargs: Arguments of ``Classifier``.
     """
 
-    def __init__(self, label_smoothing: float = 0.1, **kwargs: Any) -> None:
+    def __init__(self, num_maps: int = 32, label_smoothing: float = 0.1, **kwargs: Any) -> None:
         super().__init__(label_smoothing=label_smoothing, **kwargs)
+        few, more, most = num_maps, 2 * num_maps, 4 * num_maps
         self.layers = nn.Sequential(
-            conv_norm(1, 32, size=5, pool=2),
-            conv_norm(32, 64, size=3),
-            conv_norm(64, 64, size=3, pool=2),
-            conv_norm(64, 128, size=3),
-            conv_norm(128, 128, size=3),
+            conv_norm(1, few, size=5, pool=2),
+            conv_norm(few, more, size=3),
+            conv_norm(more, more, size=3, pool=2),
+            conv_norm(more, most, size=3),
+            conv_norm(most, most, size=3),
             nn.MaxPool2d(7),
             nn.Flatten(),
-            nn.Linear(128, 10),
+            nn.Linear(most, 10),
         )
 
 
