@@ -17,6 +17,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands import models, screen
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.files import whole
 
 if TYPE_CHECKING:
     from mnist_zoo.report.results import Row
@@ -186,13 +187,12 @@ def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[dict[str, A
     def filled(mark: re.Match[str]) -> str:
         return f"{mark[1]}{tables[mark[2]]}\n" if mark[2] in tables else mark[0]
 
-    unfinished = file.with_suffix(".unfinished")
     try:
         text = file.read_text(encoding="utf-8")
         if not tables.keys() & {mark[2] for mark in _MARKED.finditer(text)}:
             marks = " or ".join(f"<!-- begin: {name} -->" for name in tables)
             raise ZooError(f"{file} has no place for a table: {marks} before <!-- end -->.")
-        unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8")
-        unfinished.replace(file)
+        with whole(file) as unfinished:
+            unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ZooError(f"{file}: {getattr(error, 'strerror', None) or 'not text'}.") from error

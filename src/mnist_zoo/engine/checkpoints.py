@@ -11,6 +11,8 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mnist_zoo.files import whole
+
 
 class Best(ModelCheckpoint):
     """Keeps ``best.ckpt``, the weights that validation chose; none where nothing is held out.
@@ -102,9 +104,7 @@ class WholeFiles(TorchCheckpointIO):
         """Write a checkpoint; what was at ``path`` before stays until the new one is complete."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
+        with whole(target) as unfinished, unfinished.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(target)

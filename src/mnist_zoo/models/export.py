@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import whole
 from mnist_zoo.models.classifier import Classifier
 
 OPSET = 18
@@ -63,7 +64,7 @@ def export(
     Raises:
         ExportError: The network cannot be exported so, or the difference is over 1e-4.
     """
-    with _whole(file) as unfinished:
+    with _written(file) as unfinished:
         reread = FORMATS[kind](network, unfinished, about)
         with torch.no_grad():
             difference = float((reread(images) - network.predict(images)).abs().max())
@@ -177,22 +178,18 @@ SUFFIXES = {
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[Path]:
+def _written(file: Path) -> Iterator[Path]:
     """Yield a path beside a file, which becomes the file if all goes well."""
-    unfinished = file.with_name(f".{file.name}.unfinished")
     try:
-        # torch and safetensors say in many ways that they cannot write; this says it in one.
-        unfinished.touch()
-        mode = unfinished.stat().st_mode
-        yield unfinished
-        # safetensors makes its files readable by their owner alone.
-        unfinished.chmod(mode)
-        unfinished.replace(file)
+        with whole(file) as unfinished:
+            # torch and safetensors say in many ways that they cannot write; this says it in one.
+            unfinished.touch()
+            mode = unfinished.stat().st_mode
+            yield unfinished
+            # safetensors makes its files readable by their owner alone.
+            unfinished.chmod(mode)
     except OSError as error:
         raise ExportError(f"cannot write {file}: {error.strerror or error}.") from error
-    finally:
-        if unfinished.is_file():
-            unfinished.unlink()
 
 
 def _cannot(network: Classifier, what: str, error: Exception) -> ExportError:

@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mnist_zoo.files import whole
 from mnist_zoo.report.curves import BLUE, GREEN, VERMILION
 
 _SIDE = 28
@@ -31,10 +32,9 @@ def save(figure: Figure, path: Path) -> None:
         OSError: The folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    # Without the version of matplotlib, the same figure always gives the same file.
-    figure.savefig(unfinished, format="png", metadata={"Software": None})
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        # Without the version of matplotlib, the same figure always gives the same file.
+        figure.savefig(unfinished, format="png", metadata={"Software": None})
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") -> Figure:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import whole
 
 _SCALE, _COLUMNS, _MARGIN, _LINE = 4, 8, 8, 16
 
@@ -38,11 +39,9 @@ def save_sheet(file: Path, images: Tensor, labels: Sequence[str]) -> Path:
         draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=192)
         at = (left + size[0] / 2, top + size[1] + 2)
         draw.text(at, label, fill=0, font=font, anchor="ma")
-    unfinished = file.with_name(f"{file.name}.unfinished")
     try:
-        sheet.save(unfinished, "PNG")
-        unfinished.replace(file)
+        with whole(file) as unfinished:
+            sheet.save(unfinished, "PNG")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ZooError(f"cannot write {file}: {error.strerror}.") from error
     return file

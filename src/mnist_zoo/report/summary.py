@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from mnist_zoo.files import whole
+
 
 def before_fit(
     network: str,
@@ -103,8 +105,7 @@ def write_predictions(file: Path, probabilities: Tensor) -> Path:
         file: Where to write; replaced whole if it exists.
         probabilities: (N, num_classes), each row summing to 1.
     """
-    unfinished = file.with_suffix(".unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as stream:
+    with whole(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         columns = [f"p{number}" for number in range(probabilities.shape[1])]
         writer.writerow(["image", "prediction", "probability", *columns])
@@ -113,7 +114,6 @@ def write_predictions(file: Path, probabilities: Tensor) -> Path:
         for image, (prediction, probability, row) in enumerate(rows):
             values = [f"{value:.6f}" for value in (probability, *row)]
             writer.writerow([image, prediction, *values])
-    unfinished.replace(file)
     return file
 
 
