@@ -45,13 +45,20 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 2 for an error of the user's, or 1."""
+    """Run one command and return its exit status.
+
+    Returns:
+        0; 2 for an error of the user's, 130 after Ctrl-C, 1 for anything else.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     try:
         return _run(arguments)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130  # what shells take for "ended by Ctrl-C"
     except BrokenPipeError:
         # The reader of our output is gone, as in `mnist-zoo models | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

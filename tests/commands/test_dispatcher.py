@@ -106,3 +106,12 @@ def test_the_installed_command_answers_a_mistake_in_plain_words(zoo):
         "error: unknown option --trainer.max_epoch. Did you mean --trainer.max_epochs?\n"
         "For all options: mnist-zoo fit --help\n"
     )
+
+
+def test_ctrl_c_ends_any_command_without_a_traceback(cli, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mnist_zoo.commands.models.main", interrupted)
+    result = cli("models", status=130)
+    assert (result.out, result.err) == ("", "Stopped.\n")

@@ -31,7 +31,10 @@ def weights(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(zoo, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
+)
+def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(how, status, zoo, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert zoo(*FIT, f"--trainer.default_root_dir={whole}").returncode == 0
 
@@ -45,8 +48,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(zoo, tmp_p
         while not (killed / LAST).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(how)
+        assert process.wait() == status
     stopped_at = weights(killed)["global_step"]
     assert 0 < stopped_at < weights(whole)["global_step"], "killed in the middle"
 

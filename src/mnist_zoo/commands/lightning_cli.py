@@ -241,10 +241,13 @@ class ZooCLI(LightningCLI):
             )
         try:
             self.trainer.fit(**kwargs)
-        except SystemExit:
+        except SystemExit as ended:
             last = self.run_folder and self.run_folder / "checkpoints" / "last.ckpt"
             found = last if last and last.is_file() else None
             console.print(summary.interrupted(found, self._model_option()))
+            if isinstance(ended.__context__, KeyboardInterrupt):
+                # Lightning ends with 1, as if something had gone wrong.
+                raise SystemExit(130) from None
             raise
 
     def after_fit(self) -> None:
