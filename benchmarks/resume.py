@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=RUNS)
     arguments = parser.parse_args()
+    # A shell that puts a job into the background has it ignore Ctrl-C, and so its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(arguments.seed)
     differing = 0
     for name, flags in RUNS.items():
