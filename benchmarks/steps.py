@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -51,8 +52,12 @@ CASES: list[tuple[str, type[Classifier], list[str], int, int]] = [
     ("S7", ConvNetDropout, [], 10, 300),
     ("S4 at batch 256", ConvNetReLU, ["--data.batch_size=256"], 256, 40),
 ]
-# The same learning rates as in the recipes, so that all sides do the same work.
-LR = {Dense: 3.0, ConvNetReLU: 0.03, ConvNetDropout: 0.005}
+# The same settings as in the recipes, so that all sides do the same work.
+SGD: dict[type[Classifier], dict[str, float]] = {
+    Dense: {"lr": 3.0},
+    ConvNetReLU: {"lr": 0.03, "weight_decay": 0.00005},
+    ConvNetDropout: {"lr": 0.005},
+}
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -101,7 +106,7 @@ def articles(
     """Return milliseconds a step of the loop that articles show."""
     data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
     loader = DataLoader(data, batch_size=batch_size, shuffle=True)
-    model, optimizer = _model(_as_in_articles(network().layers), LR[network])
+    model, optimizer = _model(_as_in_articles(network().layers), **SGD[network])
     batches = iter(loader)
     start = clock()
     running_loss = 0.0
@@ -122,7 +127,7 @@ def bare(network: type[Classifier], batch_size: int, steps: int, root: Path, clo
     data.setup("fit")
     all_images, all_targets = data.splits["train"]
     model, optimizer = _model(
-        network().layers.to(memory_format=torch.channels_last), LR[network], fused=True
+        network().layers.to(memory_format=torch.channels_last), **SGD[network], fused=True
     )
     order = torch.randperm(len(all_targets))
     start = clock()
@@ -134,10 +139,8 @@ def bare(network: type[Classifier], batch_size: int, steps: int, root: Path, clo
     return 1000 * (clock() - start) / steps
 
 
-def _model(
-    layers: nn.Module, lr: float, **settings: bool
-) -> tuple[nn.Module, torch.optim.Optimizer]:
-    return layers.train(), torch.optim.SGD(layers.parameters(), lr=lr, **settings)
+def _model(layers: nn.Module, **settings: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
+    return layers.train(), torch.optim.SGD(layers.parameters(), **settings)
 
 
 def _as_in_articles(layers: nn.Module) -> nn.Module:

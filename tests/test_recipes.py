@@ -9,6 +9,7 @@ import yaml
 
 from mnist_zoo import registry
 from mnist_zoo.__main__ import main
+from mnist_zoo.engine.checkpoints import Best
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def test_no_recipe_of_a_system_is_missing_here():
 
 def test_mlp_dropout_keeps_the_weights_with_the_lowest_validation_loss():
     config = read(registry.recipes()["MLPDropout"])
-    assert config["best"] == {"monitor": "val/loss", "mode": "min"}
+    assert config["best"] == {"monitor": "val/loss"}
+    assert Best(**config["best"]).mode == "min"
 
 
 @every_recipe

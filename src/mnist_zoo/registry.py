@@ -249,6 +249,14 @@ def settings_hash(config: str) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
+def recipe_hashes() -> dict[str, str]:
+    """Return the hash of the settings of each recipe, by name."""
+    return {
+        name: settings_hash(recipe.path.read_text(encoding="utf-8"))
+        for name, recipe in recipes().items()
+    }
+
+
 def shipped_weights() -> dict[str, Path]:
     """Return the files of trained weights that travel with the package, by name."""
     return {file.stem: file for file in sorted(shipped("weights").glob("*.safetensors"))}

@@ -10,7 +10,8 @@ from mnist_zoo.report.results import Accuracy, Row
 
 
 def record(seed, acc, status="finished", flags=()):
-    base = {"recipe": "Dense", "flags": list(flags), "seed": seed, "status": status}
+    base = {"recipe": "Dense", "recipe_sha256": "0", "flags": list(flags), "seed": seed}
+    base |= {"status": status}
     if status == "crashed":
         return {**base, "reason": "ValueError: boom"}
     return {**base, "test_acc": acc, "seconds": 12.3}
@@ -89,8 +90,14 @@ def test_circumstances_are_the_median_time_and_all_that_differed():
     ]
     (row,) = results.rows(records)
     assert results.circumstances(row) == [
-        "50.00", "12", "cpu, A chip", "2.6", "2.6.0", "2026-01-01 to 2026-01-02",
+        "12", "cpu, A chip", "2.6", "2.6.0", "2026-01-01 to 2026-01-02",
     ]  # fmt: skip
+
+
+def test_what_a_choice_may_rest_on_stands_beside_the_test_accuracy():
+    header, line = shown([{**record(0, 0.9), "val_acc": 0.5}, {**record(1, 0.9), "val_acc": 0.7}])
+    assert header.split()[:4] == ["recipe", "n", "validation", "mean"]
+    assert line.split()[:4] == ["Dense", "2", "60.00", "90.00"]
 
 
 @pytest.mark.parametrize(("holds", "word"), [(True, "yes"), (False, "no"), (None, "")])

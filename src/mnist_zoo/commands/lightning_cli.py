@@ -187,7 +187,8 @@ class ZooCLI(LightningCLI):
                     f"--best.monitor {monitor}: the test images choose nothing."
                     "\nChoose by val/acc or val/loss."
                 )
-            callbacks += [Blocks(num_steps), *self._averaging()]
+            # The average copies the network, which blocks then tie to the trainer and its data.
+            callbacks += [*self._averaging(), Blocks(num_steps)]
             if self.config[self.subcommand].test_curve:
                 callbacks.append(TestCurve())
         if self.subcommand == "fit" and not trainer.fast_dev_run:
@@ -235,10 +236,9 @@ class ZooCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; if the user interrupts it, say how to go on."""
         if self._is_finished():
-            raise FinishedError(
-                f"{self.request.ckpt_path} has been trained for all its"
-                f" {self.trainer.max_epochs} epochs.\nTo go on: --trainer.max_epochs N"
-            )
+            # A course of the learning rate that was laid out for the whole run has ended with it.
+            on = "" if self.model.scheduler_class else "\nTo go on: --trainer.max_epochs N"
+            raise FinishedError(f"{self.request.ckpt_path} has been trained to its end.{on}")
         try:
             self.trainer.fit(**kwargs)
         except SystemExit as ended:

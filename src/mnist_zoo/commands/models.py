@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands import screen
@@ -12,6 +12,7 @@ from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
 
 if TYPE_CHECKING:
+    from mnist_zoo.report.results import Record
     from mnist_zoo.report.zoo import Row
 
 
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     from mnist_zoo.report import results
 
-    records = results.read(registry.shipped("results"))
+    records = results.current(results.read(registry.shipped("results")), registry.recipe_hashes())
     if arguments.markdown:
         print(markdown(names, records))
         return 0
@@ -48,14 +49,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def markdown(networks: Iterable[str], records: Sequence[dict[str, Any]]) -> str:
+def markdown(networks: Iterable[str], records: Sequence[Record]) -> str:
     """Return the table of some networks in Markdown, with the figures of some records."""
     from mnist_zoo.report.zoo import markdown_table
 
     return markdown_table(_rows(networks, records))
 
 
-def _rows(networks: Iterable[str], records: Sequence[dict[str, Any]]) -> list[Row]:
+def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
     """Return a row for each recipe of each network."""
     from mnist_zoo.report import results
     from mnist_zoo.report.zoo import Row

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands import models, screen
@@ -20,7 +20,7 @@ from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import whole
 
 if TYPE_CHECKING:
-    from mnist_zoo.report.results import Row
+    from mnist_zoo.report.results import Record, Row
 
 _MARKED = re.compile(r"(<!-- begin: (mnist-zoo [^>]*?) -->\n).*?(?=<!-- end -->)", flags=re.S)
 
@@ -72,7 +72,7 @@ def add_plot_options(parser: Parser) -> None:
     )
 
 
-def plot(records: Sequence[dict[str, Any]], file: Path, tag: str | None) -> None:
+def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     """Draw a figure by epoch for each recipe and set of flags: mean, and lowest to highest.
 
     Args:
@@ -101,7 +101,7 @@ def plot(records: Sequence[dict[str, Any]], file: Path, tag: str | None) -> None
     print(f"Written: {file}")
 
 
-def _records(folder: Path | None, recipes: Sequence[str]) -> list[dict[str, Any]]:
+def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:
     """Return the records of some recipes, or of all.
 
     Raises:
@@ -122,28 +122,23 @@ def _records(folder: Path | None, recipes: Sequence[str]) -> list[dict[str, Any]
     return _of_recipes_now(wanted)
 
 
-def _of_recipes_now(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
     """Leave out, and say so, what was made before its recipe was changed."""
-    hashes = {
-        name: registry.settings_hash(recipe.path.read_text(encoding="utf-8"))
-        for name, recipe in registry.recipes().items()
-    }
+    from mnist_zoo.report import results
 
-    def is_old(record: dict[str, Any]) -> bool:
-        now = hashes.get(record["recipe"])
-        return bool(now and record.get("recipe_sha256", now) != now)
-
-    old = Counter(record["recipe"] for record in records if is_old(record))
-    for recipe, number in old.items():
+    kept = results.current(records, registry.recipe_hashes())
+    before = Counter(record["recipe"] for record in records)
+    before.subtract(record["recipe"] for record in kept)
+    for recipe, number in (+before).items():
         print(
             f"warning: {number} records of {recipe} left out: made with other settings than the"
             " recipe has now",
             file=sys.stderr,
         )
-    return [record for record in records if not is_old(record)]
+    return kept
 
 
-def _rows(records: Sequence[dict[str, Any]]) -> list[Row]:
+def _rows(records: Sequence[Record]) -> list[Row]:
     """Return the rows of records, in the order of the recipes, with what was published."""
     from mnist_zoo.report import results
     from mnist_zoo.report.results import Accuracy, Row
@@ -169,7 +164,7 @@ def _print(rows: Sequence[Row]) -> None:
     console.print(results.circumstances_table(rows))
 
 
-def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> None:
+def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) -> None:
     """Replace what stands between ``<!-- begin: COMMAND -->`` and ``<!-- end -->``.
 
     Raises:

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import itertools
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands import results as results_command
-from mnist_zoo.commands import screen, workers
+from mnist_zoo.commands import screen, training, workers
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.sweep_run import Run
 from mnist_zoo.errors import ZooError
 
+if TYPE_CHECKING:
+    from mnist_zoo.report.results import Record
+
 # What a sweep says to fit itself.
 _ITS_OWN = (
     "--config", "-c", "--ckpt_path", "--seed_everything", "--trainer.default_root_dir",
-    "--trainer.enable_progress_bar", "--trainer.fast_dev_run", "--trainer.logger",
-    "--trainer.logger.class_path", "--pictures",
+    "--trainer.devices", "--trainer.enable_progress_bar", "--trainer.fast_dev_run",
+    "--trainer.logger", "--trainer.logger.class_path", "--trainer.num_nodes", "--pictures",
 )  # fmt: skip
 
 _DESCRIPTION = """\
@@ -77,6 +81,7 @@ def main(argv: list[str]) -> int:
     if arguments.jobs < 1:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
     plan = list(_plan(arguments.recipes, rest, _seeds(arguments.seeds)))
+    _make_folder(arguments.results)
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
@@ -113,16 +118,15 @@ class _Sweep:
             disable=not self.console.is_terminal,
         )
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """Return the records of these recipes as they are now, of this sweep and of others."""
         from mnist_zoo.report import results
 
-        now = {run.recipe: run.sha256 for run in self.plan}
+        recipes = {(run.recipe, run.sha256) for run in self.plan}
         return [
             record
             for record in results.read(self.results)
-            if (sha256 := now.get(record["recipe"]))
-            and record.get("recipe_sha256", sha256) == sha256
+            if (record["recipe"], record["recipe_sha256"]) in recipes
         ]
 
     def missing(self) -> list[Run]:
@@ -151,7 +155,8 @@ class _Sweep:
                     where.stop()
                     time.sleep(0.1)
                 if isinstance(error, KeyboardInterrupt):
-                    raise ZooError("stopped. The same command goes on where it was.") from None
+                    self._say("Stopped. The same command goes on where it was.")
+                    raise SystemExit(130) from None
                 raise
 
     def print_table(self) -> int:
@@ -190,6 +195,20 @@ class _Sweep:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder where there is none, before hours of work rest on it.
+
+    Raises:
+        ZooError: It cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ZooError(f"--results {folder}: cannot be written to: {error.strerror}.") from error
+
+
 def _seeds(text: str) -> list[int]:
     """Return the seeds that a word stands for: ``5`` for 0 to 4, ``3,7`` and ``5-9`` for those."""
     if text.isdecimal():
@@ -199,7 +218,10 @@ def _seeds(text: str) -> list[int]:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if match is None:
             raise ZooError(f"--seeds {text}: expected a number, or seeds such as 3,7 or 5-9.")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        seeds = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if not seeds:
+            raise ZooError(f"--seeds {text}: {part} counts down; expected such as 5-9.")
+        found += seeds
     return list(dict.fromkeys(found))
 
 
@@ -213,10 +235,13 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
         if name in _ITS_OWN:
             raise ZooError(f"{name}: a sweep chooses this itself.")
         grid[name] = _alternatives(values if equals else next(words, ""))
+    hashes: dict[str, str] = {}
     for recipe in recipes:
-        file = registry.find_recipe(recipe)
+        file = training.checked(registry.find_recipe(recipe))
         config = file.read_text(encoding="utf-8")
         sha256 = registry.settings_hash(config)
+        if hashes.setdefault(file.stem, sha256) != sha256:
+            raise ZooError(f"two recipes are called {file.stem}: records could not tell them apart")
         for combination in itertools.product(*grid.values()):
             pairs = zip(grid, combination, strict=True)
             chosen = tuple(f"{name}={value}" for name, value in pairs)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 OnEpoch = Callable[[int, int | None], None]
 """Is told how many epochs are done, and of how many."""
 
-_OF_THE_MACHINE = ("--data.root", "--trainer.accelerator", "--trainer.devices")
+_OF_THE_MACHINE = ("--data.root", "--trainer.accelerator")
+# Several devices would each start the sweep again, which is how Lightning trains on them.
+_ONE_DEVICE = "--trainer.devices=1"
 _WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--test_curve")
 # What a record keeps by epoch, where the run wrote it.
 _BY_EPOCH = (
@@ -62,7 +64,7 @@ class Run:
     @property
     def settings(self) -> tuple[str, ...]:
         """The flags that may change what comes out: not where data lie, nor which device it is."""
-        return tuple(f for f in self.flags if f.partition("=")[0] not in _WITHOUT_EFFECT)
+        return tuple(sorted(f for f in self.flags if f.partition("=")[0] not in _WITHOUT_EFFECT))
 
     @property
     def of_the_machine(self) -> tuple[str, ...]:
@@ -70,9 +72,9 @@ class Run:
         return tuple(f for f in self.flags if f.partition("=")[0] in _OF_THE_MACHINE)
 
     @property
-    def key(self) -> tuple[str, tuple[str, ...], int]:
+    def key(self) -> tuple[str, str, tuple[str, ...], int]:
         """What its record is found by."""
-        return self.recipe, self.settings, self.seed
+        return self.recipe, self.sha256, self.settings, self.seed
 
     @property
     def title(self) -> str:
@@ -149,7 +151,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     last = checkpoints.read(run_folder / "checkpoints" / "last.ckpt")
     best = run_folder / "checkpoints" / "best.ckpt"
     weights = checkpoints.read(best) if best.exists() else last
-    cli = _command(ZooCLI, "test", *_checkpoint(weights.path), *run.of_the_machine)
+    cli = _command(ZooCLI, "test", *_checkpoint(weights.path), _ONE_DEVICE, *run.of_the_machine)
     tested = cli.trainer.callback_metrics
     cli.datamodule.setup("fit")
     device = cli.trainer.strategy.root_device
@@ -212,13 +214,7 @@ def _flags(run: Run, folder: Path) -> list[str]:
     """Write the recipe into a folder, and return all that ``fit`` is told of the run."""
     config = folder / f"{run.recipe}.yaml"
     config.write_text(run.config, encoding="utf-8")
-    # Several devices would each start the sweep again, which is how Lightning trains on them.
-    return [
-        f"--config={config}",
-        "--trainer.devices=1",
-        f"--seed_everything={run.seed}",
-        *run.flags,
-    ]
+    return [f"--config={config}", _ONE_DEVICE, f"--seed_everything={run.seed}", *run.flags]
 
 
 def _command(cls: type[ZooCLI], *words: str, **kwargs: Any) -> ZooCLI:

@@ -79,7 +79,7 @@ def scan(argv: list[str]) -> Request:
             request.argv.append(flag)
         elif flag in ("--config", "-c"):
             request.configured = True
-            configs += ["--config", str(_checked(registry.find_recipe(value)))]
+            configs += ["--config", str(checked(registry.find_recipe(value)))]
         elif flag in ("--ckpt_path", "--data"):
             setattr(request, flag.removeprefix("--"), value)
             request.argv += [flag, value]
@@ -141,7 +141,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
         yield [*recipes, str(file)]
 
 
-def _checked(config: Path) -> Path:
+def checked(config: Path) -> Path:
     """Return the file if it holds settings in a form that the parser can speak plainly about."""
     import yaml
 
@@ -181,7 +181,9 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
     for group, keys in RESUMED_SETTINGS.items():
         held = run[group] if isinstance(run.get(group), dict) else {}
         settings[group] = {
-            key: held[key] for key in keys if isinstance(held.get(key), bool | int | float | str)
+            key: held[key]
+            for key in keys
+            if key in held and isinstance(held[key], bool | int | float | str | None)
         }
     return settings | {
         name: run[name] for name in RESUMED_VALUES if isinstance(run.get(name), bool | int)

@@ -28,7 +28,8 @@ class Augmentation:
             width and height alike.
         shear: Largest angle by which upright lines lean, in degrees.
         shift: Largest shift in either direction, in whole pixels.
-        elastic: Standard deviation, in pixels, of a smooth field by which pixels are moved.
+        elastic: Standard deviation, in pixels, of the random shifts between which the field that
+            moves the pixels is smooth.
     """
 
     rotation: float = 0.0

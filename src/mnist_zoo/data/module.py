@@ -86,6 +86,9 @@ class ImageData(LightningDataModule, abc.ABC):
         super().__init__()
         self.save_hyperparameters()
         val_size = self.default_val_size if val_size is None else val_size
+        if isinstance(val_size, float) and val_size.is_integer() and val_size != 1:
+            # A number of images, which the parser of the command line may have made 5000.0.
+            val_size = int(val_size)
         is_fraction = isinstance(val_size, float)
         _require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         _require(val_size >= 0, "val_size", val_size, "must not be negative")

@@ -7,7 +7,6 @@ row by row, the label from 0 to 9 last. ``#`` starts a comment, and blank lines 
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mnist_zoo.data.files import DataError
+from mnist_zoo.files import whole
 
 _NUM_PIXELS = 28 * 28
 
@@ -68,13 +68,13 @@ def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str =
     table = torch.cat([images.flatten(1), targets.to(torch.uint8).unsqueeze(1)], dim=1)
     words = [str(value) for value in range(256)]
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mnist-zoo-") as folder:
-            whole = Path(folder, path.name)
-            with whole.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(f"# {line}\n" for line in comment.splitlines())
-                for row in table.numpy():
-                    file.write("\t".join([words[value] for value in row.tolist()]) + "\n")
-            whole.replace(path)
+        with (
+            whole(path) as unfinished,
+            unfinished.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            file.writelines(f"# {line}\n" for line in comment.splitlines())
+            for row in table.numpy():
+                file.write("\t".join([words[value] for value in row.tolist()]) + "\n")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
 

@@ -19,10 +19,12 @@ class Best(ModelCheckpoint):
 
     Args:
         monitor: The logged value that decides.
-        mode: Whether the highest or the lowest value is best.
+        mode: Whether the highest or the lowest value is best; None: the lowest of a loss, the
+            highest of anything else.
     """
 
-    def __init__(self, monitor: str = "val/acc", mode: Literal["max", "min"] = "max") -> None:
+    def __init__(self, monitor: str = "val/acc", mode: Literal["max", "min"] | None = None) -> None:
+        mode = mode or ("min" if monitor.endswith("loss") else "max")
         super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -55,7 +57,10 @@ class Last(ModelCheckpoint):
     """
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:
-        super().__init__(filename="last", enable_version_counter=False)
+        # After every epoch, whether or not it is followed by validation.
+        super().__init__(
+            filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+        )
         self.every_n_steps = every_n_train_steps
         self._random_states: dict[str, Any] = {}
         self._saved_at = 0
@@ -63,6 +68,7 @@ class Last(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the random generators where they were when the checkpoint was written."""
         super().on_train_start(trainer, pl_module)
+        _go_to_next_epoch(trainer)
         self._saved_at = trainer.global_step
         if self._random_states:
             torch.set_rng_state(self._random_states["cpu"])
@@ -90,6 +96,21 @@ class Last(ModelCheckpoint):
         """Keep the states for the start of training: until then other code draws numbers too."""
         super().load_state_dict(state_dict)
         self._random_states = state_dict["random"]
+
+
+def _go_to_next_epoch(trainer: Trainer) -> None:
+    """Of a run that was stopped at the end of an epoch, go on with the next.
+
+    Where steps limit a run, Lightning takes every checkpoint for one of mid-epoch, finds nothing
+    left to do in that epoch, and would count it twice.
+    """
+    loop = trainer.fit_loop
+    progress: Any = loop.epoch_progress.current
+    if loop.restarting and progress.ready and progress.processed == progress.ready:
+        loop.epoch_progress.increment_completed()
+        loop._restarting = loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
+        loop.epoch_loop.reset_restart_stage()
 
 
 class WholeFiles(TorchCheckpointIO):

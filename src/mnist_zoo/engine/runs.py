@@ -67,7 +67,7 @@ def claim(folder: Path) -> Claim:
 
 def of_checkpoint(path: Path) -> Path | None:
     """Return the folder of the run that a checkpoint lies in, if it lies in one."""
-    run = path.absolute().parents[1]
-    if path.absolute().parent.name == "checkpoints" and re.fullmatch(r"version_\d+", run.name):
-        return run
+    folder = path.absolute().parent
+    if folder.name == "checkpoints" and re.fullmatch(r"version_\d+", folder.parent.name):
+        return folder.parent
     return None

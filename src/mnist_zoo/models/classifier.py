@@ -22,6 +22,10 @@ from mnist_zoo.errors import ZooError, did_you_mean
 
 Batch = tuple[Tensor, Tensor]
 
+# What a resumed run cannot change, and what schedulers call the length of a run.
+_FIXED = ("optimizer", "scheduler", "scheduler_args")
+_LENGTHS = {"total_steps", "T_max"}
+
 
 class Classifier(LightningModule, ABC):
     """A network that sorts 28 × 28 grey images into ten classes, with its loss and optimizer.
@@ -186,7 +190,7 @@ class Classifier(LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which settings of the optimizer a resumed run changes."""
         before = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        settings = ("lr", "weight_decay", "optimizer_args", "optimizer", "scheduler")
+        settings = "lr", "weight_decay", "optimizer_args", *_FIXED
         self._changed = {s for s in settings if s in before and before[s] != self.hparams[s]}
 
     def on_train_start(self) -> None:
@@ -195,7 +199,7 @@ class Classifier(LightningModule, ABC):
         Raises:
             ZooError: The optimizer or the course of the learning rate cannot be changed midway.
         """
-        fixed = self._changed & {"optimizer", "scheduler"}
+        fixed = self._changed & {*_FIXED}
         if "lr" in self._changed and self.scheduler_class:
             fixed.add("lr")
         if fixed:
@@ -203,6 +207,15 @@ class Classifier(LightningModule, ABC):
                 f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
                 " where it stopped.\nLeave the flag out, or start a new run."
             )
+        for config in self.trainer.lr_scheduler_configs:
+            for name in _LENGTHS & self._scheduler_args().keys():
+                planned, wanted = getattr(config.scheduler, name), self._scheduler_args()[name]
+                if planned != wanted:
+                    raise ZooError(
+                        f"the course of the learning rate was laid out with {name} {planned},"
+                        f" which cannot become {wanted} midway.\nLeave out what changes the length"
+                        " of the run, such as --trainer.max_epochs, or start a new run."
+                    )
         if self._changed:
             settings = ("lr", "weight_decay", *self.optimizer_args)
             restored = self.trainer.optimizers[0].param_groups

@@ -18,15 +18,15 @@ from mnist_zoo.errors import ZooError
 Record = Mapping[str, Any]
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read(folder: Path) -> list[Record]:
     """Return the records of a folder; of a run made again, only the last.
 
     Raises:
         ZooError: A line is damaged.
     """
-    records: dict[Any, dict[str, Any]] = {}
+    records: dict[Any, Record] = {}
     for file in sorted(folder.glob("*.jsonl")):
-        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, text in enumerate(file.read_bytes().splitlines(), start=1):
             try:
                 record = json.loads(text)
                 records[key(record)] = record
@@ -35,9 +35,19 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def key(record: Record) -> tuple[str, tuple[str, ...], int]:
-    """Return what tells one run from another: recipe, flags and seed."""
-    return record["recipe"], tuple(record["flags"]), record["seed"]
+def key(record: Record) -> tuple[str, str, tuple[str, ...], int]:
+    """Return what tells one run from another: recipe, hash of its settings, flags and seed."""
+    return record["recipe"], record["recipe_sha256"], tuple(record["flags"]), record["seed"]
+
+
+def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record]:
+    """Return the records of recipes as they are now; of a recipe that is not known, all.
+
+    Args:
+        records: The runs.
+        hashes: Hash of the settings of each recipe, by name.
+    """
+    return [r for r in records if hashes.get(r["recipe"], r["recipe_sha256"]) == r["recipe_sha256"]]
 
 
 def append(folder: Path, record: Record) -> None:
@@ -148,34 +158,41 @@ def rows(records: Iterable[Record]) -> list[Row]:
     return [Row(*group, found) for group, found in groups(records).items()]
 
 
-FIGURES = ("n", "mean", "std", "min–max", "95 % interval", "failed", "published", "holds")
-CIRCUMSTANCES = ("validation", "seconds", "device", "torch", "lightning", "date")
+FIGURES = (
+    "n", "validation", "mean", "std", "min–max", "95 % interval", "failed", "published", "holds",
+)  # fmt: skip
+CIRCUMSTANCES = ("seconds", "device", "torch", "lightning", "date")
 
 
 def figures(row: Row) -> list[str]:
-    """Return the cells under ``FIGURES``: accuracies in percent; runs that crashed or diverged."""
+    """Return the cells under ``FIGURES``.
+
+    They are the number of runs, accuracies in percent (on validation: the mean of the weights that
+    were tested, where images were held out), and runs that crashed or diverged.
+    """
     acc = Accuracy.of(row.records)
+    made = [record for record in row.records if record["status"] != "crashed"]
+    held_out = [100 * record["val_acc"] for record in made if record.get("val_acc") is not None]
+    validation = _number(statistics.fmean(held_out)) if held_out else ""
     span = f"{acc.lowest:.2f}–{acc.highest:.2f}" if acc.n else ""
     # Student's interval of two values says next to nothing, and reaches far beyond 100 %.
     interval = f"{acc.mean - acc.half:.2f}–{acc.mean + acc.half:.2f}" if acc.n > 2 else ""
     failed = sum(record["status"] != "finished" for record in row.records)
     holds = {None: "", True: "yes", False: "no"}[row.holds]
     moments = _number(acc.mean), _number(acc.std)
-    return [str(acc.n), *moments, span, interval, str(failed or ""), row.published, holds]
+    failures = str(failed or "")
+    return [str(acc.n), validation, *moments, span, interval, failures, row.published, holds]
 
 
 def circumstances(row: Row) -> list[str]:
     """Return the cells under ``CIRCUMSTANCES``: how the runs were made.
 
-    They are the mean validation accuracy of the weights that were tested, in percent, where
-    images were held out; the median of the seconds; and all devices, versions and dates.
+    They are the median of the seconds, and all devices, versions and dates.
     """
     made = [record for record in row.records if record["status"] != "crashed"]
-    held_out = [100 * record["val_acc"] for record in made if record.get("val_acc") is not None]
     versions = [record.get("versions", {}) for record in made]
     dates = sorted({record["date"] for record in made if "date" in record})
     return [
-        _number(statistics.fmean(held_out)) if held_out else "",
         f"{statistics.median(record['seconds'] for record in made):.0f}" if made else "",
         _distinct(record.get("device_name") or record.get("device") for record in made),
         _distinct(version.get("torch") for version in versions),
