@@ -67,7 +67,7 @@ def test_seeds_are_a_number_or_themselves(text, seeds):
     assert sweep._seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "1,", "2:3"])
+@pytest.mark.parametrize("text", ["", "a", "-1", "1,", "2:3", "9-5"])
 def test_other_seeds_are_refused(text):
     with pytest.raises(ZooError, match="--seeds"):
         sweep._seeds(text)
@@ -101,7 +101,37 @@ def test_a_word_that_is_no_flag_is_refused():
         plan(["--model.lr=1", "oops"])
 
 
-@pytest.mark.parametrize("flag", ["--seed_everything", "--config", "--trainer.logger"])
+def test_the_order_of_flags_makes_no_other_run():
+    flags = "--model.lr=1", "--data.batch_size=5"
+    one, other = (plan(order, seeds=[0])[0] for order in (flags, flags[::-1]))
+    assert one.key == other.key
+    assert one.folder == other.folder
+
+
+def test_two_recipes_of_one_name_are_refused(tmp_path):
+    for number in (1, 2):
+        file = tmp_path / str(number) / "Mine.yaml"
+        file.parent.mkdir()
+        file.write_text(f"model: {{class_path: Dense, init_args: {{lr: {number}}}}}")
+    with pytest.raises(ZooError, match="two recipes are called Mine"):
+        plan(recipes=[str(tmp_path / "1/Mine.yaml"), str(tmp_path / "2/Mine.yaml")])
+
+
+@pytest.mark.parametrize("content", [b"model: [", b"\xff\xfe"])
+def test_a_damaged_recipe_is_an_error_in_a_line(cli, tmp_path, content):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    assert "not valid YAML" in cli("sweep", "bad.yaml", status=2).err
+
+
+def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_path):
+    (tmp_path / "file").touch()
+    result = cli("sweep", "Dense", "--results", "file", status=2)
+    assert result.err.startswith("error: --results file: cannot be written to: ")
+
+
+@pytest.mark.parametrize(
+    "flag", ["--seed_everything", "--config", "--trainer.logger", "--trainer.devices"]
+)
 def test_what_a_sweep_says_itself_is_refused(flag):
     with pytest.raises(ZooError, match=f"{flag}: a sweep chooses this itself"):
         plan([flag, "1"])
@@ -260,7 +290,7 @@ class TestOnDigits:
 
     @pytest.mark.timeout(1500)
     def test_killed_and_started_again_it_ends_with_the_same_records(self, zoo, tmp_path):
-        arguments = ("sweep", *DIGITS, "--seeds", "2", "--trainer.max_epochs", "4")
+        arguments = ("sweep", *DIGITS, "--seeds", "2", "--trainer.max_epochs", "12")
         whole = tmp_path / "whole"
         whole.mkdir()
         assert zoo(*arguments, cwd=whole).returncode == 0
@@ -288,7 +318,7 @@ class TestOnDigits:
                 process.kill()
             process.wait()
             assert len(records.read_text().splitlines() if records.exists() else []) == seed
-            for _ in range(100):
+            for _ in range(600):
                 if not (alive := processes_in(process.pid)):
                     break
                 time.sleep(0.1)

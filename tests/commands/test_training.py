@@ -63,12 +63,14 @@ class TestFit:
         assert content(trained.best)["epoch"] == accuracies.index(max(accuracies))
         assert f"Best validation accuracy: {max(accuracies):.2%}" in trained.out
 
-    def test_best_may_be_of_the_epoch_with_the_lowest_value(self, fit, tmp_path):
-        fit("--best.monitor=val/loss", "--best.mode=max", epochs=2)
+    @pytest.mark.parametrize(("flags", "choose"), [([], min), (["--best.mode=max"], max)])
+    def test_best_may_be_chosen_by_the_loss(self, fit, tmp_path, flags, choose):
+        fit("--best.monitor=val/loss", *flags, epochs=2)
         run = tmp_path / "runs" / "ConvNetReLU" / "version_0"
         losses = curve(run, "val/loss")
-        assert losses[0] > losses[1]
-        assert content(run / "checkpoints" / "best.ckpt")["epoch"] == 0
+        assert losses[0] != losses[1]
+        best = content(run / "checkpoints" / "best.ckpt")["epoch"]
+        assert best == losses.index(choose(losses))
 
     def test_last_is_of_the_last_step(self, trained):
         last = content(trained.last)
@@ -281,6 +283,36 @@ class TestResume:
         assert config["trainer"]["max_epochs"] == 1
         assert config["model"]["init_args"]["optimizer_args"] == {"momentum": 0.5}
         assert config["data"]["init_args"]["batch_size"] == 32
+
+    def test_what_the_run_left_unset_is_not_taken_from_the_recipe(self, cli, fit, tmp_path):
+        (tmp_path / "mine.yaml").write_text("model: ConvNetSeparable\ntrainer: {max_steps: 3}")
+        cli("fit", "--config=mine.yaml", "--data=Digits", *ON_CPU)
+        last = "runs/ConvNetSeparable/version_0/checkpoints/last.ckpt"
+        config = yaml.safe_load(cli("fit", f"--ckpt_path={last}", "--print_config").out)
+        assert config["average"]["decay"] is None
+        assert config["trainer"]["max_epochs"] is None
+        assert config["trainer"]["max_steps"] == 3
+
+    def test_the_last_checkpoint_is_that_of_the_last_epoch_without_validation(self, fit, tmp_path):
+        fit("--trainer.check_val_every_n_epoch=2", "--trainer.limit_train_batches=2", epochs=3)
+        last = content(tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt")
+        assert (last["epoch"], last["global_step"]) == (2, 6)
+
+    @pytest.mark.parametrize(
+        ("scheduler", "change"),
+        [
+            ("OneCycleLR", "--trainer.max_epochs=2"),
+            ("CosineAnnealingLR", "--trainer.max_epochs=2"),
+            ("ConstantLR", "--model.scheduler_args={factor: 0.5}"),
+        ],
+    )
+    def test_the_course_of_the_learning_rate_cannot_be_changed(self, cli, fit, scheduler, change):
+        fit(f"--model.scheduler={scheduler}", "--trainer.limit_train_batches=2", model="Dense")
+        last = "runs/Dense/version_0/checkpoints/last.ckpt"
+        more = ("--trainer.max_epochs=2", change, *ON_CPU)
+        error = cli("fit", f"--ckpt_path={last}", *more, status=2).err
+        assert "or start a new run." in error
+        assert content(last)["epoch"] == 0
 
     def test_a_new_learning_rate_is_used(self, cli, copied):
         new = ("--model.lr=0.025", "--trainer.max_epochs=4", *ON_CPU)

@@ -1,6 +1,7 @@
 """A run that is killed, for real, and goes on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from lightning.pytorch.callbacks import Callback
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.checkpoints import Last
-from mnist_zoo.models import ConvNetDropout
+from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.models import MLPDropout
 
 FIT = (
     "fit", "--model=ConvNetDropout", "--model.lr=0.05", "--data=Digits", "--data.num_train=600",
@@ -61,6 +62,18 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(how, statu
     assert not list(killed.rglob("*.unfinished"))
 
 
+class Keep(Callback):
+    """Copies the last checkpoint of an epoch."""
+
+    def __init__(self, epoch, file):
+        self.epoch, self.file = epoch, file
+
+    def on_train_epoch_start(self, trainer, *_):
+        if trainer.current_epoch == self.epoch and not self.file.exists():
+            last = next(c for c in trainer.checkpoint_callbacks if isinstance(c, Last))
+            shutil.copy(last.best_model_path, self.file)
+
+
 class Save(Callback):
     """Writes a checkpoint when at least so many steps were taken."""
 
@@ -72,18 +85,20 @@ class Save(Callback):
             trainer.save_checkpoint(self.file)
 
 
-def train(folder, num_steps, *callbacks, ckpt_path=None):
+def train(folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", **settings):
     """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch."""
     seed_everything(0)
-    network = ConvNetDropout(lr=0.05, scheduler="OneCycleLR", optimizer_args={"momentum": 0.9})
+    network = MLPDropout(
+        num_hidden=32, lr=0.05, scheduler=scheduler, optimizer_args={"momentum": 0.9}
+    )
     trainer = Trainer(
         default_root_dir=folder,
-        max_epochs=3,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[Blocks(num_steps), Last(), *callbacks],
+        **{"max_epochs": 3, **settings},
     )
     data = Digits(num_train=320, val_size=20, rotation=10, shift=1)
     trainer.fit(network, data, ckpt_path=ckpt_path)
@@ -100,3 +115,35 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(stopped, num_step
     assert progress["global_step"] == stopped
     resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize(("scheduler", "num_steps"), [("OneCycleLR", 64), ("CosineAnnealingLR", 1)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_steps": 90, "max_epochs": -1},
+        {"max_steps": 90, "max_epochs": 8},
+        {"check_val_every_n_epoch": 2},
+        {"limit_val_batches": 0},
+    ],
+)
+def test_a_run_resumed_at_the_end_of_an_epoch_ends_with_the_same_weights(
+    settings, scheduler, num_steps, epoch, tmp_path
+):
+    file = tmp_path / "end.ckpt"
+    whole = train(tmp_path, num_steps, Keep(epoch, file), scheduler=scheduler, **settings)
+    assert torch.load(file, weights_only=True)["global_step"] == 30 * epoch
+    resumed = train(
+        tmp_path / "resumed", num_steps, ckpt_path=file, scheduler=scheduler, **settings
+    )
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "chosen"),
+    [("val/acc", None, "max"), ("val/loss", None, "min"), ("val/acc", "min", "min")],
+)
+def test_the_best_is_the_lowest_of_a_loss(monitor, mode, chosen):
+    assert Best(monitor, mode).mode == chosen

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_zoo.data import Digits
@@ -69,6 +69,16 @@ def test_the_last_value_is_what_test_finds(tmp_path):
         values = by_epoch(scalars, f"test_curve/{name}")
         assert len(values) == 2
         assert values[-1] == pytest.approx(metrics[f"test/{name}"], rel=1e-5)
+
+
+def test_of_averaged_weights_it_shows_the_average(tmp_path):
+    average = EMAWeightAveraging(decay=0.9)
+    trainer, network, _ = fit(tmp_path, average, TestCurve())
+    curve = by_epoch(read_scalars(tmp_path), "test_curve/loss")
+    (metrics,) = trainer.test(network, Digits(), verbose=False)
+    assert curve[-1] == pytest.approx(metrics["test/loss"], rel=1e-5)
+    fit(tmp_path / "plain", TestCurve())
+    assert by_epoch(read_scalars(tmp_path / "plain"), "test_curve/loss") != curve
 
 
 def test_it_never_becomes_a_metric_of_the_trainer(tmp_path):
