@@ -72,6 +72,11 @@ class TestFit:
         best = content(run / "checkpoints" / "best.ckpt")["epoch"]
         assert best == losses.index(choose(losses))
 
+    @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-true", "64-true"])
+    def test_any_precision_trains(self, fit, precision):
+        flags = f"--trainer.precision={precision}", "--trainer.limit_train_batches=2"
+        assert "Best validation accuracy: " in fit(*flags).out
+
     def test_last_is_of_the_last_step(self, trained):
         last = content(trained.last)
         assert last["epoch"] == 2

@@ -212,6 +212,9 @@ class ImageData(LightningDataModule, abc.ABC):
         images, targets = batch
         if images.dtype == torch.uint8:
             images = to_float(images, self.mean, self.std)
+            if self.trainer is not None:
+                # Lightning brings batches to the precision of 16-true before they are floats.
+                images = self.trainer.precision_plugin.convert_input(images)
         return images, targets
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
