@@ -42,7 +42,6 @@ class TestImages:
         picture.save(tmp_path / "four.png")
 
     def test_are_read_from_files(self, cli, copied):
-        pytest.importorskip("mnist_zoo.handwriting")
         cli("explain", f"--ckpt_path={copied.best}", "four.png")
         drawn = {"explain-filters.png", "explain-saliency-four.png"}
         assert names(copied.folder / "pictures") >= drawn
@@ -56,7 +55,6 @@ class TestImages:
         assert names(copied.folder / "pictures") >= drawn
 
     def test_one_that_cannot_be_read_does_not_stop_the_others(self, cli, copied, tmp_path):
-        pytest.importorskip("mnist_zoo.handwriting")
         (tmp_path / "damaged.png").write_bytes(b"no picture")
         Image.new("L", (60, 60), 255).save(tmp_path / "empty.png")
         files = ("damaged.png", "empty.png", "four.png")
@@ -65,7 +63,6 @@ class TestImages:
         assert "explain-saliency-four.png" in names(copied.folder / "pictures")
 
     def test_none_that_can_be_read(self, cli, copied):
-        pytest.importorskip("mnist_zoo.handwriting")
         result = cli("explain", f"--ckpt_path={copied.best}", "missing.png", status=2)
         assert "missing.png" in result.err
         assert result.err.endswith("error: no digit is left to explain.\n")

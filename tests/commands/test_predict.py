@@ -41,7 +41,6 @@ def test_weights_that_are_installed_read_pictures(cli, pictures):
     result = cli("predict", "scans", pictures / "a.JPG")
     lines = [line.split() for line in result.out.splitlines()]
     assert lines[0] == ["file", "digit", "probability", "next", "best"]
-    assert [line[0].endswith(name) for line, name in zip(lines[1:4:2], "ab", strict=False)]
     assert lines[1][:2] == ["scans/a.JPG", "8"]
     assert lines[2][:4] == ["scans/b.png", "3", "0", "5"]
     assert not result.err
