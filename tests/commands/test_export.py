@@ -103,6 +103,8 @@ def test_where_it_goes_unless_told(cli, copied):
     [
         ("--format=onx", "invalid choice: 'onx'"),
         ("--format=state_dict --out=no/x", "cannot write no/x"),
+        ("--format=state_dict --out=.", "cannot write .: Is a directory."),
+        ("--format=state_dict --out=", "cannot write .: Is a directory."),
         ("--format=state_dict --ckpt_path=missing.ckpt", "missing.ckpt does not exist"),
         ("--format=state_dict --ckpt_path=ConvNet", "Did you mean ConvNetReLU?"),
     ],

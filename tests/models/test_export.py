@@ -113,3 +113,13 @@ def test_installed_weights_have_names(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "shipped_weights", dict)
     with pytest.raises(CheckpointError, match="no weights are installed"):
         checkpoint.default_weights()
+
+
+def test_weights_that_may_not_be_read_are_told(monkeypatch, tmp_path):
+    def refused(*_, **__):  # as safetensors says it
+        raise FileNotFoundError("No such file or directory: x.safetensors")
+
+    (tmp_path / "x.safetensors").write_bytes(b"secret")
+    monkeypatch.setattr(checkpoint, "safe_open", refused)
+    with pytest.raises(CheckpointError, match="cannot be opened: permission denied"):
+        mnist_zoo.load(tmp_path / "x.safetensors")

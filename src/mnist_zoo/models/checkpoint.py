@@ -204,6 +204,10 @@ def _read_weights(file: Path) -> Checkpoint:
                 {},
                 {key: content.get_tensor(key) for key in content.keys()},  # noqa: SIM118
             )
+    except OSError as error:  # which does not say rightly what hinders
+        raise CheckpointError(
+            f"checkpoint {file} cannot be opened: permission denied, or it is gone."
+        ) from error
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged, or no safetensors file: {error}.") from error
     except (KeyError, TypeError, ValueError, AttributeError):
