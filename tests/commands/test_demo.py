@@ -10,12 +10,25 @@ import urllib.request
 import webbrowser
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mnist_zoo.commands import demo
 from mnist_zoo.errors import ZooError
 
 for package in ("starlette", "uvicorn"):
     pytest.importorskip(package, reason=f"needs {package}: pip install 'mnist-zoo[demo]'")
+
+
+OWN = """
+from torch import nn
+from mnist_zoo.models import Classifier
+
+class Small(Classifier):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
 
 
 @pytest.fixture
@@ -62,6 +75,20 @@ def test_networks_of_one_class_are_told_apart(trained, copied):
     names = list(demo._networks([str(trained.best), str(trained.last), str(trained.best)]))
     assert names == [f"ConvNetReLU ({trained.best})", f"ConvNetReLU ({trained.last})"]
     assert list(demo._networks([str(trained.best)])) == ["ConvNetReLU"]
+
+
+def test_a_network_of_ones_own_is_named_and_stands_beside_those_of_the_zoo(cli, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    network = {"class_path": "own.Small", "init_args": {}}
+    state = {"layers.1.weight": torch.zeros(10, 784), "layers.1.bias": torch.zeros(10)}
+    about = json.dumps({"model": network, "record": {}})
+    save_file(state, tmp_path / "own.safetensors", {"mnist_zoo": about})
+    files = ["own.safetensors", "ConvNetReLU"]
+    with pytest.raises(ZooError, match=r"name it: --model own\.Small"):
+        demo._networks(files)
+    assert list(demo._networks(files, "own.Small")) == ["Small", "ConvNetReLU"]
+    with pytest.raises(ZooError, match="--model Small does not fit"):
+        demo._networks(["ConvNetReLU"], "own.Small")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])

@@ -74,7 +74,6 @@ def make_app(
             it cannot.
         hosts: Names by which the page may be asked for; any by default.
     """
-
     # A small file may hold a picture that takes gigabytes to read.
     one_at_a_time = asyncio.Lock()
 
