@@ -207,6 +207,27 @@ def test_a_picture_is_dropped_or_pasted(page, file_of_four, event):
     expect_answer(page, "4")
 
 
+def test_a_stroke_made_while_a_picture_is_opened_is_not_covered_by_it(page, file_of_four):
+    page.evaluate(
+        """() => {
+            const decode = window.createImageBitmap;
+            window.createImageBitmap = (file) => new Promise((done) => {
+                window.goOn = async () => {
+                    done(await decode(file));
+                    await new Promise((later) => setTimeout(later));
+                };
+            });
+        }"""
+    )
+    page.set_input_files("#file", file_of_four)
+    expect_answer(page, "4")
+    page.wait_for_function("window.goOn")
+    draw(page, ONE)
+    page.evaluate("window.goOn()")
+    expect(page.locator("#canvas")).not_to_have_class("picture")
+    expect_answer(page, "1")
+
+
 def test_a_damaged_picture_is_a_message_and_the_page_lives_on(page, damaged_file):
     draw(page, ONE)
     expect_answer(page, "1")
