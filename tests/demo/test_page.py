@@ -221,10 +221,10 @@ def test_a_stroke_made_while_a_picture_is_opened_is_not_covered_by_it(page, file
     )
     page.set_input_files("#file", file_of_four)
     expect_answer(page, "4")
-    page.wait_for_function("window.goOn")
+    page.wait_for_function("() => window.goOn")
     draw(page, ONE)
     page.evaluate("window.goOn()")
-    expect(page.locator("#canvas")).not_to_have_class("picture")
+    expect(page.locator("#canvas")).not_to_have_class(re.compile("picture"))
     expect_answer(page, "1")
 
 
