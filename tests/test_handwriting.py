@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -396,3 +397,12 @@ def test_no_damage_ends_in_a_traceback(kind):
             picture = open_picture(io.BytesIO(damaged))
             if picture.width * picture.height < 1_000_000:
                 digits(picture)
+
+
+def test_two_tones_are_no_digit():
+    picture = Image.new("L", (200, 200), 248)
+    picture.paste(217, (0, 100, 200, 200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(HandwritingError, match="nothing stands out"):
+            digits(picture)

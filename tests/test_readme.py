@@ -83,7 +83,6 @@ def test_a_command_is_accepted(command, folder, capsys, monkeypatch):
         assert "0 runs" in capsys.readouterr().out
     elif arguments[0] == "explain":
         if "four.png" in arguments:
-            pytest.importorskip("mnist_zoo.handwriting")
             picture = Image.new("L", (60, 60), 255)
             picture.paste(0, (20, 10, 27, 50))
             picture.save("four.png")

@@ -52,17 +52,32 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return _run(arguments)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130  # what shells take for "ended by Ctrl-C"
+        try:
+            return _run_in_plain_words(arguments)
+        finally:
+            # Here, for at the end of Python nobody could catch what comes of it.
+            print(end="", flush=True)
     except BrokenPipeError:
         # The reader of our output is gone, as in `mnist-zoo models | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _run_in_plain_words(arguments: list[str]) -> int:
+    """Run one command; what the user can put right is told in a line or two."""
+    try:
+        return _run(arguments)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130  # what shells take for "ended by Ctrl-C"
 
 
 def _run(arguments: list[str]) -> int:

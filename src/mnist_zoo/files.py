@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ def whole(file: Path) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be put in its place.
     """
+    if not file.name:  # the current folder, or the root
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     unfinished = file.with_name(f".{file.name}.unfinished")
     try:
         yield unfinished

@@ -263,9 +263,15 @@ def _background(gray: Gray) -> tuple[Gray, float]:
     if (np.abs(values - surface) <= 0.4 * (high - low)).mean() < 0.3:
         # The border is a frame, or what the paper lies on.
         surface[:] = np.median(values)
+    inside = np.ones_like(values, dtype=bool)
+    factors = np.zeros(len(powers), dtype=np.float32)
+    factors[0] = surface[0]
     # Level, then tilted, then bent, so that thick strokes do not bend the surface to themselves.
     for degree, tolerance in ((0, 0.4), (1, 0.3), (1, 0.2), (2, 0.2), (3, 0.15), (3, 0.15)):
-        inside = np.abs(values - surface) <= tolerance * (high - low)
+        near = np.abs(values - surface) <= tolerance * (high - low)
+        if not near.any():  # as between two halves of a picture, of one tone each
+            break
+        inside = near
         used = [n for n, (i, j) in enumerate(powers) if i + j <= degree]
         factors = np.zeros(len(powers), dtype=np.float32)
         factors[used] = np.linalg.lstsq(points[inside][:, used], values[inside], rcond=None)[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from mnist_zoo.__main__ import main
 
@@ -104,6 +105,17 @@ def trained(tmp_path_factory) -> Trained:
         result = run("fit", "--model=ConvNetReLU", *QUICK, "--trainer.max_epochs=3")
     assert result.status == 0, result.out + result.err
     return Trained(folder / "runs" / "ConvNetReLU" / "version_0", result.out)
+
+
+@pytest.fixture
+def diverged(trained, tmp_path) -> Path:
+    """A checkpoint of that run, its weights no numbers any more."""
+    content = torch.load(trained.best, weights_only=True)
+    for weights in content["state_dict"].values():
+        weights.fill_(torch.nan)
+    file = tmp_path / "diverged.ckpt"
+    torch.save(content, file)
+    return file
 
 
 @pytest.fixture

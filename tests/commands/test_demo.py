@@ -10,12 +10,25 @@ import urllib.request
 import webbrowser
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mnist_zoo.commands import demo
 from mnist_zoo.errors import ZooError
 
 for package in ("starlette", "uvicorn"):
     pytest.importorskip(package, reason=f"needs {package}: pip install 'mnist-zoo[demo]'")
+
+
+OWN = """
+from torch import nn
+from mnist_zoo.models import Classifier
+
+class Small(Classifier):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
 
 
 @pytest.fixture
@@ -39,7 +52,6 @@ def test_a_port_in_use_is_told_at_once(cli, taken):
         (["--port=65536"], "--port 65536: a port is a number from 0 to 65535."),
         (["--port=-1"], "--port -1: a port is a number from 0 to 65535."),
         (["--port=http"], "argument --port: invalid int value: 'http'"),
-        (["--host=nowhere.invalid"], "--host nowhere.invalid: there is no such address."),
         (["--host=192.0.2.1"], "cannot listen on 192.0.2.1, port 0: "),
         (["--ckpt_path=none.ckpt"], "checkpoint none.ckpt does not exist."),
         (["--ckpt-path=none.ckpt"], "Did you mean --ckpt_path?"),
@@ -63,6 +75,20 @@ def test_networks_of_one_class_are_told_apart(trained, copied):
     names = list(demo._networks([str(trained.best), str(trained.last), str(trained.best)]))
     assert names == [f"ConvNetReLU ({trained.best})", f"ConvNetReLU ({trained.last})"]
     assert list(demo._networks([str(trained.best)])) == ["ConvNetReLU"]
+
+
+def test_a_network_of_ones_own_is_named_and_stands_beside_those_of_the_zoo(cli, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    network = {"class_path": "own.Small", "init_args": {}}
+    state = {"layers.1.weight": torch.zeros(10, 784), "layers.1.bias": torch.zeros(10)}
+    about = json.dumps({"model": network, "record": {}})
+    save_file(state, tmp_path / "own.safetensors", {"mnist_zoo": about})
+    files = ["own.safetensors", "ConvNetReLU"]
+    with pytest.raises(ZooError, match=r"name it: --model own\.Small"):
+        demo._networks(files)
+    assert list(demo._networks(files, "own.Small")) == ["Small", "ConvNetReLU"]
+    with pytest.raises(ZooError, match="--model Small does not fit"):
+        demo._networks(["ConvNetReLU"], "own.Small")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
@@ -109,15 +135,18 @@ def test_it_serves_until_ctrl_c(trained):
         [*command, "--ckpt_path", trained.best],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        url = re.fullmatch(
-            r"Draw a digit: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline()
-        )[1]
-        with urllib.request.urlopen(f"{url}settings", timeout=30) as answer:
-            assert json.load(answer)["networks"] == ["ConvNetReLU"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
-        assert process.stderr.read() == ""
-        assert process.stdout.read() == "Ctrl-C stops it.\nStopped.\n"
+        try:
+            url = re.fullmatch(
+                r"Draw a digit: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline()
+            )[1]
+            with urllib.request.urlopen(f"{url}settings", timeout=30) as answer:
+                assert json.load(answer)["networks"] == ["ConvNetReLU"]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+            assert process.stderr.read() == ""
+            assert process.stdout.read() == "Ctrl-C stops it.\nStopped.\n"
+        finally:
+            process.kill()
 
 
 def test_what_cannot_be_found_is_an_error_of_the_users():

@@ -1,5 +1,7 @@
 """``mnist-zoo`` itself: help, version, and what each command loads."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -86,15 +88,17 @@ def test_models_needs_torch_only_to_count_what_no_recipe_states():
     assert result.stdout.splitlines()[-1] == "loaded:"
 
 
-def test_a_closed_pipe_is_no_error(zoo):
-    # `mnist-zoo models | head -n 0`
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_zoo", "models"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.wait(timeout=60)
+@pytest.mark.parametrize("arguments", ["models", "models --markdown", "--help", "data --help"])
+def test_a_closed_pipe_is_no_error(arguments):
+    # `mnist-zoo models | head -n 0`; with this variable, nothing is held back until the end.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "mnist_zoo", *arguments.split()],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
 
 
 @pytest.mark.slow
@@ -115,3 +119,12 @@ def test_ctrl_c_ends_any_command_without_a_traceback(cli, monkeypatch):
     monkeypatch.setattr("mnist_zoo.commands.models.main", interrupted)
     result = cli("models", status=130)
     assert (result.out, result.err) == ("", "Stopped.\n")
+
+
+def test_a_file_that_may_not_be_read_is_told_by_any_command(cli, monkeypatch):
+    def refused(argv):
+        raise PermissionError(errno.EACCES, "Permission denied", "secret.png")
+
+    monkeypatch.setattr("mnist_zoo.commands.models.main", refused)
+    result = cli("models", status=2)
+    assert (result.out, result.err) == ("", "error: secret.png: Permission denied.\n")

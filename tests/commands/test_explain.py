@@ -42,10 +42,13 @@ class TestImages:
         picture.save(tmp_path / "four.png")
 
     def test_are_read_from_files(self, cli, copied):
-        pytest.importorskip("mnist_zoo.handwriting")
         cli("explain", f"--ckpt_path={copied.best}", "four.png")
         drawn = {"explain-filters.png", "explain-saliency-four.png"}
         assert names(copied.folder / "pictures") >= drawn
+
+    def test_are_explained_by_installed_weights(self, cli, tmp_path):
+        cli("explain", "--ckpt_path=ConvNetReLU", "four.png")
+        assert "explain-saliency-four.png" in names(tmp_path / "pictures")
 
     def test_leave_other_pictures_alone(self, cli, copied, tmp_path):
         shutil.copy(tmp_path / "four.png", tmp_path / "again.png")
@@ -56,7 +59,6 @@ class TestImages:
         assert names(copied.folder / "pictures") >= drawn
 
     def test_one_that_cannot_be_read_does_not_stop_the_others(self, cli, copied, tmp_path):
-        pytest.importorskip("mnist_zoo.handwriting")
         (tmp_path / "damaged.png").write_bytes(b"no picture")
         Image.new("L", (60, 60), 255).save(tmp_path / "empty.png")
         files = ("damaged.png", "empty.png", "four.png")
@@ -65,7 +67,6 @@ class TestImages:
         assert "explain-saliency-four.png" in names(copied.folder / "pictures")
 
     def test_none_that_can_be_read(self, cli, copied):
-        pytest.importorskip("mnist_zoo.handwriting")
         result = cli("explain", f"--ckpt_path={copied.best}", "missing.png", status=2)
         assert "missing.png" in result.err
         assert result.err.endswith("error: no digit is left to explain.\n")
@@ -122,3 +123,19 @@ def test_a_network_of_ones_own_whose_first_layer_is_no_picture(fit, cli, tmp_pat
 )
 def test_says_what_is_wrong(cli, arguments, said):
     assert said in cli("explain", *arguments, status=2).err
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--data=MNIST", "--data MNIST does not fit --ckpt_path: "),
+        ("--data=nowhere.Data", "best.ckpt is of Digits."),
+        ("--model=Dense", "best.ckpt is a checkpoint of ConvNetReLU."),
+    ],
+)
+def test_refuses_what_the_checkpoint_is_not_of(cli, trained, argument, said):
+    assert said in cli("explain", f"--ckpt_path={trained.best}", argument, status=2).err
+
+
+def test_takes_the_data_of_the_checkpoint_by_their_name(cli, copied):
+    cli("explain", f"--ckpt_path={copied.best}", "--num=1", "--data=Digits")

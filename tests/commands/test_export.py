@@ -98,12 +98,36 @@ def test_where_it_goes_unless_told(cli, copied):
     assert copied.best.with_suffix(".pt").is_file()
 
 
+def test_installed_weights_go_into_the_current_folder(cli, tmp_path):
+    out = cli("export", "--ckpt_path=ConvNetReLU", "--format=state_dict").out
+    assert "written to ConvNetReLU.pt, " in out
+    assert [file.name for file in tmp_path.iterdir()] == ["ConvNetReLU.pt"]
+
+
+def test_data_of_ones_own_are_named(fit, cli, tmp_path):
+    (tmp_path / "mine.py").write_text("from mnist_zoo.data import Digits\nclass Own(Digits): ...\n")
+    (tmp_path / "own.yaml").write_text("model: {class_path: Dense}\ndata: {class_path: mine.Own}\n")
+    cli(
+        "fit", "--config=own.yaml", "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--pictures=false",
+    )  # fmt: skip
+    (best,) = tmp_path.glob("runs/*/version_0/checkpoints/best.ckpt")
+    measured = ("export", "--ckpt_path", best, "--format=safetensors", "--measure")
+    assert "name it: --data mine.Own\n" in cli(*measured, status=2).err
+    other = cli(*measured, "--data=Digits", status=2).err
+    assert f"--data Digits does not fit --ckpt_path: {best} is of Own.\n" in other
+    assert "Accuracy on 360 test images" in cli(*measured, "--data=mine.Own").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ("--format=onx", "invalid choice: 'onx'"),
         ("--format=state_dict --out=no/x", "cannot write no/x"),
+        ("--format=state_dict --out=.", "cannot write .: Is a directory."),
+        ("--format=state_dict --out=", "cannot write .: Is a directory."),
         ("--format=state_dict --ckpt_path=missing.ckpt", "missing.ckpt does not exist"),
+        ("--format=state_dict --model=Dense", "--model Dense does not fit --ckpt_path: "),
         ("--format=state_dict --ckpt_path=ConvNet", "Did you mean ConvNetReLU?"),
     ],
 )
@@ -125,3 +149,10 @@ def test_what_computes_something_else_is_not_written(export, monkeypatch, tmp_pa
 def test_a_missing_package_is_named(export, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     assert "pip install 'mnist-zoo[export]'" in export("onnx", status=2).err
+
+
+def test_a_network_that_diverged_is_not_written(export, diverged, tmp_path):
+    assert export("safetensors", ckpt_path=diverged, status=2).err == (
+        "error: ConvNetReLU answers no numbers: its training has diverged.\n"
+    )
+    assert list(tmp_path.iterdir()) == [diverged]

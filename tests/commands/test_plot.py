@@ -69,6 +69,12 @@ def test_the_legend_names_what_differs_and_nothing_else(drawn, tmp_path):
     assert (tmp_path / "some.png").is_file()
 
 
+def test_a_dollar_sign_in_the_legend_is_no_formula(drawn, tmp_path):
+    write_run(tmp_path / "a", optimizer="$_$")
+    write_run(tmp_path / "b", optimizer="SGD")
+    assert legend(drawn("a", "b")[1]) == ["optimizer $_$", "optimizer SGD"]
+
+
 def test_the_legend_leaves_out_what_changes_no_curve(drawn, tmp_path):
     for number, folder in enumerate("ab"):
         file = write_run(tmp_path / folder, lr=0.1 * number) / "config.yaml"

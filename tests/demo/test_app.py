@@ -1,10 +1,13 @@
 """What the server answers, with stand-ins for the networks and for the search for digits."""
 
+import asyncio
 import contextlib
 import http.client
 import json
 import re
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +139,7 @@ def test_the_size_of_a_picture_is_limited(port, chunked):
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://127.0.0.1:1"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://localhost:7", "Host": "localhost:7"}, 200),
         ({"Host": "evil.example"}, 400),
         ({"Host": "127.0.0.1.evil.example"}, 400),
@@ -171,6 +175,49 @@ def test_a_refused_host_is_guarded_too(ask):
     response, _ = ask("GET", "/", Host="evil.example")
     assert response.status == 400
     assert "Content-Security-Policy" in response.headers
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_error():
+    app = demo_app.make_app({"sure": sure}, digits)
+    scope = {
+        "type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [],
+    }  # fmt: skip
+    messages = [
+        {"type": "http.request", "body": b"3", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        pass
+
+    asyncio.run(app(scope, receive, send))
+    assert not messages
+
+
+def test_pictures_are_read_one_at_a_time():
+    at_once, most = 0, 0
+
+    def slowly(stream):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.05)
+        at_once -= 1
+        return digits(stream)
+
+    def post(port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", "/predict", b"1")
+            return connection.getresponse().status
+
+    app = demo_app.make_app({"sure": sure}, slowly)
+    with uvicorn_in_a_thread(app) as port, ThreadPoolExecutor() as pool:
+        assert list(pool.map(post, [port] * 4)) == [200] * 4
+    assert most == 1
 
 
 def test_the_page_is_told_what_there_is(ask):

@@ -108,8 +108,19 @@ def test_installed_weights_have_names(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in registry.shipped_weights():
         assert isinstance(mnist_zoo.load(name), mnist_zoo.models.Classifier)
+    assert checkpoint.default_weights().stem == checkpoint.DEFAULT_WEIGHTS
     with pytest.raises(CheckpointError, match="Did you mean ConvNetReLU"):
         mnist_zoo.load("ConvNetRelu")
     monkeypatch.setattr(registry, "shipped_weights", dict)
     with pytest.raises(CheckpointError, match="no weights are installed"):
         checkpoint.default_weights()
+
+
+def test_weights_that_may_not_be_read_are_told(monkeypatch, tmp_path):
+    def refused(*_, **__):  # as safetensors says it
+        raise FileNotFoundError("No such file or directory: x.safetensors")
+
+    (tmp_path / "x.safetensors").write_bytes(b"secret")
+    monkeypatch.setattr(checkpoint, "safe_open", refused)
+    with pytest.raises(CheckpointError, match="cannot be opened: permission denied"):
+        mnist_zoo.load(tmp_path / "x.safetensors")

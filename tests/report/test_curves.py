@@ -91,3 +91,9 @@ def test_leaves_the_settings_of_matplotlib_alone():
     before = dict(mpl.rcParams)
     plot_curves({"a": [([0, 1], [1, 2])]}, ylabel="loss")
     assert dict(mpl.rcParams) == before
+
+
+def test_a_dollar_sign_is_no_formula(tmp_path):
+    name = "$_$"
+    figure = plot_curves({name: [([0], [1])]}, ylabel=name, xlabel=name, title=name)
+    figure.savefig(tmp_path / "a.png")

@@ -160,3 +160,18 @@ def test_saliency_shows_the_image_what_speaks_for_and_what_against():
     assert (speaks_for[3, 4], speaks_for[5, 6]) == (2, 0)
     assert (against[3, 4], against[5, 6]) == (0, 1)
     assert {"image", "for", "against", "7"} == set(words(figure))
+
+
+def test_a_dollar_sign_is_no_formula(tmp_path):
+    classes, name = ("$_$", "$_$ and more"), "a$_$b.png"
+    images, counts = torch.rand(2, 28, 28), torch.eye(2, dtype=torch.int64)
+    targets = torch.tensor([0, 1])
+    for figure in (
+        pictures.saliency(images, images, [name, name], name),
+        pictures.wrongly_read(images, torch.eye(2), targets, classes, name),
+        pictures.sheet(images, targets, targets, classes, name),
+        pictures.filters(torch.randn(2, 1, 5, 5), name),
+        pictures.confusion_matrix(counts, classes, name),
+        pictures.accuracy_per_class(counts, classes, name),
+    ):
+        pictures.save(figure, tmp_path / "a.png")

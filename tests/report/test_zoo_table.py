@@ -40,3 +40,11 @@ def test_markdown_fills_every_cell():
         "| `A` | 1,234 | `A-other` |  |  | a book |",
         "| `LongerName` | 5 | `LongerName` | 98.5 % |  | a talk |",
     ]
+
+
+def test_brackets_are_text():
+    row = Row("Net", "5", "Net", "", "", "[lecun 98], ch. [/x]")
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as capture:
+        console.print(zoo_table([row]))
+    assert "[lecun 98], ch. [/x]" in capture.get()

@@ -11,6 +11,7 @@ import webbrowser
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError
 
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
         from mnist_zoo.demo.app import make_app
 
         app = make_app(
-            _networks(args.ckpt_path),
+            _networks(args.ckpt_path, args.model),
             lambda stream: handwriting.digits(handwriting.open_picture(stream)),
             _names_of(args.host),
         )
@@ -74,6 +75,7 @@ def _parser() -> Parser:
         help="checkpoints of the networks to ask, shown side by side (default: the weights that"
         " are installed with the package)",
     )
+    parser.add_argument("--model", metavar="CLASS", help="class of your own that a CKPT is of")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -90,12 +92,21 @@ def _parser() -> Parser:
     return parser
 
 
-def _networks(checkpoints: list[str]) -> dict[str, Callable[[Tensor], Tensor]]:
+def _networks(
+    checkpoints: list[str], model: str | None = None
+) -> dict[str, Callable[[Tensor], Tensor]]:
     """Load the networks; those of one class are told apart by their files."""
-    from mnist_zoo.models.checkpoint import default_weights, load
+    from mnist_zoo.models.checkpoint import build, default_weights, find, read
 
+    named = registry.class_named(model)
     files = checkpoints or [str(default_weights())]
-    loaded = [(path, load(path)) for path in dict.fromkeys(files)]
+    contents = {path: read(find(path)) for path in files}
+    # Beside a network of one's own, those of the zoo may stand.
+    known = [registry.is_known(content.model["class_path"]) for content in contents.values()]
+    loaded = [
+        (path, build(content, None if is_known and not all(known) else named))
+        for (path, content), is_known in zip(contents.items(), known, strict=True)
+    ]
     classes = [type(network).__name__ for _, network in loaded]
     return {
         name if classes.count(name) == 1 else f"{name} ({path})": network.predict

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         "images", metavar="IMAGE", nargs="*", type=Path,
         help="pictures of digits; default: the first test images of the checkpoint's data",
     )  # fmt: skip
-    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint")
+    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
     parser.add_argument("--model", help="its network, where that is a class of your own")
     parser.add_argument("--data", help="its data, where that is a class of your own")
     parser.add_argument(
@@ -63,10 +63,12 @@ def main(argv: list[str]) -> int:
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
 
-    checkpoint = checkpoints.read(arguments.ckpt_path)
+    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named=model)
     # MNIST is what the other commands take, too, for a checkpoint that names no data.
     entry: dict[str, Any] = {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
+    path = (checkpoint.data or entry)["class_path"]
+    checkpoints.require_data(checkpoint, path, arguments.data)
     if checkpoint.data is not None:
         entry = data_here(checkpoint, named=arguments.data)
     data: ImageData = registry.import_class(entry["class_path"])(**entry["init_args"])

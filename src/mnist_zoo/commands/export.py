@@ -36,11 +36,13 @@ def main(argv: list[str]) -> int:
     checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named)
     out = arguments.out or checkpoint.path.with_suffix(exports.SUFFIXES[arguments.format])
+    if not arguments.out and checkpoint.path in registry.shipped_weights().values():
+        out = Path(out.name)  # not among the files of the package
     if out.absolute() == checkpoint.path.absolute():
         raise ZooError(f"{out} is what is to be exported; name another file: --out FILE")
     record = _record(checkpoint)
     if arguments.measure:
-        record |= _measured(network, checkpoint, arguments.root)
+        record |= _measured(network, checkpoint, arguments.data, arguments.root)
     about = {
         "model": checkpoint.model,
         "data": _data(checkpoint),
@@ -78,13 +80,20 @@ def _parser() -> Parser:
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="default: beside the checkpoint, by its name"
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="default: beside the checkpoint, by its name; in the current folder for weights that"
+        " are installed",
     )
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
     parser.add_argument(
         "--measure",
         action="store_true",
         help="test it on all test images of its data set, and write the accuracy into the file",
+    )
+    parser.add_argument(
+        "--data", metavar="CLASS", help="its data, for --measure, where that is a class of your own"
     )
     parser.add_argument(
         "--root",
@@ -121,16 +130,22 @@ def _record(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _measured(network: Classifier, checkpoint: Checkpoint, root: str | None) -> dict[str, Any]:
+def _measured(
+    network: Classifier, checkpoint: Checkpoint, named: str | None, root: str | None
+) -> dict[str, Any]:
     """Test a network on the test images of its data set."""
     from datetime import datetime, timezone
     from importlib.metadata import version
 
     from mnist_zoo.commands.training import data_here
+    from mnist_zoo.models.checkpoint import require_data
 
     if checkpoint.data is None:
         raise ZooError(f"--measure: {checkpoint.path} does not say what it was trained on.")
-    entry = data_here(checkpoint, named=None)
+    require_data(checkpoint, checkpoint.data["class_path"], named)
+    entry = data_here(checkpoint, named)
+    if named:
+        registry.look_into_current_folder()
     if root is not None:
         entry["init_args"]["root"] = root
     data = registry.import_class(entry["class_path"])(**entry["init_args"])

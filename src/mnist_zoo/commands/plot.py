@@ -199,7 +199,7 @@ def _figure(
     from matplotlib.figure import Figure
 
     from mnist_zoo.commands.pictures import by_epoch
-    from mnist_zoo.report.curves import draw_curves
+    from mnist_zoo.report.curves import draw_curves, names_as_written
 
     size = (4.5 * len(tags) + 0.5, _PANEL_HEIGHT)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
@@ -234,6 +234,7 @@ def _figure(
             fontsize="small",
             handlelength=3.5,
         )
+        names_as_written(legend)
         extent = legend.get_window_extent()
         if num_columns == 1 or extent.width < figure.bbox.width:
             break

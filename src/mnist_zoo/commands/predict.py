@@ -38,12 +38,14 @@ def main(argv: list[str]) -> int:
         return training.main(["predict", *argv])
     arguments = _parser().parse_args(argv)
     if not arguments.images:
-        if arguments.model or arguments.ckpt_path:
+        if arguments.model or arguments.ckpt_path is not None:
             return training.main(["predict", *argv])
         raise ZooError(
             "which pictures? As in mnist-zoo predict digit.png\nFor all options: mnist-zoo predict"
             " --help"
         )
+    if "" in arguments.images:
+        raise ZooError("an empty word is among the pictures: is a variable of the shell unset?")
     return _read(arguments)
 
 
@@ -110,14 +112,18 @@ def _read(arguments: argparse.Namespace) -> int:
             print(f"{name}: {reason}", file=sys.stderr)
             continue
         images = torch.stack([digit.image for digit in found])
-        probabilities = network.predict(images).tolist()
+        probabilities = network.predict(images)
+        if not probabilities.isfinite().all():
+            raise ZooError(
+                f"{type(network).__name__} answers no numbers: its training has diverged."
+            )
         seen.append(images)
         pictures.append(
             (
                 name,
                 [
                     predictions.Reading(digit.box, row)
-                    for digit, row in zip(found, probabilities, strict=True)
+                    for digit, row in zip(found, probabilities.tolist(), strict=True)
                 ],
             )
         )
@@ -147,7 +153,8 @@ def _network(arguments: argparse.Namespace) -> Classifier:
     from mnist_zoo.models import checkpoint
 
     named = registry.class_named(arguments.model)
-    return checkpoint.load(arguments.ckpt_path or checkpoint.default_weights(), named)
+    given: str | None = arguments.ckpt_path
+    return checkpoint.load(checkpoint.default_weights() if given is None else given, named)
 
 
 def _sources(images: list[str]) -> Iterator[tuple[str, Any]]:

@@ -5,18 +5,18 @@ Made for one machine: it keeps nothing, writes nothing, and refuses what other w
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
 
 import torch
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -74,19 +74,26 @@ def make_app(
             it cannot.
         hosts: Names by which the page may be asked for; any by default.
     """
+    # A small file may hold a picture that takes gigabytes to read.
+    one_at_a_time = asyncio.Lock()
 
     async def predict(request: Request) -> Response:
         if _is_foreign(request):
             return JSONResponse({"error": "This page answers only itself."}, 403)
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BYTES:
-                megabytes = MAX_BYTES // 1_000_000
-                error = f"The picture is larger than {megabytes} megabytes."
-                return JSONResponse({"error": error}, 413, {"Connection": "close"})
         try:
-            return JSONResponse(await run_in_threadpool(_answer, networks, digits, bytes(body)))
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BYTES:
+                    megabytes = MAX_BYTES // 1_000_000
+                    error = f"The picture is larger than {megabytes} megabytes."
+                    return JSONResponse({"error": error}, 413, {"Connection": "close"})
+        except ClientDisconnect:
+            return Response()  # to nobody
+        try:
+            async with one_at_a_time:
+                answer = await run_in_threadpool(_answer, networks, digits, bytes(body))
+            return JSONResponse(answer)
         except ZooError as error:
             return JSONResponse({"error": str(error)}, 400)
 
@@ -140,7 +147,7 @@ def _is_foreign(request: Request) -> bool:
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def _file(name: str, kind: str) -> Callable[[Request], Response]:

@@ -12,7 +12,7 @@ let maxBytes = Infinity;
 let turn = 0; // counts clearings and pictures: answers to what was there before are dropped
 let isDue = false; // the drawing has changed since it was last sent
 let isAsking = false;
-let isPicture = false; // the paper shows an opened picture, not a drawing
+let isPicture = false; // the paper shows an opened picture, or is about to: no drawing
 let announcing;
 
 // Drawing
@@ -143,6 +143,7 @@ async function open(file) {
     say(`${file.name} is larger than ${Math.floor(maxBytes / 1e6)} megabytes.`);
     return;
   }
+  isPicture = true;
   const mine = turn;
   if (!(await predict(file))) return;
   // What the server reads but this browser does not, such as TIFF, is answered but not shown.
@@ -150,7 +151,6 @@ async function open(file) {
   if (!bitmap || mine !== turn) return;
   const scale = SIZE / Math.max(bitmap.width, bitmap.height);
   const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-  isPicture = true;
   canvas.classList.add("picture");
   document.body.classList.add("drawn");
   paper.drawImage(bitmap, (SIZE - width) / 2, (SIZE - height) / 2, width, height);

@@ -15,6 +15,9 @@ from mnist_zoo import registry
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.models.classifier import Classifier
 
+DEFAULT_WEIGHTS = "ConvNetBatchNorm"
+"""The installed weights that read pictures where none are named."""
+
 
 class CheckpointError(ZooError):
     """A checkpoint that is missing, damaged, or of a network that is not known."""
@@ -102,7 +105,7 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
     the user named. Importing any other would let the file choose code to run.
 
     Raises:
-        CheckpointError: The class is of neither kind.
+        CheckpointError: The class is of neither kind, or the user named another.
     """
     path: str = checkpoint.model["class_path"]
     if not registry.is_known(path) and path != named:
@@ -110,7 +113,32 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
             f"checkpoint {checkpoint.path} is of {path}, which is neither in this zoo nor an"
             f" installed plugin.\nIf it is yours and you trust it, name it: --model {path}"
         )
+    if named not in (None, path):
+        raise CheckpointError(
+            f"--model {str(named).rpartition('.')[2]} does not fit --ckpt_path:"
+            f" {checkpoint.path} is a checkpoint of {checkpoint.network}.\n"
+            "Leave --model out; the network comes from the checkpoint."
+        )
     return path
+
+
+def require_data(checkpoint: Checkpoint, path: str, named: str | None) -> None:
+    """Make sure that the data that the user named, if any, are those of the checkpoint.
+
+    Args:
+        checkpoint: It holds the data's settings, which fit no other class.
+        path: Import path of its data.
+        named: What the user named: a path or, of the data of this package, a name.
+
+    Raises:
+        CheckpointError: They are others.
+    """
+    name = path.rpartition(".")[2]
+    if named not in (None, path, name):
+        raise CheckpointError(
+            f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of {name}.\n"
+            "Leave --data out; the data come from the checkpoint."
+        )
 
 
 def load(name: str | os.PathLike[str], named: str | None = None) -> Classifier:
@@ -122,12 +150,12 @@ def load(name: str | os.PathLike[str], named: str | None = None) -> Classifier:
         name: A checkpoint written by ``mnist-zoo fit`` or by Lightning's ``Trainer``, weights
             written by ``mnist-zoo export --format safetensors``, or the name of weights that
             are installed with the package, such as ``ConvNetReLU``.
-        named: Import path of a class of your own that the file may be of, beside the networks
-            of the zoo and of installed plugins.
+        named: Import path of the network's class, where that is one of your own and not of the
+            zoo or of an installed plugin.
 
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint, or of a network that
-            is not known.
+            is not known or is not the one named.
     """
     return build(read(find(name)), named)
 
@@ -136,7 +164,8 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
     """Build the network of a checkpoint that was read, as ``load`` does.
 
     Raises:
-        CheckpointError: The network is not known, or the checkpoint does not fit it.
+        CheckpointError: The network is not known or not the one named, or the checkpoint does
+            not fit it.
     """
     cls = registry.import_class(trusted_class(checkpoint, named))
     try:
@@ -166,8 +195,10 @@ def find(name: str | os.PathLike[str]) -> Path:
     """Return a file, given its path or the name of weights that are installed with the package.
 
     Raises:
-        CheckpointError: A name alone, and there are no such weights.
+        CheckpointError: No name, or a name alone, and there are no such weights.
     """
+    if not str(name):
+        raise CheckpointError("--ckpt_path is given an empty word, where a file should be named.")
     shipped = registry.shipped_weights()
     path = Path(name)
     if path.exists() or path.suffix or path.name != str(name):
@@ -181,15 +212,15 @@ def find(name: str | os.PathLike[str]) -> Path:
 
 
 def default_weights() -> Path:
-    """Return the installed weights that have read the most test images rightly.
+    """Return the installed weights that are called ``DEFAULT_WEIGHTS``.
 
     Raises:
-        CheckpointError: None are installed.
+        CheckpointError: They are not installed.
     """
-    files = registry.shipped_weights().values()
-    if not files:
+    file = registry.shipped_weights().get(DEFAULT_WEIGHTS)
+    if file is None:
         raise CheckpointError("no weights are installed. Name a checkpoint: --ckpt_path best.ckpt")
-    return max(files, key=lambda file: float(read(file).run.get("test_acc", 0)))
+    return file
 
 
 def _read_weights(file: Path) -> Checkpoint:
@@ -204,6 +235,10 @@ def _read_weights(file: Path) -> Checkpoint:
                 {},
                 {key: content.get_tensor(key) for key in content.keys()},  # noqa: SIM118
             )
+    except OSError as error:  # which does not say rightly what hinders
+        raise CheckpointError(
+            f"checkpoint {file} cannot be opened: permission denied, or it is gone."
+        ) from error
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged, or no safetensors file: {error}.") from error
     except (KeyError, TypeError, ValueError, AttributeError):

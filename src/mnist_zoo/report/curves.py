@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
 
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -88,9 +89,10 @@ def draw_curves(
             axes.fill_between(x, lowest, highest, color=colour, alpha=0.18, linewidth=0)
     if not drawn:
         raise ValueError("no curve has a finite value")
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_xlabel(xlabel, parse_math=False)
+    axes.set_ylabel(ylabel, parse_math=False)
     if title:
-        axes.set_title(title, loc="left", fontsize="medium")
+        axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -103,7 +105,13 @@ def draw_curves(
         beside: dict[str, Any] = (
             {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 5 else {}
         )
-        axes.legend(frameon=False, fontsize="small", handlelength=3.5, **beside)
+        names_as_written(axes.legend(frameon=False, fontsize="small", handlelength=3.5, **beside))
+
+
+def names_as_written(legend: Legend) -> None:
+    """Take a dollar sign in a name of a legend for no formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _on_one_axis(

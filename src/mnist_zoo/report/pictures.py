@@ -1,7 +1,8 @@
 """What a network does, as pictures: its mistakes, its filters, the pixels that it goes by.
 
 Images are drawn dark on light, as ink on paper. Nothing is told by colour alone: the colours are
-told apart by the colour-blind, and signs, weights of type or shades of grey say the same.
+told apart by the colour-blind, and signs, weights of type or shades of grey say the same. Names of
+files, classes and networks are written as they are: a dollar sign begins no formula.
 """
 
 from __future__ import annotations
@@ -69,11 +70,11 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") ->
             fontweight="bold" if right and count else "normal",
         )
     long = max(map(len, classes)) > 3
-    axes.set_xticks(range(len(classes)), classes, rotation=45 if long else 0)
+    axes.set_xticks(range(len(classes)), classes, rotation=45 if long else 0, parse_math=False)
     if long:
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     axes.set_xticks([n + 0.5 for n in range(len(classes) - 1)], minor=True)
     axes.set_yticks([n + 0.5 for n in range(len(classes) - 1)], minor=True)
     axes.grid(which="minor", color="0.9", linewidth=0.8)
@@ -103,7 +104,7 @@ def accuracy_per_class(counts: Tensor, classes: Sequence[str], title: str = "") 
         for share, r, total in zip(shares, right, totals, strict=True)
     ]
     axes.bar_label(bars, labels, padding=5, fontsize="small")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 155)
     axes.set_xticks([0, 25, 50, 75, 100])
@@ -256,7 +257,13 @@ def saliency(
     captions, lines = _broken(captions, 1)
     for number, caption in enumerate(captions):
         axes.text(
-            number * pitch + _SIDE / 2, -2, caption, ha="center", va="bottom", fontsize="medium"
+            number * pitch + _SIDE / 2,
+            -2,
+            caption,
+            ha="center",
+            va="bottom",
+            fontsize="medium",
+            parse_math=False,
         )
     _frame(axes, width, height, top=3 + 6 * lines, left=16)
     _head(axes, title)
@@ -301,6 +308,7 @@ def _gallery(
             va="top",
             fontsize="small",
             linespacing=1.1,
+            parse_math=False,
             color=colour,
             fontweight="bold" if good is False else "normal",
         )
@@ -340,7 +348,7 @@ def _frame(axes: Axes, width: float, height: float, top: float = 1, left: float 
 
 def _head(axes: Axes, title: str) -> None:
     if title:
-        axes.set_title(title, loc="left", fontsize="medium")
+        axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
 
 
 def _fit(figure: Figure, axes: Axes, inch: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -52,6 +53,7 @@ def zoo_table(rows: Sequence[Row], with_source: bool = True) -> Table:
             row.measured,
             "" if same and row.source == above.source else row.source,
         )
-        table.add_row(*cells[: len(columns)])
+        # What a plugin writes is text, in brackets too.
+        table.add_row(*map(escape, cells[: len(columns)]))
         above = row
     return table
