@@ -119,12 +119,6 @@ def default_configs(request: Request) -> Iterator[list[str]]:
             f" {request.subcommand} takes a checkpoint of mnist-zoo fit."
         )
     path = checkpoints.trusted_class(checkpoint, named=request.model)
-    if request.model not in (None, path):
-        raise ZooError(
-            f"--model {str(request.model).rpartition('.')[2]} does not fit --ckpt_path:"
-            f" {request.ckpt_path} is a checkpoint of {checkpoint.network}.\n"
-            "Leave --model out; the network comes from the checkpoint."
-        )
     request.model = path
     _refuse_unknown_arguments(checkpoint)
     request.progress = checkpoint.progress
