@@ -123,7 +123,8 @@ def test_a_damaged_recipe_is_an_error_in_a_line(cli, tmp_path, content):
     assert "not valid YAML" in cli("sweep", "bad.yaml", status=2).err
 
 
-def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_path):
+def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
     (tmp_path / "file").touch()
     result = cli("sweep", "Dense", "--results", "file", status=2)
     assert result.err.startswith("error: --results file: cannot be written to: ")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from lightning import Trainer, seed_everything
 from torch import nn
 
@@ -103,7 +104,8 @@ def test_has_a_recipe_whose_head_says_what_is_known_of_it(name, network):
     assert ("Published" in recipe.facts) == (not recipe.facts["System"].startswith("none"))
     assert all(recipe.facts.values())
     for recipe in registry.recipes_of(name):
-        assert recipe.facts["Parameters"] == f"{num_parameters(network):,}"
+        arguments = yaml.safe_load(recipe.path.read_text(encoding="utf-8"))["model"]["init_args"]
+        assert recipe.facts["Parameters"] == f"{num_parameters(type(network)(**arguments)):,}"
 
 
 @pytest.mark.parametrize(("name", "number"), PUBLISHED_PARAMETERS.items())

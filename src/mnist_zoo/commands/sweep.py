@@ -81,10 +81,10 @@ def main(argv: list[str]) -> int:
     if arguments.jobs < 1:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
     plan = list(_plan(arguments.recipes, rest, _seeds(arguments.seeds)))
-    _make_folder(arguments.results)
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
+    _make_folder(arguments.results)
     print(f"{len(plan)} runs, {len(plan) - len(missing)} of them recorded already", flush=True)
     if missing:
         if arguments.ray:
