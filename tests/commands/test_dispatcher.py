@@ -18,7 +18,7 @@ try:
     main(sys.argv[1:])
 except SystemExit:
     pass
-print("loaded:", *[name for name in ("torch", "lightning", "torchvision", "sklearn") if name in sys.modules])
+print("loaded:", *[name for name in ("torch", "lightning", "torchvision", "sklearn", "scipy") if name in sys.modules])
 """  # noqa: E501
 
 

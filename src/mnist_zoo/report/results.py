@@ -113,7 +113,6 @@ class Accuracy:
         std: Their sample standard deviation.
         lowest: The lowest of them.
         highest: The highest.
-        half: Half the width of Student's 95 % interval of the mean.
     """
 
     n: int
@@ -121,7 +120,6 @@ class Accuracy:
     std: float = math.nan
     lowest: float = math.nan
     highest: float = math.nan
-    half: float = math.nan
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Accuracy:
@@ -130,8 +128,12 @@ class Accuracy:
         if not values:
             return cls(0)
         std = statistics.stdev(values) if len(values) > 1 else math.nan
-        half = _student_95(len(values)) * std / math.sqrt(len(values))
-        return cls(len(values), statistics.fmean(values), std, min(values), max(values), half)
+        return cls(len(values), statistics.fmean(values), std, min(values), max(values))
+
+    @property
+    def half(self) -> float:
+        """Half the width of Student's 95 % interval of the mean."""
+        return _student_95(self.n) * self.std / math.sqrt(self.n) if self.n else math.nan
 
 
 @dataclass(frozen=True)
