@@ -208,8 +208,9 @@ class Classifier(LightningModule, ABC):
                 " where it stopped.\nLeave the flag out, or start a new run."
             )
         for config in self.trainer.lr_scheduler_configs:
-            for name in _LENGTHS & self._scheduler_args().keys():
-                planned, wanted = getattr(config.scheduler, name), self._scheduler_args()[name]
+            now = self._scheduler_args()
+            for name in _LENGTHS & now.keys():
+                planned, wanted = getattr(config.scheduler, name), now[name]
                 if planned != wanted:
                     raise ZooError(
                         f"the course of the learning rate was laid out with {name} {planned},"
