@@ -8,9 +8,13 @@ import sys
 import time
 
 import pytest
+import torch
+import torch.nn.functional as F
 from filelock import FileLock
 
-from mnist_zoo.commands import sweep, sweep_run
+from mnist_zoo import load
+from mnist_zoo.commands import sweep, sweep_ensemble, sweep_run
+from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import results
 
@@ -224,6 +228,75 @@ def test_the_test_images_are_read_once_after_training(tmp_path, monkeypatch):
     again = sweep_run.train_and_test(run, tmp_path)
     assert [words[0] for words in commands[2:]] == ["fit", "test"]
     assert {**again, "seconds": 0} == {**outcome, "seconds": 0}
+
+
+def test_an_ensemble_is_of_seeds_in_their_order_each_used_once():
+    runs = plan(["--model.lr=1,2"], seeds=[5, 0, 3, 4, 9])
+    groups = sweep_ensemble.groups(runs, 2)
+    assert [[run.seed for run in members] for members in groups] == [[5, 0], [3, 4]] * 2
+    assert [members[0].flags for members in groups] == [("--model.lr=1",)] * 2 + [
+        ("--model.lr=2",)
+    ] * 2
+    together = sweep_ensemble.run_of(groups[0])
+    assert together.settings == ("--ensemble=2", "--model.lr=1")
+    assert together.seed == 5
+
+
+def test_networks_tested_together_answer_by_their_mean_probabilities(tmp_path):
+    flags = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.num_train=300"]
+    members = plan(flags, recipes=["ConvNetReLU-digits"], seeds=[0, 1, 2])
+    records = []
+    for run in members:
+        (tmp_path / run.folder).mkdir()
+        records.append(run.record(sweep_run.train_and_test(run, tmp_path / run.folder)))
+    record = sweep_ensemble.test(members, records, tmp_path)
+
+    networks = [load(next((tmp_path / run.folder).rglob("best.ckpt"))) for run in members]
+    data = Digits(num_train=300)
+    data.setup("test")
+    images, targets = data.splits["test"]
+    mean = torch.stack([network.predict(images) for network in networks]).mean(dim=0)
+    assert record["test_acc"] == pytest.approx(float((mean.argmax(1) == targets).double().mean()))
+    assert record["test_loss"] == pytest.approx(float(F.nll_loss(mean.log(), targets)), rel=1e-4)
+    assert record["seeds"] == [0, 1, 2]
+    assert record["num_steps"] == sum(one["num_steps"] for one in records)
+    assert "--ensemble=3" in record["flags"]
+
+    results.append(tmp_path / "results", record)
+    assert results.read(tmp_path / "results") == [record]
+
+
+def test_an_ensemble_needs_the_weights_of_its_members(tmp_path):
+    with pytest.raises(ZooError, match="the weights of Dense, seed 0 are not in"):
+        sweep_ensemble.test(plan(), [], tmp_path)
+
+
+def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeypatch, capsys):
+    runs = plan(seeds=[10, 11, 12, 13])  # the last of which crashes
+    one = sweep._Sweep(runs, tmp_path / "results", tmp_path / "runs")
+    one.run(Recorded(), 1)
+    tested = []
+
+    def test(members, records, folder):
+        tested.append([run.seed for run in members])
+        assert [record["seed"] for record in records] == tested[-1]
+        outcome = {"status": "finished", "test_acc": 0.75, "seconds": 2.0}
+        return sweep_ensemble.run_of(members).record(outcome)
+
+    monkeypatch.setattr(sweep_ensemble, "test", test)
+    for _ in range(2):
+        one.test_ensembles(2)
+    assert tested == [[10, 11]]
+    assert "--ensemble=2, seed 12: left out, since not all" in capsys.readouterr().out
+    (row,) = [r for r in results.rows(one.records()) if r.flags]
+    assert (row.recipe, row.flags) == ("Dense", ("--ensemble=2",))
+
+
+def test_an_ensemble_of_one_is_refused(cli):
+    assert (
+        "--ensemble 1: must be at least 2."
+        in cli("sweep", "Dense", "--ensemble", "1", status=2).err
+    )
 
 
 def test_weights_can_not_be_chosen_by_the_test_images(tmp_path):

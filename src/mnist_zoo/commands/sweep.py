@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands import results as results_command
-from mnist_zoo.commands import screen, training, workers
+from mnist_zoo.commands import screen, sweep_ensemble, training, workers
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.sweep_run import Run
 from mnist_zoo.errors import ZooError
@@ -46,7 +46,8 @@ sweeps at once share the work. The exit status is 1 if a run crashed."""
 _EPILOG = """\
 examples:
   mnist-zoo sweep MLPLogSoftmax --seeds 5 --data.val_size 0
-  mnist-zoo sweep ConvNetReLU Dense --seeds 3,7,9 --model.lr 0.03,0.005"""
+  mnist-zoo sweep ConvNetReLU Dense --seeds 3,7,9 --model.lr 0.03,0.005
+  mnist-zoo sweep ConvNetBatchNorm-accurate --seeds 10 --ensemble 5"""
 
 
 def main(argv: list[str]) -> int:
@@ -61,6 +62,12 @@ def main(argv: list[str]) -> int:
         "--results", type=Path, default=Path("results"), help="folder of the records"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="folder of the runs")
+    parser.add_argument(
+        "--ensemble",
+        type=int,
+        metavar="N",
+        help="also test the networks of N seeds at a time together, by their mean probabilities",
+    )
     results_command.add_plot_options(parser)
     cluster = parser.add_argument_group("on several machines (pip install 'mnist-zoo[ray]')")
     cluster.add_argument(
@@ -80,6 +87,8 @@ def main(argv: list[str]) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if arguments.jobs < 1:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
+    if arguments.ensemble is not None and arguments.ensemble < 2:
+        raise ZooError(f"--ensemble {arguments.ensemble}: must be at least 2.")
     plan = list(_plan(arguments.recipes, rest, _seeds(arguments.seeds)))
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
@@ -92,6 +101,8 @@ def main(argv: list[str]) -> int:
             sweep.run(workers.Cluster(arguments.runs, arguments.ray, *resources), len(missing))
         else:
             sweep.run(workers.Processes(arguments.runs), arguments.jobs)
+    if arguments.ensemble:
+        sweep.test_ensembles(arguments.ensemble)
     status = sweep.print_table()
     if arguments.plot:
         results_command.plot(sweep.records(), arguments.plot, arguments.tag)
@@ -158,6 +169,23 @@ class _Sweep:
                     self._say("Stopped. The same command goes on where it was.")
                     raise SystemExit(130) from None
                 raise
+
+    def test_ensembles(self, size: int) -> None:
+        """Test the networks of so many seeds at a time together, where no record says it yet."""
+        from mnist_zoo.report import results
+
+        records = {results.key(record): record for record in self.records()}
+        for members in sweep_ensemble.groups(self.plan, size):
+            together = sweep_ensemble.run_of(members)
+            if together.key in records:
+                continue
+            made = [records[run.key] for run in members if run.key in records]
+            if len(made) < size or any(record["status"] != "finished" for record in made):
+                self._say(f"{together.title}: left out, since not all its runs have finished")
+                continue
+            record = sweep_ensemble.test(members, made, self.runs)
+            results.append(self.results, record)
+            self._say(results.line(record))
 
     def print_table(self) -> int:
         """Print the table over seeds; return 1 if a run of the plan crashed, else 0."""

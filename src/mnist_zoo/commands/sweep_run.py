@@ -149,8 +149,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
 
     run_folder = _train(run, folder, on_epoch)
     last = checkpoints.read(run_folder / "checkpoints" / "last.ckpt")
-    best = run_folder / "checkpoints" / "best.ckpt"
-    weights = checkpoints.read(best) if best.exists() else last
+    weights = checkpoints.read(tested_weights(last.path))
     cli = _command(ZooCLI, "test", *_checkpoint(weights.path), _ONE_DEVICE, *run.of_the_machine)
     tested = cli.trainer.callback_metrics
     cli.datamodule.setup("fit")
@@ -191,19 +190,30 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     }
 
 
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return what a run goes on from, or ended with; None if it has not come so far."""
+    found = folder.glob("*/version_*/checkpoints/last.ckpt")
+    return max(found, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def tested_weights(last: Path) -> Path:
+    """Return what a run is tested with: the weights that validation chose, or else the last."""
+    best = last.with_name("best.ckpt")
+    return best if best.exists() else last
+
+
 def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
     """Train from the start, or on from where the run was stopped; return its folder."""
     from mnist_zoo.commands.lightning_cli import FinishedError, ZooCLI
     from mnist_zoo.engine.callbacks import Epochs
 
     callbacks = [Epochs(on_epoch)]
-    stopped = list(folder.glob("*/version_*/checkpoints/last.ckpt"))
-    if not stopped:
+    last = last_checkpoint(folder)
+    if last is None:
         target = f"--trainer.default_root_dir={folder}"
         cli = _command(ZooCLI, "fit", target, *_flags(run, folder), callbacks=callbacks)
         assert cli.run_folder is not None
         return cli.run_folder
-    last = max(stopped, key=lambda file: file.stat().st_mtime)
     # Stopped while it was tested, it has nothing left to train.
     with contextlib.suppress(FinishedError):
         _command(ZooCLI, "fit", *_checkpoint(last), *_flags(run, folder), callbacks=callbacks)

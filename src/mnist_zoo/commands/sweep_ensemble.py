@@ -1,0 +1,93 @@
+"""Runs of a sweep tested together: the mean of what the networks of several seeds answer.
+
+The runs are over and their weights settled before, so an ensemble chooses nothing either: its
+members are the seeds in the order in which they were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_zoo import registry
+from mnist_zoo.commands.sweep_run import Run, last_checkpoint, tested_weights
+from mnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from mnist_zoo.report.results import Record
+
+
+def groups(plan: Sequence[Run], size: int) -> list[list[Run]]:
+    """Return the ensembles: so many seeds each of one recipe and set of flags, none twice."""
+    alike: dict[tuple[str, tuple[str, ...]], list[Run]] = {}
+    for run in plan:
+        alike.setdefault((run.folder.rpartition("-seed")[0], run.flags), []).append(run)
+    return [
+        runs[first : first + size]
+        for runs in alike.values()
+        for first in range(0, len(runs) - size + 1, size)
+    ]
+
+
+def run_of(members: Sequence[Run]) -> Run:
+    """Return what the record of an ensemble is found by: its size is a flag, the seed the first."""
+    first = members[0]
+    return replace(first, flags=(*first.flags, f"--ensemble={len(members)}"))
+
+
+def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[str, Any]:
+    """Test the networks of some runs together; return the record.
+
+    Args:
+        members: The runs, alike but for their seeds.
+        records: The record of each.
+        runs: The folder of all runs.
+
+    Raises:
+        ZooError: The weights of a run are not there.
+    """
+    import torch
+
+    from mnist_zoo.commands.training import data_here
+    from mnist_zoo.models import checkpoint as checkpoints
+
+    registry.look_into_current_folder()
+    total, targets = torch.zeros(()), torch.zeros(0)
+    for run in members:
+        last = last_checkpoint(runs / run.folder)
+        if last is None:
+            raise ZooError(
+                f"--ensemble: the weights of {run.title} are not in {runs / run.folder}, where"
+                " this machine would have left them."
+            )
+        checkpoint = checkpoints.read(tested_weights(last))
+        if not len(targets):
+            assert checkpoint.data is not None
+            entry = data_here(checkpoint, named=checkpoint.data["class_path"])
+            if root := dict(flag.split("=", 1) for flag in run.of_the_machine).get("--data.root"):
+                entry["init_args"]["root"] = root
+            data = registry.import_class(entry["class_path"])(**entry["init_args"])
+            data.prepare_data()
+            data.setup("test")
+            images, targets = data.splits["test"]
+        network = checkpoints.build(checkpoint, named=checkpoint.model["class_path"])
+        total = total + network.predict(images)
+    mean = total / len(members)
+    right = mean.argmax(dim=1) == targets
+    probability = mean.gather(1, targets[:, None]).clamp(min=torch.finfo(mean.dtype).tiny)
+    newest = max(records, key=lambda record: record["date"])
+    shared = ("num_train_images", "num_epochs", "device", "device_name", "num_threads", "versions")
+    return run_of(members).record(
+        {
+            "seeds": [run.seed for run in members],
+            "status": "finished",
+            "weights": newest["weights"],
+            "test_acc": float(f"{right.double().mean():.6g}"),
+            "test_loss": float(f"{-probability.log().mean():.6g}"),
+            "num_steps": sum(record["num_steps"] for record in records),
+            "seconds": round(sum(record["seconds"] for record in records), 1),
+            **{name: newest[name] for name in shared},
+        }
+    )
