@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 
 from mnist_zoo.errors import ZooError, did_you_mean
 
@@ -51,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         0; 2 for an error of the user's, 130 after Ctrl-C, 1 for anything else.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    # A shell may start a program with its output closed (>&-).
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     try:
         try:
             return _run_in_plain_words(arguments)

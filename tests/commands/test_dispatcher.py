@@ -101,6 +101,12 @@ def test_a_closed_pipe_is_no_error(arguments):
         assert process.wait(timeout=60) == 1
 
 
+def test_closed_output_is_no_error():
+    command = f"{sys.executable} -m mnist_zoo models >&-"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.slow
 def test_the_installed_command_answers_a_mistake_in_plain_words(zoo):
     result = zoo("fit", "--model=Dense", "--data=Digits", "--trainer.max_epoch=3")

@@ -451,6 +451,41 @@ class Opened:
         return open, (self.file, "w")
 
 
+@pytest.mark.parametrize(
+    ("model", "flag", "text"),
+    [
+        ("ConvNetDropout", "--model.dropout=1.5", "between 0 and 1, but got 1.5."),
+        ("MLPDropout", "--model.num_hidden=-5", "negative dimension -5"),
+        ("ConvNetBatchNorm", "--model.label_smoothing=1.5", "label_smoothing 1.5: must be from 0"),
+        ("Dense", "--seed_everything=-3", "--seed_everything -3: must be from 0"),
+    ],
+)
+def test_a_value_that_a_network_cannot_have_is_a_plain_error(cli, model, flag, text):
+    result = cli("fit", f"--model={model}", "--data=Digits", flag, status=2)
+    assert text in result.err
+    assert "cannot be built with these --model flags" in result.err or flag.split("=")[0] in (
+        result.err
+    )
+    assert len(result.err.splitlines()) <= 2
+
+
+def test_a_value_error_of_a_class_of_ones_own_keeps_its_traceback(cli, tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "from mnist_zoo.models import Classifier\n"
+        "class Odd(Classifier):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        raise ValueError('odd')\n"
+    )
+    with pytest.raises(ValueError, match="odd"):
+        cli("fit", "--model=odd.Odd", "--data=Digits")
+
+
+def test_of_a_network_that_diverged_test_says_so(cli, diverged):
+    out = cli("test", f"--ckpt_path={diverged}", *ON_CPU, "--pictures=false").out
+    assert "the training of this network has diverged" in out
+
+
 @pytest.mark.parametrize("command", ["test", "fit"])
 class TestAStrangersCheckpoint:
     """Nothing that it names is imported, called or built, wherever in it the name stands."""

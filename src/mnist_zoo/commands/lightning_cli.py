@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -119,6 +120,9 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         self.config = parser.parse_args(args)
+        seed = self.config[self.config.subcommand].seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the checkpoint was read before the arguments, so that flags win over it."""
@@ -196,6 +200,23 @@ class ZooCLI(LightningCLI):
             if trainer.logger is not False:
                 callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
         self.trainer_defaults["callbacks"] = [*callbacks, *self.callbacks]
+
+    def instantiate_classes(self) -> None:
+        """Build network, data and trainer; what a network of ours refuses is a mistake in a flag.
+
+        Of a class of the user's own the traceback says more.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            network = self.config[self.subcommand].model.class_path
+            cause = error.__cause__
+            ours = network.startswith("mnist_zoo.") and not messages.of_exception(error)
+            if not (ours and isinstance(cause, ValueError | RuntimeError)):
+                raise
+            reason = messages.first_lines(cause)
+            name = network.rpartition(".")[2]
+            raise ZooError(f"{name} cannot be built with these --model flags: {reason}.") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; what it refuses is a mistake in its flags."""
@@ -360,6 +381,8 @@ class ZooCLI(LightningCLI):
         )
         classes = self.datamodule.classes
         console.print(summary.metrics_table(title, stage, metrics, classes))
+        if not math.isfinite(metrics.get(f"{stage}/loss", 0.0)):
+            console.print("The loss is not a number: the training of this network has diverged.")
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
             from mnist_zoo.commands import pictures
 

@@ -12,13 +12,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
 
-def conv_norm(in_channels: int, out_channels: int, size: int, pool: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size, max-pooling, batch normalisation, ReLU."""
+def conv_norm(
+    in_channels: int, out_channels: int, size: int, pool: int = 1, padding: int | str = "same"
+) -> nn.Sequential:
+    """Convolution, which keeps the size unless told otherwise, max-pooling, batch norm, ReLU."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, size, padding="same", bias=False),
+        nn.Conv2d(in_channels, out_channels, size, padding=padding, bias=False),
         nn.MaxPool2d(pool) if pool > 1 else nn.Identity(),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
@@ -54,6 +57,8 @@ class _Normalized(Classifier):
 
     def __init__(self, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not 0 <= label_smoothing <= 1:
+            raise ZooError(f"--model.label_smoothing {label_smoothing}: must be from 0 to 1.")
         self.label_smoothing = label_smoothing
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -77,20 +82,24 @@ class ConvNetBatchNorm(_Normalized):
     Args:
         num_maps: Number of maps of the first convolution; the others have two and four times as
             many.
+        padding: Rows and columns of zeros around the image: 2 keeps its size, 0 takes a quarter
+            of the time off.
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
         kwargs: Arguments of ``Classifier``.
     """
 
-    def __init__(self, num_maps: int = 32, label_smoothing: float = 0.1, **kwargs: Any) -> None:
+    def __init__(
+        self, num_maps: int = 32, padding: int = 2, label_smoothing: float = 0.1, **kwargs: Any
+    ) -> None:
         super().__init__(label_smoothing=label_smoothing, **kwargs)
         few, more, most = num_maps, 2 * num_maps, 4 * num_maps
         self.layers = nn.Sequential(
-            conv_norm(1, few, size=5, pool=2),
+            conv_norm(1, few, size=5, pool=2, padding=padding),
             conv_norm(few, more, size=3),
             conv_norm(more, more, size=3, pool=2),
             conv_norm(more, most, size=3),
             conv_norm(most, most, size=3),
-            nn.MaxPool2d(7),
+            nn.MaxPool2d(6 + padding // 2),
             nn.Flatten(),
             nn.Linear(most, 10),
         )

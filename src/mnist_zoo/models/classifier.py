@@ -113,12 +113,13 @@ class Classifier(LightningModule, ABC):
 
         Raises:
             HandwritingError: A picture does not hold one digit, or an array is of another kind.
+            ZooError: The weights have diverged, so that some answers are not numbers.
         """
         pixels = (handwriting.to_pixels(images) - self.pixel_mean) / self.pixel_std
         training = [module for module in self.modules() if module.training]
         self.eval()
         try:
-            return torch.cat(
+            answers = torch.cat(
                 [
                     self.probabilities(self(batch.to(self.device)))
                     for batch in torch.split(pixels, batch_size)
@@ -127,6 +128,10 @@ class Classifier(LightningModule, ABC):
         finally:
             for module in training:
                 module.training = True
+        if not answers.isfinite().all():
+            name = type(self).__name__
+            raise ZooError(f"{name} answers no numbers: its training has diverged.")
+        return answers
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one minibatch."""
