@@ -88,6 +88,22 @@ def test_a_setting_holds_in_blocks(network_class, settings):
     assert_the_same(train(network_class, 4, **settings), train(network_class, None, **settings))
 
 
+class EveryOther(Dense):
+    """Steps its scheduler after every other minibatch of an epoch, of which there are 21."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        steps = {"scheduler": scheduler, "interval": "step", "frequency": 2}
+        return {"optimizer": optimizer, "lr_scheduler": steps}
+
+
+def test_a_scheduler_that_is_not_stepped_every_time_counts_within_the_epoch():
+    (*_, history), (*_, plain) = (train(EveryOther, n, epochs=3) for n in (1, None))
+    assert history.rates == plain.rates
+    assert_the_same(train(EveryOther, 4, epochs=3), train(EveryOther, None, epochs=3))
+
+
 def test_a_block_is_one_call_of_the_training_step():
     assert len(train(Dense, 4)[2].rates) == 2 * 6
     assert len(train(Dense, 1)[2].rates) == 2 * NUM_BATCHES

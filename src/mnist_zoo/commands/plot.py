@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What may differ between two runs without making their curves different, beside the seed.
 _NO_DIFFERENCE = (
     "seed_everything", "ckpt_path", "weights_only", "pictures", "test_curve",
-    "steps_per_execution", "channels_last", "best", "last",
+    "steps_per_execution", "cuda_graph", "channels_last", "best", "last",
     "data.root", "data.download", "data.num_test", "data.num_workers", "data.pin_memory",
     "trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes",

@@ -33,7 +33,7 @@ OnEpoch = Callable[[int, int | None], None]
 _OF_THE_MACHINE = ("--data.root", "--trainer.accelerator")
 # Several devices would each start the sweep again, which is how Lightning trains on them.
 _ONE_DEVICE = "--trainer.devices=1"
-_WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--test_curve")
+_WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
 # What a record keeps by epoch, where the run wrote it.
 _BY_EPOCH = (
     "train/loss", "train/acc", "val/loss", "val/acc", "test_curve/loss", "test_curve/acc",

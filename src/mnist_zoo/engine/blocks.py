@@ -6,6 +6,7 @@ them is done less often. Keras calls this ``steps_per_execution``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine.checkpoints import Last
+from mnist_zoo.engine.graphs import GraphedSteps, Steps
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
@@ -37,10 +39,12 @@ class Blocks(Callback):
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
+        cuda_graph: On a GPU, replay a block as one CUDA graph where that is possible.
     """
 
-    def __init__(self, num_steps: int | None = None) -> None:
+    def __init__(self, num_steps: int | None = None, cuda_graph: bool = True) -> None:
         self.num_steps = num_steps
+        self.cuda_graph = cuda_graph
         self._resumed_at = 0
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -55,7 +59,8 @@ class Blocks(Callback):
         datamodule.limit_train_batches = trainer.limit_train_batches
         trainer.limit_train_batches = 1.0
         pl_module.automatic_optimization = False
-        pl_module.training_step = _BlockStep(trainer, pl_module, datamodule.batch_size).run
+        block = _BlockStep(trainer, pl_module, datamodule.batch_size, self.cuda_graph)
+        pl_module.training_step = block.run
         pl_module.num_training_steps = lambda: _num_training_steps(trainer)
 
     def on_load_checkpoint(
@@ -94,37 +99,27 @@ class Blocks(Callback):
 class _BlockStep:
     """``training_step`` for a block: the same steps as one by one, with the figures of all."""
 
-    def __init__(self, trainer: Trainer, network: Classifier, batch_size: int) -> None:
+    def __init__(
+        self, trainer: Trainer, network: Classifier, batch_size: int, cuda_graph: bool
+    ) -> None:
         self.trainer = trainer
         self.network = network
         self.batch_size = batch_size
         self.plain = _has_plain_steps(trainer, network)
+        self.cuda_graph = cuda_graph
+        self._steps: Steps | None = None
 
     def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Take a step for each minibatch of a block."""
-        trainer, network = self.trainer, self.network
-        step = self._plain_step if self.plain else self._step
-        optimizer: Any = network.optimizers()
-        optimizer = optimizer.optimizer if self.plain else optimizer
-        autocast = torch.is_autocast_enabled(batch[0].device.type)
-        schedulers: list[Any] = [c for c in trainer.lr_scheduler_configs if c.interval == "step"]
-        minibatches = zip(*(torch.split(part, self.batch_size) for part in batch), strict=True)
-        losses, all_outputs = [], []
-        first_step = trainer.global_step
-        for num_steps, (images, targets) in enumerate(minibatches, start=1):
-            outputs = network(images)
-            loss = network.loss(outputs, targets)
-            step(loss, optimizer)
-            if autocast:
-                # Autocast keeps the low-precision copies of weights that the step has changed.
-                torch.clear_autocast_cache()
-            for config in schedulers:
-                if (first_step + num_steps) % config.frequency == 0:
-                    config.scheduler.step()
-            losses.append(loss.detach() * len(targets))
-            all_outputs.append(outputs.detach())
-            if first_step + num_steps == trainer.max_steps:
-                break
+        trainer = self.trainer
+        images, targets = batch
+        if trainer.max_steps >= 0:
+            num_images = (trainer.max_steps - trainer.global_step) * self.batch_size
+            images, targets = images[:num_images], targets[:num_images]
+        if self._steps is None:
+            self._steps = self._graphed(images.device) or self._take
+        mean_loss, outputs = self._steps(images, targets)
+        num_steps = math.ceil(len(targets) / self.batch_size)
         if self.plain:
             progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
             for counter in (progress.total, progress.current):
@@ -132,9 +127,47 @@ class _BlockStep:
                 counter.completed += num_steps
         # Lightning adds one for the block; the axes of its loggers are to count steps.
         trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
+        self.network.log_training(mean_loss, outputs, targets)
+
+    def _take(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on the images of a block; return its mean loss and all its outputs."""
+        network = self.network
+        step = self._plain_step if self.plain else self._step
+        optimizer: Any = network.optimizers()
+        optimizer = optimizer.optimizer if self.plain else optimizer
+        autocast = torch.is_autocast_enabled(images.device.type)
+        schedulers = self._schedulers()
+        losses, all_outputs = [], []
+        # Of the epoch, as Lightning counts for a scheduler that is not stepped every time.
+        first_step = self.trainer.global_step % _num_batches(self.trainer)
+        parts = (torch.split(part, self.batch_size) for part in (images, targets))
+        minibatches = zip(*parts, strict=True)
+        for num_steps, (some_images, some_targets) in enumerate(minibatches, start=1):
+            outputs = network(some_images)
+            loss = network.loss(outputs, some_targets)
+            step(loss, optimizer)
+            if autocast:
+                # Autocast keeps the low-precision copies of weights that the step has changed.
+                torch.clear_autocast_cache()
+            for config in schedulers:
+                if (first_step + num_steps) % config.frequency == 0:
+                    config.scheduler.step()
+            losses.append(loss.detach() * len(some_targets))
+            all_outputs.append(outputs.detach())
         outputs = torch.cat(all_outputs)
-        mean_loss = torch.stack(losses).sum() / len(outputs)
-        network.log_training(mean_loss, outputs, batch[1][: len(outputs)])
+        return torch.stack(losses).sum() / len(outputs), outputs
+
+    def _graphed(self, device: torch.device) -> GraphedSteps | None:
+        """Return the same steps as a CUDA graph, where one can be."""
+        possible = self.cuda_graph and self.plain and not self._schedulers()
+        if device.type != "cuda" or not possible:
+            return None
+        optimizer: Any = self.network.optimizers()
+        return GraphedSteps(self._take, self.network, optimizer.optimizer, self.trainer.print)
+
+    def _schedulers(self) -> list[Any]:
+        """Return the schedulers that go by steps."""
+        return [c for c in self.trainer.lr_scheduler_configs if c.interval == "step"]
 
     def _step(self, loss: Tensor, optimizer: Any) -> None:
         """Take a step with all that strategies, precisions and hooks add to it."""
@@ -176,6 +209,11 @@ def _counts_batches(trainer: Trainer) -> bool:
         or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
         or any(isinstance(c, ModelCheckpoint) and c._every_n_train_steps for c in checkpoints)
     )
+
+
+def _num_batches(trainer: Trainer) -> int:
+    loader: Any = trainer.train_dataloader
+    return int(loader.num_batches)
 
 
 def _count_blocks_anew(trainer: Trainer) -> None:

@@ -212,7 +212,8 @@ class Classifier(LightningModule, ABC):
                 f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
                 " where it stopped.\nLeave the flag out, or start a new run."
             )
-        for config in self.trainer.lr_scheduler_configs:
+        # A subclass may make a scheduler of its own.
+        for config in self.trainer.lr_scheduler_configs if self.scheduler_class else ():
             now = self._scheduler_args()
             for name in _LENGTHS & now.keys():
                 planned, wanted = getattr(config.scheduler, name), now[name]

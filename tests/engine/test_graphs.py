@@ -1,0 +1,196 @@
+"""Blocks replayed as CUDA graphs: the same steps, or plain ones and a line that says why.
+
+What decides that is tested without a GPU too, with an imitation of CUDA's graphs: while one is
+recorded nothing happens to the network, and a replay takes the steps on the recorded inputs.
+"""
+
+import contextlib
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning import Trainer, seed_everything
+from torch import nn
+
+from mnist_zoo.data import Digits
+from mnist_zoo.engine import graphs
+from mnist_zoo.engine.blocks import Blocks
+from mnist_zoo.engine.graphs import GraphedSteps
+from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
+
+
+class Training:
+    """A small network with dropout, its optimizer, and steps on minibatches of four."""
+
+    def __init__(self, momentum=0.0):
+        torch.manual_seed(1)
+        self.network = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=momentum)
+        self.said = []
+
+    def steps(self, images, targets):
+        losses, all_outputs = [], []
+        for some_images, some_targets in zip(images.split(4), targets.split(4), strict=True):
+            outputs = self.network(some_images)
+            loss = nn.functional.cross_entropy(outputs, some_targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+            all_outputs.append(outputs.detach())
+        return torch.stack(losses).mean(), torch.cat(all_outputs)
+
+    def graphed(self):
+        return GraphedSteps(self.steps, self.network, self.optimizer, self.said.append)
+
+
+def block(number, size=8):
+    generator = torch.Generator().manual_seed(number)
+    images = torch.randn(size, 3, generator=generator)
+    return images, torch.randint(2, (size,), generator=generator)
+
+
+@pytest.fixture
+def imitation(monkeypatch):
+    """CUDA's graphs on the CPU; ``replay`` may be replaced by another."""
+    recorded = []
+    made = SimpleNamespace(recorded=recorded, replay=None)
+
+    class Graph:
+        def replay(self):
+            steps = self.owner
+            loss, outputs = (made.replay or steps.steps)(*steps._inputs)
+            steps._results[0].copy_(loss)
+            steps._results[1].copy_(outputs)
+
+    @contextlib.contextmanager
+    def record(graph):
+        owner = graph.owner = made.owner
+        before, numbers = owner._state(), torch.get_rng_state()
+        yield
+        owner._restore(before)
+        torch.set_rng_state(numbers)
+        recorded.append(graph)
+
+    monkeypatch.setattr(graphs.torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(graphs.torch.cuda, "graph", record)
+    monkeypatch.setattr(graphs.torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+    monkeypatch.setattr(
+        graphs.torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state)
+    )
+    monkeypatch.setattr(graphs.torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(GraphedSteps, "_on_another_stream", lambda self, *batch: self.steps(*batch))
+    return made
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_replayed_steps_are_the_plain_ones(imitation, momentum):
+    plain, other = Training(momentum), Training(momentum)
+    graphed = imitation.owner = other.graphed()
+    results = []
+    for train in (plain.steps, graphed):
+        torch.manual_seed(7)
+        # A block of another size is not replayed.
+        results.append([train(*block(n, size)) for n, size in enumerate((8, 8, 4, 8))])
+    for (loss, outputs), (expected, wanted) in zip(*results, strict=True):
+        assert loss.item() == expected.item()
+        assert torch.equal(outputs, wanted)
+    assert len({loss.item() for loss, _ in results[1]}) == 4, "results are not one tensor"
+    torch.testing.assert_close(
+        other.network.state_dict(), plain.network.state_dict(), rtol=0, atol=0
+    )
+    assert len(imitation.recorded) == 1
+    assert not other.said
+
+
+def test_a_new_learning_rate_is_a_new_graph(imitation):
+    plain, other = Training(), Training()
+    graphed = imitation.owner = other.graphed()
+    for training, train in ((plain, plain.steps), (other, graphed)):
+        torch.manual_seed(7)
+        for number, lr in enumerate((0.1, 0.1, 0.02)):
+            training.optimizer.param_groups[0]["lr"] = lr
+            train(*block(number))
+    torch.testing.assert_close(
+        other.network.state_dict(), plain.network.state_dict(), rtol=0, atol=0
+    )
+    assert len(imitation.recorded) == 2
+
+
+def other_weights(training):
+    def replay(images, targets):
+        with torch.no_grad():
+            training.network[0].weight.add_(0.1)
+        return training.steps(images, targets)
+
+    return replay
+
+
+def no_numbers(training):
+    def replay(images, targets):
+        with torch.no_grad():
+            training.network[0].weight.fill_(math.nan)
+        return training.steps(images, targets)
+
+    return replay
+
+
+def failing(training):
+    def replay(images, targets):
+        raise RuntimeError("CUDA error: operation not permitted\nmore")
+
+    return replay
+
+
+@pytest.mark.parametrize("fault", [other_weights, no_numbers, failing])
+def test_a_graph_that_goes_wrong_is_given_up_with_a_line(imitation, fault):
+    plain, other = Training(0.9), Training(0.9)
+    graphed = imitation.owner = other.graphed()
+    imitation.replay = fault(other)
+    for train in (plain.steps, graphed):
+        torch.manual_seed(7)
+        loss, _ = train(*block(0))
+    torch.testing.assert_close(
+        other.network.state_dict(), plain.network.state_dict(), rtol=0, atol=0
+    )
+    assert math.isfinite(loss)
+    (line,) = other.said
+    assert line.startswith("Steps are not replayed as a CUDA graph, which is slower: ")
+    assert "\n" not in line
+    graphed(*block(1))
+    assert len(other.said) == 1, "said once"
+
+
+def train(network_class, accelerator="cpu", **settings):
+    seed_everything(3, verbose=False)
+    net = network_class(lr=0.05)
+    trainer = Trainer(
+        max_epochs=2, accelerator=accelerator, devices=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, callbacks=[Blocks(8, **settings)],
+    )  # fmt: skip
+    trainer.fit(net, Digits(batch_size=10, val_size=60))
+    return net, trainer
+
+
+def test_without_a_gpu_nothing_is_recorded(monkeypatch):
+    monkeypatch.setattr(GraphedSteps, "__call__", None)
+    train(Dense)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("network_class", [Dense, ConvNetReLU, MLPDropout])
+def test_on_a_gpu_a_graph_trains_as_plain_steps_do(network_class, monkeypatch):
+    replays = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph))
+    )
+    graphed, trainer = train(network_class, "gpu")
+    num_batches = trainer.train_dataloader.num_batches
+    assert len(replays) == 2 * (num_batches // 8)
+    assert trainer.global_step == 2 * num_batches
+    plain, _ = train(network_class, "gpu", cuda_graph=False)
+    assert len(replays) == 2 * (num_batches // 8)
+    for (name, one), other in zip(graphed.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.01, atol=0.002, msg=name)
