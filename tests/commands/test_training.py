@@ -481,6 +481,19 @@ def test_a_value_error_of_a_class_of_ones_own_keeps_its_traceback(cli, tmp_path)
         cli("fit", "--model=odd.Odd", "--data=Digits")
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("val/accuracy", " Did you mean val/acc?"), ("vall/acc", "?"), ("val/f1", "")],
+)
+def test_a_name_that_is_never_logged_chooses_nothing(cli, tmp_path, name, hint):
+    error = cli(
+        "fit", "--model=Dense", "--data=Digits", f"--best.monitor={name}", *ON_CPU, status=2
+    ).err
+    assert error.startswith(f"error: --best.monitor {name}: nothing of that name is logged.")
+    assert error.endswith(f"{hint}\n")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_of_a_network_that_diverged_test_says_so(cli, diverged):
     out = cli("test", f"--ckpt_path={diverged}", *ON_CPU, "--pictures=false").out
     assert "the training of this network has diverged" in out

@@ -11,6 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import whole
 
 
@@ -33,6 +34,18 @@ class Best(ModelCheckpoint):
         if getattr(datamodule, "val_size", None) == 0 or trainer.limit_val_batches == 0:
             self.save_top_k = 0
         super().setup(trainer, pl_module, stage)
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out before an epoch is trained that a name is wrong.
+
+        Raises:
+            ZooError: Validation logs nothing of the name, nor would training as far as is known.
+        """
+        name = str(self.monitor)
+        logged = [*trainer.callback_metrics, "train/loss", "train/acc"]
+        hint = did_you_mean(name, logged)
+        if name not in logged and (hint or name.startswith("val/")):
+            raise ZooError(f"--best.monitor {name}: nothing of that name is logged.{hint}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, also where the run's folder was moved since."""
