@@ -44,7 +44,7 @@ class Best(ModelCheckpoint):
         name = str(self.monitor)
         logged = [*trainer.callback_metrics, "train/loss", "train/acc"]
         hint = did_you_mean(name, logged)
-        if name not in logged and (hint or name.startswith("val/")):
+        if self.save_top_k and name not in logged and (hint or name.startswith("val/")):
             raise ZooError(f"--best.monitor {name}: nothing of that name is logged.{hint}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
