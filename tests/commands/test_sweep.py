@@ -61,7 +61,6 @@ def test_commas_divide_values_save_within_brackets(text, alternatives):
     ("text", "seeds"),
     [
         ("3", [0, 1, 2]),
-        ("0", []),
         ("3,7,9", [3, 7, 9]),
         ("5-9", [5, 6, 7, 8, 9]),
         ("7-7,1", [7, 1]),
@@ -71,7 +70,7 @@ def test_seeds_are_a_number_or_themselves(text, seeds):
     assert sweep._seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "1,", "2:3", "9-5"])
+@pytest.mark.parametrize("text", ["", "0", "a", "-1", "1,", "2:3", "9-5"])
 def test_other_seeds_are_refused(text):
     with pytest.raises(ZooError, match="--seeds"):
         sweep._seeds(text)
@@ -280,7 +279,7 @@ def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeyp
     def test(members, records, folder):
         tested.append([run.seed for run in members])
         assert [record["seed"] for record in records] == tested[-1]
-        outcome = {"status": "finished", "test_acc": 0.75, "seconds": 2.0}
+        outcome = {"status": "finished", "test_acc": 0.75, "seconds": 2.0, "seeds": tested[-1]}
         return sweep_ensemble.run_of(members).record(outcome)
 
     monkeypatch.setattr(sweep_ensemble, "test", test)
@@ -290,6 +289,22 @@ def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeyp
     assert "--ensemble=2, seed 12: left out, since not all" in capsys.readouterr().out
     (row,) = [r for r in results.rows(one.records()) if r.flags]
     assert (row.recipe, row.flags) == ("Dense", ("--ensemble=2",))
+    # Of the same first seed, but with another second one: another ensemble.
+    other = sweep._Sweep(plan(seeds=[10, 12]), tmp_path / "results", tmp_path / "runs")
+    other.test_ensembles(2)
+    assert tested[1:] == [[10, 12]]
+
+
+def test_an_ensemble_without_its_weights_is_left_out_and_the_table_still_printed(tmp_path, capsys):
+    one = sweep._Sweep(plan(seeds=[10, 11]), tmp_path / "results", tmp_path / "runs")
+    one.run(Recorded(), 1)
+    one.test_ensembles(2)
+    assert "seed 10: left out: the weights of Dense, seed 10 are not in" in capsys.readouterr().out
+
+
+def test_an_ensemble_of_more_seeds_than_there_are_is_refused(cli):
+    error = cli("sweep", "Dense", "--seeds", "3", "--ensemble", "5", status=2).err
+    assert "--ensemble 5: there are only 3 --seeds" in error
 
 
 def test_an_ensemble_of_one_is_refused(cli):

@@ -469,16 +469,41 @@ def test_a_value_that_a_network_cannot_have_is_a_plain_error(cli, model, flag, t
     assert len(result.err.splitlines()) <= 2
 
 
-def test_a_value_error_of_a_class_of_ones_own_keeps_its_traceback(cli, tmp_path):
+@pytest.mark.parametrize(
+    ("base", "flags"),
+    [
+        ("mnist_zoo.models.Classifier", ["--model=odd.Odd", "--data=Digits"]),
+        ("mnist_zoo.data.Digits", ["--model=Dense", "--data=odd.Odd"]),
+    ],
+)
+def test_a_value_error_of_a_class_of_ones_own_keeps_its_traceback(cli, tmp_path, base, flags):
+    module, _, name = base.rpartition(".")
     (tmp_path / "odd.py").write_text(
-        "from mnist_zoo.models import Classifier\n"
-        "class Odd(Classifier):\n"
+        f"from {module} import {name}\n"
+        f"class Odd({name}):\n"
         "    def __init__(self, **kwargs):\n"
         "        super().__init__(**kwargs)\n"
         "        raise ValueError('odd')\n"
     )
+    (tmp_path / "mine.yaml").write_text("{}\n")
     with pytest.raises(ValueError, match="odd"):
-        cli("fit", "--model=odd.Odd", "--data=Digits")
+        cli("fit", "--config=mine.yaml", *flags)
+
+
+def test_a_name_that_only_a_callback_logs_may_choose(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from lightning import Callback\n"
+        "class Mine(Callback):\n"
+        "    def on_validation_epoch_end(self, trainer, pl_module):\n"
+        "        if not trainer.sanity_checking:\n"
+        "            pl_module.log('ema/acc', 0.5)\n"
+    )
+    (tmp_path / "mine.yaml").write_text("trainer: {callbacks: [{class_path: mine.Mine}]}\n")
+    cli(
+        "fit", "--model=Dense", "--data=Digits", "--config=mine.yaml", "--best.monitor=ema/acc",
+        "--trainer.max_epochs=1", *ON_CPU, "--pictures=false",
+    )  # fmt: skip
+    assert (tmp_path / "runs/Dense/version_0/checkpoints/best.ckpt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ class Training:
         return torch.stack(losses).mean(), torch.cat(all_outputs)
 
     def graphed(self):
-        return GraphedSteps(self.steps, self.network, self.optimizer, self.said.append)
+        graphed = GraphedSteps(self.steps, self.network, self.optimizer, self.said.append)
+        graphed.training = self
+        return graphed
 
 
 def block(number, size=8):
@@ -80,86 +82,125 @@ def imitation(monkeypatch):
         graphs.torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state)
     )
     monkeypatch.setattr(graphs.torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(graphs.torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(graphs.torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(GraphedSteps, "_on_another_stream", lambda self, *batch: self.steps(*batch))
     return made
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_replayed_steps_are_the_plain_ones(imitation, momentum):
+def assert_the_same(one, other):
+    weights = (training.network.state_dict() for training in (one, other))
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+def train_both(imitation, momentum=0.0, sizes=(8, 8, 4, 8), between=lambda training, number: None):
+    """Train plainly, and by graphs; return both, and what the steps returned."""
     plain, other = Training(momentum), Training(momentum)
     graphed = imitation.owner = other.graphed()
     results = []
-    for train in (plain.steps, graphed):
+    for training, train in ((plain, plain.steps), (other, graphed)):
         torch.manual_seed(7)
-        # A block of another size is not replayed.
-        results.append([train(*block(n, size)) for n, size in enumerate((8, 8, 4, 8))])
+        results.append([])
+        for number, size in enumerate(sizes):
+            between(training, number)
+            results[-1].append(train(*block(number, size)))
+    return plain, other, results
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_replayed_steps_are_the_plain_ones(imitation, momentum):
+    # A smaller block than the one that was recorded is not replayed.
+    plain, other, results = train_both(imitation, momentum)
     for (loss, outputs), (expected, wanted) in zip(*results, strict=True):
         assert loss.item() == expected.item()
         assert torch.equal(outputs, wanted)
     assert len({loss.item() for loss, _ in results[1]}) == 4, "results are not one tensor"
-    torch.testing.assert_close(
-        other.network.state_dict(), plain.network.state_dict(), rtol=0, atol=0
-    )
+    assert_the_same(other, plain)
     assert len(imitation.recorded) == 1
     assert not other.said
 
 
-def test_a_new_learning_rate_is_a_new_graph(imitation):
-    plain, other = Training(), Training()
-    graphed = imitation.owner = other.graphed()
-    for training, train in ((plain, plain.steps), (other, graphed)):
-        torch.manual_seed(7)
-        for number, lr in enumerate((0.1, 0.1, 0.02)):
-            training.optimizer.param_groups[0]["lr"] = lr
-            train(*block(number))
-    torch.testing.assert_close(
-        other.network.state_dict(), plain.network.state_dict(), rtol=0, atol=0
-    )
+def test_a_larger_block_is_recorded_instead(imitation):
+    plain, other, _ = train_both(imitation, sizes=(4, 8, 8, 4, 8))
+    assert_the_same(other, plain)
     assert len(imitation.recorded) == 2
 
 
-def other_weights(training):
-    def replay(images, targets):
-        with torch.no_grad():
-            training.network[0].weight.add_(0.1)
-        return training.steps(images, targets)
+@pytest.mark.parametrize("setting", ["lr", "weight_decay"])
+def test_another_setting_of_the_optimizer_is_another_graph(imitation, setting):
+    def between(training, number):
+        training.optimizer.param_groups[0][setting] = 0.1 if number < 2 else 0.02
 
-    return replay
-
-
-def no_numbers(training):
-    def replay(images, targets):
-        with torch.no_grad():
-            training.network[0].weight.fill_(math.nan)
-        return training.steps(images, targets)
-
-    return replay
+    plain, other, _ = train_both(imitation, sizes=(8, 8, 8, 8), between=between)
+    assert_the_same(other, plain)
+    assert len(imitation.recorded) == 2
 
 
-def failing(training):
-    def replay(images, targets):
-        raise RuntimeError("CUDA error: operation not permitted\nmore")
+def test_a_layer_that_is_switched_to_evaluation_is_another_graph(imitation):
+    def between(training, number):
+        training.network[1].train(number < 2)
 
-    return replay
+    plain, other, _ = train_both(imitation, sizes=(8, 8, 8, 8), between=between)
+    assert_the_same(other, plain)
+    assert len(imitation.recorded) == 2
 
 
-@pytest.mark.parametrize("fault", [other_weights, no_numbers, failing])
-def test_a_graph_that_goes_wrong_is_given_up_with_a_line(imitation, fault):
-    plain, other = Training(0.9), Training(0.9)
-    graphed = imitation.owner = other.graphed()
-    imitation.replay = fault(other)
-    for train in (plain.steps, graphed):
-        torch.manual_seed(7)
-        loss, _ = train(*block(0))
-    torch.testing.assert_close(
-        other.network.state_dict(), plain.network.state_dict(), rtol=0, atol=0
-    )
-    assert math.isfinite(loss)
+def other_weights(training, images, targets):
+    with torch.no_grad():
+        training.network[0].weight.add_(0.1)
+    return training.steps(images, targets)
+
+
+def no_numbers(training, images, targets):
+    with torch.no_grad():
+        training.network[0].weight.fill_(math.nan)
+    return training.steps(images, targets)
+
+
+def failing(training, images, targets):
+    try:
+        raise RuntimeError("operation not permitted\nmore")
+    except RuntimeError:
+        raise RuntimeError("operation failed due to a previous error") from None
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (other_weights, "it leads to other weights than plain steps do"),
+        (no_numbers, "it leads to other weights than plain steps do"),
+        (failing, "operation not permitted"),
+    ],
+)
+def test_a_graph_that_goes_wrong_is_given_up_with_a_line(imitation, fault, reason, momentum):
+    imitation.replay = lambda *batch: fault(imitation.owner.training, *batch)
+    plain, other, _ = train_both(imitation, momentum, sizes=(8, 8, 8))
+    assert_the_same(other, plain)
+    assert other.said == [f"Steps are not replayed as a CUDA graph, which is slower: {reason}"]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_that_wait_for_the_gpu_are_taken_plainly(imitation, monkeypatch, momentum):
+    def on_another_stream(graphed, images, targets):
+        graphed.steps(images, targets)
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    monkeypatch.setattr(GraphedSteps, "_on_another_stream", on_another_stream)
+    plain, other, _ = train_both(imitation, momentum)
+    assert_the_same(other, plain)
+    assert not imitation.recorded
     (line,) = other.said
-    assert line.startswith("Steps are not replayed as a CUDA graph, which is slower: ")
-    assert "\n" not in line
-    graphed(*block(1))
-    assert len(other.said) == 1, "said once"
+    assert line.endswith("called a synchronizing CUDA operation")
+
+
+def test_of_weights_that_are_no_numbers_a_graph_is_not_to_blame(imitation):
+    def between(training, number):
+        training.network[0].weight.data.fill_(math.nan)
+
+    _, other, _ = train_both(imitation, between=between)
+    (line,) = other.said
+    assert line.endswith("the weights are no numbers")
 
 
 def train(network_class, accelerator="cpu", **settings):
@@ -175,7 +216,7 @@ def train(network_class, accelerator="cpu", **settings):
 
 def test_without_a_gpu_nothing_is_recorded(monkeypatch):
     monkeypatch.setattr(GraphedSteps, "__call__", None)
-    train(Dense)
+    train(Dense, cuda_graph=True)
 
 
 @pytest.mark.gpu

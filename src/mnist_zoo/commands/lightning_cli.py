@@ -142,10 +142,11 @@ class ZooCLI(LightningCLI):
             )
             parser.add_argument(
                 "--cuda_graph",
-                type=bool,
-                default=True,
+                type=bool | None,
+                default=None,
                 help="On a GPU, replay steps as one CUDA graph where that is possible; only speed"
-                " depends on it, and the last digits of rounding.",
+                " depends on it, and the last digits of rounding. null does so for networks of"
+                " the zoo; in those of your own, nothing in a step may depend on the epoch.",
             )
             parser.add_argument(
                 "--channels_last",
@@ -217,13 +218,13 @@ class ZooCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            network = self.config[self.subcommand].model.class_path
-            cause = error.__cause__
-            ours = network.startswith("mnist_zoo.") and not messages.of_exception(error)
+            cause, network = error.__cause__, messages.built_when_raised(error.__cause__)
+            ours = isinstance(network, Classifier) and type(network).__module__.startswith(
+                "mnist_zoo."
+            )
             if not (ours and isinstance(cause, ValueError | RuntimeError)):
                 raise
-            reason = messages.first_lines(cause)
-            name = network.rpartition(".")[2]
+            name, reason = type(network).__name__, messages.first_lines(cause)
             raise ZooError(f"{name} cannot be built with these --model flags: {reason}.") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -98,6 +98,16 @@ def of_exception(error: BaseException | None) -> str | None:
     return None
 
 
+def built_when_raised(error: BaseException | None) -> object:
+    """Return the object in whose ``__init__`` an exception was raised, the outermost of several."""
+    trace = error and error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_name == "__init__":
+            return trace.tb_frame.f_locals.get("self")
+        trace = trace.tb_next
+    return None
+
+
 def of_trainer(error: Exception) -> str:
     """Return plain words for what Lightning's ``Trainer`` says of its arguments."""
     missing = ("No supported gpu backend", "can not run on your system", "' not met")

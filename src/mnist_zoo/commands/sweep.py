@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
         "--ensemble",
         type=int,
         metavar="N",
-        help="also test the networks of N seeds at a time together, by their mean probabilities",
+        help="also test the networks of N seeds at a time together, by their mean probabilities;"
+        " seeds that are left over are in no ensemble",
     )
     results_command.add_plot_options(parser)
     cluster = parser.add_argument_group("on several machines (pip install 'mnist-zoo[ray]')")
@@ -89,7 +90,13 @@ def main(argv: list[str]) -> int:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
     if arguments.ensemble is not None and arguments.ensemble < 2:
         raise ZooError(f"--ensemble {arguments.ensemble}: must be at least 2.")
-    plan = list(_plan(arguments.recipes, rest, _seeds(arguments.seeds)))
+    seeds = _seeds(arguments.seeds)
+    if arguments.ensemble and arguments.ensemble > len(seeds):
+        raise ZooError(
+            f"--ensemble {arguments.ensemble}: there are only {len(seeds)} --seeds to be tested"
+            " together."
+        )
+    plan = list(_plan(arguments.recipes, rest, seeds))
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
@@ -176,14 +183,18 @@ class _Sweep:
 
         records = {results.key(record): record for record in self.records()}
         for members in sweep_ensemble.groups(self.plan, size):
-            together = sweep_ensemble.run_of(members)
-            if together.key in records:
+            together, seeds = sweep_ensemble.run_of(members), [run.seed for run in members]
+            if records.get(together.key, {}).get("seeds") == seeds:
                 continue
             made = [records[run.key] for run in members if run.key in records]
             if len(made) < size or any(record["status"] != "finished" for record in made):
                 self._say(f"{together.title}: left out, since not all its runs have finished")
                 continue
-            record = sweep_ensemble.test(members, made, self.runs)
+            try:
+                record = sweep_ensemble.test(members, made, self.runs)
+            except ZooError as error:
+                self._say(f"{together.title}: left out: {error}")
+                continue
             results.append(self.results, record)
             self._say(results.line(record))
 
@@ -240,6 +251,8 @@ def _make_folder(folder: Path) -> None:
 def _seeds(text: str) -> list[int]:
     """Return the seeds that a word stands for: ``5`` for 0 to 4, ``3,7`` and ``5-9`` for those."""
     if text.isdecimal():
+        if not int(text):
+            raise ZooError("--seeds 0: no seed at all. For the seed 0 alone: --seeds 0-0")
         return list(range(int(text)))
     found: list[int] = []
     for part in text.split(","):

@@ -58,10 +58,7 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
     for run in members:
         last = last_checkpoint(runs / run.folder)
         if last is None:
-            raise ZooError(
-                f"--ensemble: the weights of {run.title} are not in {runs / run.folder}, where"
-                " this machine would have left them."
-            )
+            raise ZooError(f"the weights of {run.title} are not in {runs / run.folder}.")
         checkpoint = checkpoints.read(tested_weights(last))
         if not len(targets):
             assert checkpoint.data is not None

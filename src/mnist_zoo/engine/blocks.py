@@ -39,10 +39,12 @@ class Blocks(Callback):
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
-        cuda_graph: On a GPU, replay a block as one CUDA graph where that is possible.
+        cuda_graph: On a GPU, replay a block as one CUDA graph where that is possible; None: only
+            for the zoo's own networks. A graph takes no notice of what Python does in a step, such
+            as a loss that depends on the epoch.
     """
 
-    def __init__(self, num_steps: int | None = None, cuda_graph: bool = True) -> None:
+    def __init__(self, num_steps: int | None = None, cuda_graph: bool | None = None) -> None:
         self.num_steps = num_steps
         self.cuda_graph = cuda_graph
         self._resumed_at = 0
@@ -59,7 +61,9 @@ class Blocks(Callback):
         datamodule.limit_train_batches = trainer.limit_train_batches
         trainer.limit_train_batches = 1.0
         pl_module.automatic_optimization = False
-        block = _BlockStep(trainer, pl_module, datamodule.batch_size, self.cuda_graph)
+        ours = type(pl_module).__module__.startswith("mnist_zoo.")
+        cuda_graph = ours if self.cuda_graph is None else self.cuda_graph
+        block = _BlockStep(trainer, pl_module, datamodule.batch_size, cuda_graph)
         pl_module.training_step = block.run
         pl_module.num_training_steps = lambda: _num_training_steps(trainer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -39,12 +40,14 @@ class Best(ModelCheckpoint):
         """Find out before an epoch is trained that a name is wrong.
 
         Raises:
-            ZooError: Validation logs nothing of the name, nor would training as far as is known.
+            ZooError: Validation logs nothing of the name, but of one much like it.
         """
-        name = str(self.monitor)
-        logged = [*trainer.callback_metrics, "train/loss", "train/acc"]
-        hint = did_you_mean(name, logged)
-        if self.save_top_k and name not in logged and (hint or name.startswith("val/")):
+        name, logged = str(self.monitor), trainer.callback_metrics
+        if not self.save_top_k or name in logged or name.startswith("train/"):
+            return
+        # Another name altogether may be logged later, by a callback.
+        if name.startswith("val/") or difflib.get_close_matches(name, logged, cutoff=0.85):
+            hint = did_you_mean(name, logged)
             raise ZooError(f"--best.monitor {name}: nothing of that name is logged.{hint}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ A graph starts all kernels of a block at once, with the same numbers in the same
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ class GraphedSteps:
     """Steps that are replayed as a CUDA graph, or taken one by one where that cannot be.
 
     The first block is trained on both ways, from the same state: a graph that does not lead to the
-    same weights is never used. Blocks of another shape than the first, such as the last of an
-    epoch, are trained on plainly; so is everything once a graph has failed.
+    same weights is never used. Smaller blocks, such as the last of an epoch, are trained on
+    plainly; so is everything once a graph has failed.
 
     Args:
         steps: What is to be replayed: the work of the GPU alone, its numbers depending on nothing
@@ -44,18 +45,16 @@ class GraphedSteps:
         self.notify = notify
         self.failed = False
         self.graph: torch.cuda.CUDAGraph | None = None
-        self._recorded_for: tuple[torch.Size, list[float]] | None = None
+        self._settings: Any = None
         self._inputs: tuple[Tensor, Tensor]
         self._results: tuple[Tensor, Tensor]
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on a block; return its mean loss and all its outputs."""
-        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        shape = self._recorded_for[0] if self._recorded_for else images.shape
-        if self.failed or images.shape != shape:
+        smaller = self.graph is not None and len(images) < len(self._inputs[0])
+        if self.failed or smaller:
             return self.steps(images, targets)
-        if self.graph is None or self._recorded_for != (shape, rates):
-            self._recorded_for = shape, rates
+        if self.graph is None or self._settings != self._settings_now(images):
             return self._first(images, targets)
         for static, given in zip(self._inputs, (images, targets), strict=True):
             static.copy_(given)
@@ -66,40 +65,78 @@ class GraphedSteps:
     def _first(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on a block plainly, then once more from the same state by a new graph."""
         before, numbers = self._state(), torch.cuda.get_rng_state(images.device)
-        # Also what PyTorch asks for: libraries are to be warm before anything is recorded, and
-        # the optimizer's own tensors in their places.
-        plainly = self._on_another_stream(images, targets)
-        after = self._state()
+        try:
+            # Also what PyTorch asks for: libraries are to be warm before anything is recorded.
+            plainly = self._on_another_stream(images, targets)
+        except RuntimeError as error:
+            # What waits for the GPU cannot be recorded, and a failed recording leaves debris.
+            if not any(isinstance(name, tuple) for name in before):
+                self.optimizer.state.clear()
+            self._restore(before)
+            torch.cuda.set_rng_state(numbers, images.device)
+            self._give_up(_reason(error))
+            return self.steps(images, targets)
+        after, numbers_after = self._state(), torch.cuda.get_rng_state(images.device)
+        if after.keys() != before.keys():
+            # The first step of an optimizer, which makes its own tensors, is not like the others.
+            return plainly
+        reason = "it leads to other weights than plain steps do"
+        if not all(torch.isfinite(after[name]).all() for name in self._weights()):
+            reason = "the weights are no numbers"
         try:
             self._restore(before)
             torch.cuda.set_rng_state(numbers, images.device)
-            self._inputs = images.clone(), targets.clone()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self._results = self.steps(*self._inputs)
-            self.graph.replay()
-            torch.cuda.synchronize(images.device)
+            self._record(images, targets)
             if self._same(before, after):
                 loss, outputs = self._results
                 return loss.clone(), outputs.clone()
-            reason = "it leads to other weights than plain steps do"
         except RuntimeError as error:
-            reason = next(iter(str(error).splitlines()), "no reason given")
-        self.failed, self.graph = True, None
-        self.notify(f"Steps are not replayed as a CUDA graph, which is slower: {reason}")
-        self.optimizer.zero_grad()
+            reason = _reason(error)
+        self._give_up(reason)
         self._restore(after)
+        torch.cuda.set_rng_state(numbers_after, images.device)
         return plainly
 
     def _on_another_stream(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the steps; raise RuntimeError if any of them waits for the GPU."""
         main, other = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         other.wait_stream(main)
-        with torch.cuda.stream(other):
-            results = self.steps(images, targets)
-            # The graph makes its own, in memory of its own.
-            self.optimizer.zero_grad()
-        main.wait_stream(other)
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with torch.cuda.stream(other):
+                results = self.steps(images, targets)
+                # The graph makes its own, in memory of its own.
+                self.optimizer.zero_grad()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            main.wait_stream(other)
         return results
+
+    def _record(self, images: Tensor, targets: Tensor) -> None:
+        """Record a graph of these steps, and take them by it."""
+        self._settings = self._settings_now(images)
+        self._inputs = images.clone(), targets.clone()
+        self.graph = torch.cuda.CUDAGraph()
+        # Some versions of PyTorch leave their own stream in place where a recording fails.
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph):
+            self._results = self.steps(*self._inputs)
+        self.graph.replay()
+        torch.cuda.synchronize(images.device)
+
+    def _give_up(self, reason: str) -> None:
+        self.failed, self.graph = True, None
+        self.optimizer.zero_grad()
+        self.notify(f"Steps are not replayed as a CUDA graph, which is slower: {reason}")
+
+    def _settings_now(self, images: Tensor) -> Any:
+        """Return what a graph holds fixed and Python might change."""
+        groups = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        modes = [module.training for module in self.network.modules()]
+        return images.shape, groups, modes, [p.requires_grad for p in self.network.parameters()]
 
     def _tensors(self) -> dict[object, Tensor]:
         """Return everything that a step changes."""
@@ -114,17 +151,25 @@ class GraphedSteps:
     @torch.no_grad()
     def _restore(self, state: dict[object, Tensor]) -> None:
         for name, tensor in self._tensors().items():
-            # What an optimizer adds at its first step starts from nothing.
-            tensor.copy_(state[name]) if name in state else tensor.zero_()
+            tensor.copy_(state[name])
+
+    def _weights(self) -> list[str]:
+        return [name for name, _ in self.network.named_parameters()]
 
     def _same(self, before: dict[object, Tensor], after: dict[object, Tensor]) -> bool:
         """Whether the state now is ``after`` but for rounding, as measured by the change to it."""
         now = self._state()
-        weights = [name for name, _ in self.network.named_parameters()]
 
         def distance(one: dict[object, Tensor], other: dict[object, Tensor]) -> Tensor:
-            parts = [(one[name] - other[name]).float().flatten() for name in weights]
+            parts = [(one[name] - other[name]).float().flatten() for name in self._weights()]
             length: Tensor = torch.linalg.vector_norm(torch.cat(parts))
             return length
 
         return bool(distance(now, after) <= _TOLERANCE * distance(after, before))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what went wrong first."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return next(iter(str(error).splitlines()), type(error).__name__)
