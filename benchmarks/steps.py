@@ -10,6 +10,8 @@ Sides, for each recipe, one after the other in every round:
   activation before its pooling.
 - ``bare``: the same arithmetic over tensors in memory, and nothing else.
 
+The loop of articles knows no half precision; the others are also timed in it, at batch 256.
+
 Machines are shared and noisy, so what counts is the ratio of two sides within one round; the
 table gives the median of the rounds and the range. On a machine that is busy with other work,
 ``--clock cpu`` counts the time that the process was given instead.
@@ -46,11 +48,13 @@ from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 
 Clock = Callable[[], float]
 # Name, network, flags of fit beyond the recipe, batch size, number of steps in a round.
+HALF = "--trainer.precision=bf16-mixed"
 CASES: list[tuple[str, type[Classifier], list[str], int, int]] = [
     ("S1", Dense, [], 10, 2000),
     ("S4", ConvNetReLU, [], 10, 600),
     ("S7", ConvNetDropout, [], 10, 300),
     ("S4 at batch 256", ConvNetReLU, ["--data.batch_size=256"], 256, 40),
+    ("in half precision", ConvNetReLU, ["--data.batch_size=256", HALF], 256, 40),
 ]
 # The same settings as in the recipes, so that all sides do the same work.
 SGD: dict[type[Classifier], dict[str, float]] = {
@@ -121,7 +125,9 @@ def articles(
     return 1000 * (clock() - start) / steps
 
 
-def bare(network: type[Classifier], batch_size: int, steps: int, root: Path, clock: Clock) -> float:
+def bare(
+    network: type[Classifier], batch_size: int, steps: int, root: Path, clock: Clock, half: bool
+) -> float:
     """Return milliseconds a step of the same arithmetic over tensors in memory."""
     data = MNIST(root=str(root), val_size=0)
     data.setup("fit")
@@ -134,7 +140,9 @@ def bare(network: type[Classifier], batch_size: int, steps: int, root: Path, clo
     for chosen in order[: steps * batch_size].split(batch_size):
         images, targets = to_float(all_images[chosen]), all_targets[chosen]
         optimizer.zero_grad()
-        _loss(network, model(images), targets).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = _loss(network, model(images), targets)
+        loss.backward()
         optimizer.step()
     return 1000 * (clock() - start) / steps
 
@@ -184,7 +192,7 @@ def main() -> None:
         sides: dict[str, Callable[[], float]] = {
             "fit": lambda: fit(network, flags, steps, root, clock),  # noqa: B023
             "articles": lambda: articles(network, batch_size, steps, root, clock),  # noqa: B023
-            "bare": lambda: bare(network, batch_size, steps, root, clock),  # noqa: B023
+            "bare": lambda: bare(network, batch_size, steps, root, clock, HALF in flags),  # noqa: B023
         }
         for side in sides.values():
             side()

@@ -1,0 +1,124 @@
+"""How long a step of S7 takes on an accelerator: `mnist-zoo fit` against a plain Lightning loop.
+
+    python benchmarks/accelerator.py --root data
+
+Sides, one after the other in every round:
+
+- ``fit``: the command as a user types it, its blocks of steps replayed as CUDA graphs.
+- ``eager``: the same with ``--cuda_graph false``.
+- ``lightning``: Lightning's own loop over a DataLoader of tensors, with its logger.
+
+Beside them stands the floor: the time that the kernels of a step take by themselves, from a
+profile. Without a GPU, ``--accelerator cpu`` tries the script; there is no floor then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning import Trainer, seed_everything
+from steps import Stopwatch, fit
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, TensorDataset
+
+from mnist_zoo.data import MNIST, to_float
+from mnist_zoo.models import ConvNetDropout
+
+
+def clock() -> float:
+    """Return the time at which all that was asked of the GPU is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def lightning(steps: int, root: Path, accelerator: str) -> float:
+    """Return milliseconds a step of Lightning's own loop."""
+    data = MNIST(root=str(root), val_size=0)
+    data.setup("fit")
+    images, targets = data.splits["train"]
+    loader = DataLoader(TensorDataset(to_float(images), targets), batch_size=10, shuffle=True)
+    seed_everything(0, verbose=False)
+    stopwatch = Stopwatch(clock)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=1,
+            limit_train_batches=steps,
+            default_root_dir=folder,
+            enable_model_summary=False,
+            callbacks=[stopwatch],
+        )
+        trainer.fit(ConvNetDropout(lr=0.005), loader)
+    return 1000 * stopwatch.seconds / steps
+
+
+def floor(steps: int = 50) -> float:
+    """Return milliseconds that the kernels of a step take."""
+    net = ConvNetDropout().cuda().to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.005, fused=True)
+    images, targets = torch.rand(10, 1, 28, 28).cuda(), torch.arange(10).cuda()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        net.loss(net(images), targets).backward()
+        optimizer.step()
+
+    for _ in range(steps):
+        step()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize()
+    kernels = profiled.key_averages()
+    print(f"{sum(k.count for k in kernels) / steps:.0f} kernels and copies a step")
+    return sum(k.self_device_time_total for k in kernels) / 1000 / steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST/raw")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6000, help="of fit; others a tenth of them")
+    parser.add_argument("--accelerator", default="gpu")
+    parser.add_argument(
+        "--json", type=Path, default=Path("runs/benchmarks/accelerator.json"), help="for figures"
+    )
+    arguments = parser.parse_args()
+    root, steps = arguments.root.absolute(), arguments.steps
+    on = [f"--trainer.accelerator={arguments.accelerator}"]
+    eager = [*on, "--cuda_graph=false"]
+    sides: dict[str, Callable[[], float]] = {
+        "fit": lambda: fit(ConvNetDropout, on, steps, root, clock),
+        "eager": lambda: fit(ConvNetDropout, eager, steps // 10, root, clock),
+        "lightning": lambda: lightning(steps // 10, root, arguments.accelerator),
+    }
+    rounds = [{n: side() for n, side in sides.items()} for _ in range(arguments.rounds + 1)][1:]
+    for name in sides:
+        times = [r[name] for r in rounds]
+        ratios = [r[name] / r["fit"] for r in rounds]
+        print(
+            f"{name:10} {statistics.median(times):8.3f} ms a step"
+            f" ({min(times):.3f} to {max(times):.3f}), {statistics.median(ratios):.1f} times fit"
+        )
+    found = {"torch": torch.__version__, "steps": steps, "ms": rounds}
+    if torch.cuda.is_available():
+        found |= {"device": torch.cuda.get_device_name(), "floor_ms": floor()}
+        print(f"{found['device']}: kernels alone {found['floor_ms']:.3f} ms a step")
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"Written: {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()
