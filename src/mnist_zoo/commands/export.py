@@ -137,20 +137,15 @@ def _measured(
     from datetime import datetime, timezone
     from importlib.metadata import version
 
-    from mnist_zoo.commands.training import data_here
+    from mnist_zoo.commands.training import data_with_test_images
     from mnist_zoo.models.checkpoint import require_data
 
     if checkpoint.data is None:
         raise ZooError(f"--measure: {checkpoint.path} does not say what it was trained on.")
     require_data(checkpoint, checkpoint.data["class_path"], named)
-    entry = data_here(checkpoint, named)
     if named:
         registry.look_into_current_folder()
-    if root is not None:
-        entry["init_args"]["root"] = root
-    data = registry.import_class(entry["class_path"])(**entry["init_args"])
-    data.prepare_data()
-    data.setup("test")
+    data = data_with_test_images(checkpoint, named, root)
     images, targets = data.splits["test"]
     num_right = int((network.predict(images).argmax(dim=1) == targets).sum())
     return {

@@ -50,7 +50,7 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
     """
     import torch
 
-    from mnist_zoo.commands.training import data_here
+    from mnist_zoo.commands.training import data_with_test_images
     from mnist_zoo.models import checkpoint as checkpoints
 
     registry.look_into_current_folder()
@@ -62,12 +62,8 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
         checkpoint = checkpoints.read(tested_weights(last))
         if not len(targets):
             assert checkpoint.data is not None
-            entry = data_here(checkpoint, named=checkpoint.data["class_path"])
-            if root := dict(flag.split("=", 1) for flag in run.of_the_machine).get("--data.root"):
-                entry["init_args"]["root"] = root
-            data = registry.import_class(entry["class_path"])(**entry["init_args"])
-            data.prepare_data()
-            data.setup("test")
+            root = dict(flag.split("=", 1) for flag in run.of_the_machine).get("--data.root")
+            data = data_with_test_images(checkpoint, checkpoint.data["class_path"], root)
             images, targets = data.splits["test"]
         network = checkpoints.build(checkpoint, named=checkpoint.model["class_path"])
         total = total + network.predict(images)

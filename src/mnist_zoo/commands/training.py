@@ -18,6 +18,7 @@ from mnist_zoo import registry
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from mnist_zoo.data import ImageData
     from mnist_zoo.models.checkpoint import Checkpoint
 
 
@@ -231,3 +232,25 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
     if "root" in arguments and not Path(str(arguments["root"])).is_dir():
         del arguments["root"]
     return {"class_path": path, "init_args": arguments}
+
+
+def data_with_test_images(
+    checkpoint: Checkpoint, named: str | None, root: str | None = None
+) -> ImageData:
+    """Return the checkpoint's data, the test images loaded.
+
+    Args:
+        checkpoint: It names its data.
+        named: The class that the user named, if any.
+        root: The folder of all data sets, if it is not to be the checkpoint's.
+
+    Raises:
+        ZooError: As ``data_here``; or the images cannot be had.
+    """
+    entry = data_here(checkpoint, named)
+    if root is not None:
+        entry["init_args"]["root"] = root
+    data: ImageData = registry.import_class(entry["class_path"])(**entry["init_args"])
+    data.prepare_data()
+    data.setup("test")
+    return data

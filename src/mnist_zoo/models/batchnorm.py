@@ -12,7 +12,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
 
@@ -58,7 +57,7 @@ class _Normalized(Classifier):
     def __init__(self, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= label_smoothing <= 1:
-            raise ZooError(f"--model.label_smoothing {label_smoothing}: must be from 0 to 1.")
+            raise ValueError(f"label_smoothing {label_smoothing} is not from 0 to 1")
         self.label_smoothing = label_smoothing
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
