@@ -57,8 +57,8 @@ SYSTEMS = {
         optimizer_args={"momentum": 0.9}, mean=0.5, std=0.5, tolerance="0.5 points",
     ),
     "S10": System(
-        "ConvNetThreeDense", 0.005, 50, "96.00 %", TUTORIAL, num_train=1000, num_test=100,
-        tolerance="3 points",
+        "ConvNetThreeDense", 0.005, 50, "96.00 %", "McCaffrey 2022", num_train=1000,
+        num_test=100, tolerance="3 points",
     ),
 }  # fmt: skip
 every_system = pytest.mark.parametrize(("name", "system"), SYSTEMS.items(), ids=SYSTEMS)

@@ -105,6 +105,9 @@ class ConvNetDropout(Classifier):
 class ConvNetThreeDense(Classifier):
     """Convolutions with 32 and 64 maps, then 1024 → 512 → 256 → 10, with some dropout.
 
+    Source: J. McCaffrey, *Convolutional Neural Networks for MNIST Data Using PyTorch*, Visual
+    Studio Magazine, 2022.
+
     Args:
         conv_dropout: Dropout probability after the first convolution, in [0, 1].
         dropout: Dropout probability after the first dense layer, in [0, 1].
