@@ -311,3 +311,11 @@ def test_on_a_phone_nothing_is_out_of_sight(visit, scheme):
     assert page.evaluate("getComputedStyle(document.querySelector('#canvas')).touchAction") == (
         "none"
     )
+
+
+def test_on_a_phone_an_empty_message_takes_no_room_from_the_bars(visit):
+    page = visit(PHONE)
+    expect(page.locator("#message")).to_be_empty()
+    above = page.locator(".buttons").bounding_box()
+    below = page.locator("#choice").bounding_box()
+    assert below["y"] - (above["y"] + above["height"]) < 20
