@@ -325,6 +325,14 @@ class TestResume:
         (group,) = content(copied.last)["optimizer_states"][0]["param_groups"]
         assert group["lr"] == 0.025
 
+    def test_an_argument_of_the_optimizer_that_is_taken_away_has_its_default(self, cli, fit):
+        fit("--model.optimizer_args.momentum=0.5", "--trainer.limit_train_batches=2")
+        last = "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        cli("fit", f"--ckpt_path={last}", "--model.optimizer_args={}", "--trainer.max_epochs=2",
+            *ON_CPU)  # fmt: skip
+        (group,) = content(last)["optimizer_states"][0]["param_groups"]
+        assert group["momentum"] == 0
+
 
 class TestConfiguration:
     """A recipe comes before a checkpoint, before a user's file, before flags."""
@@ -431,6 +439,12 @@ class TestALocalNetwork:
         command = shlex.split(line.partition(":")[2])
         assert command[-2:] == ["--model", "local_net.LocalNet"]
         assert "LocalNet on 360 test images of Digits" in cli(*command[1:]).out
+
+    def test_trains_for_ten_epochs_unless_told_otherwise(self, cli, run):
+        few = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0", *ON_CPU)
+        out = cli("fit", "--model=local_net.LocalNet", "--data=Digits", *few).out
+        assert "), 10 epochs" in out
+        assert content("runs/LocalNet/version_1/checkpoints/last.ckpt")["global_step"] == 10
 
     def test_its_checkpoint_alone_does_not_have_it_imported(self, cli, run, tmp_path):
         checkpoint = tmp_path / "runs/LocalNet/version_0/checkpoints/best.ckpt"

@@ -109,6 +109,30 @@ def test_a_block_is_one_call_of_the_training_step():
     assert len(train(Dense, 1)[2].rates) == 2 * NUM_BATCHES
 
 
+class Doubled(Dense):
+    """Trains on twice the loss, in a step of its own."""
+
+    num_steps = 0
+
+    def training_step(self, batch, batch_idx):
+        self.num_steps += 1
+        return 2 * super().training_step(batch, batch_idx)
+
+
+class Halved(Dense):
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        optimizer.param_groups[0]["lr"] = 0.05
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+
+@pytest.mark.parametrize("network_class", [Doubled, Halved])
+def test_a_network_that_trains_in_a_way_of_its_own_does_so(network_class):
+    own = train(network_class, 4)
+    assert_the_same(own, train(network_class, None))
+    assert not torch.equal(own[0].layers[1].weight, train(Dense, 4)[0].layers[1].weight)
+    assert len(own[2].rates) == 2 * NUM_BATCHES
+
+
 def test_one_cycle_is_stepped_after_every_minibatch():
     rates = train(Dense, 1, network={"scheduler": "OneCycleLR", "lr": 0.5})[2].rates
     assert all(one != next_one for one, next_one in itertools.pairwise(rates))

@@ -17,7 +17,7 @@ from mnist_zoo.data import Digits
 from mnist_zoo.engine import graphs
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.graphs import GraphedSteps
-from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
+from mnist_zoo.models import ConvNetBatchNorm, ConvNetReLU, Dense, MLPDropout
 
 
 class Training:
@@ -25,7 +25,9 @@ class Training:
 
     def __init__(self, momentum=0.0):
         torch.manual_seed(1)
-        self.network = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+        self.network = nn.Sequential(
+            nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2)
+        )
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=momentum)
         self.said = []
 
@@ -151,6 +153,23 @@ def other_weights(training, images, targets):
     return training.steps(images, targets)
 
 
+def other_means(training, images, targets):
+    training.network[1].running_mean.add_(0.1)
+    return training.steps(images, targets)
+
+
+def one_batch_more(training, images, targets):
+    training.network[1].num_batches_tracked.add_(1)
+    return training.steps(images, targets)
+
+
+def other_momentum(training, images, targets):
+    results = training.steps(images, targets)
+    for state in training.optimizer.state.values():
+        state["momentum_buffer"].add_(0.1)
+    return results
+
+
 def no_numbers(training, images, targets):
     with torch.no_grad():
         training.network[0].weight.fill_(math.nan)
@@ -169,6 +188,8 @@ def failing(training, images, targets):
     ("fault", "reason"),
     [
         (other_weights, "it leads to other weights than plain steps do"),
+        (other_means, "it leads to other weights than plain steps do"),
+        (one_batch_more, "it leads to other weights than plain steps do"),
         (no_numbers, "it leads to other weights than plain steps do"),
         (failing, "operation not permitted"),
     ],
@@ -203,6 +224,13 @@ def test_of_weights_that_are_no_numbers_a_graph_is_not_to_blame(imitation):
     assert line.endswith("the weights are no numbers")
 
 
+def test_a_graph_that_leaves_the_optimizer_another_is_given_up(imitation):
+    imitation.replay = lambda *batch: other_momentum(imitation.owner.training, *batch)
+    plain, other, _ = train_both(imitation, 0.9, sizes=(8, 8, 8))
+    assert_the_same(other, plain)
+    assert len(other.said) == 1
+
+
 def train(network_class, accelerator="cpu", **settings):
     seed_everything(3, verbose=False)
     net = network_class(lr=0.05)
@@ -220,7 +248,7 @@ def test_without_a_gpu_nothing_is_recorded(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("network_class", [Dense, ConvNetReLU, MLPDropout])
+@pytest.mark.parametrize("network_class", [Dense, ConvNetReLU, MLPDropout, ConvNetBatchNorm])
 def test_on_a_gpu_a_graph_trains_as_plain_steps_do(network_class, monkeypatch):
     replays = []
     replay = torch.cuda.CUDAGraph.replay

@@ -131,6 +131,13 @@ class TestTraining:
         expected = network.eval().probabilities(network((images - 0.5) / 0.25))
         assert torch.allclose(read, expected, atol=1e-6)
 
+    def test_predict_normalises_as_in_the_training_before(self):
+        network = Dense()
+        trainer(fast_dev_run=1).fit(network, Digits(mean=0.5, std=0.25))
+        images = torch.rand(5, 1, 28, 28)
+        expected = network.probabilities(network((images - 0.5) / 0.25))
+        assert torch.allclose(network.predict(images), expected, atol=1e-6)
+
     def test_predict_takes_pictures_arrays_and_tensors(self):
         network = Dense()
         bytes_ = torch.zeros(3, 28, 28, dtype=torch.uint8)
@@ -218,6 +225,13 @@ class TestCheckpoint:
         content["mnist_zoo"]["model"]["init_args"]["width"] = 1
         torch.save(content, file)
         with pytest.raises(CheckpointError, match=r"does not fit ConvNetDropout .*width"):
+            mnist_zoo.load(file)
+
+    def test_with_a_value_that_its_network_cannot_have_says_so(self, file):
+        content = torch.load(file, weights_only=True)
+        content["mnist_zoo"]["model"]["init_args"]["dropout"] = 1.5
+        torch.save(content, file)
+        with pytest.raises(CheckpointError, match=r"does not fit ConvNetDropout .*1\.5"):
             mnist_zoo.load(file)
 
     def test_that_is_not_there_says_so(self, tmp_path):

@@ -24,8 +24,8 @@ def here(tmp_path, monkeypatch):
 
 
 class TestBeforeFit:
-    def said(self, num_val=5_000, epochs=60, folder=None):
-        text = summary.before_fit("Net", 1_234_567, "MNIST", 55_000, num_val, epochs, folder)
+    def said(self, num_val=5_000, epochs=60, steps=-1, folder=None):
+        text = summary.before_fit("Net", 1_234_567, "MNIST", 55_000, num_val, epochs, steps, folder)
         return shown(text, width=500).strip()
 
     def test_says_what_is_trained_on_what_for_how_long_and_where_to(self, here):
@@ -40,6 +40,10 @@ class TestBeforeFit:
 
     def test_counts_a_single_epoch_in_the_singular(self):
         assert self.said(epochs=1).endswith(", 1 epoch")
+
+    def test_tells_a_limit_of_steps(self):
+        assert self.said(steps=3000).endswith(", 60 epochs, at most 3,000 steps")
+        assert self.said(epochs=-1, steps=3000).endswith("validation), at most 3,000 steps")
 
     @pytest.mark.parametrize("epochs", [None, -1])
     def test_says_when_there_is_no_end(self, epochs):

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # Of several processes, the first speaks.
 console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 
+# Of a run for which neither a recipe nor the user says how long it is.
+_NUM_EPOCHS = 10
+
 
 class ZooParser(LightningArgumentParser):
     """LightningCLI's parser without the pages of usage before each error."""
@@ -123,6 +126,10 @@ class ZooCLI(LightningCLI):
         seed = self.config[self.config.subcommand].seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
+        trainer = self.config[self.config.subcommand].trainer
+        if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
+            # Lightning's own default is 1,000.
+            trainer.max_epochs = _NUM_EPOCHS
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the checkpoint was read before the arguments, so that flags win over it."""
@@ -259,6 +266,7 @@ class ZooCLI(LightningCLI):
                 self.datamodule.num_train_images,
                 self.datamodule.num_val_images,
                 self.trainer.max_epochs,
+                self.trainer.max_steps,
                 self.run_folder,
             )
         )

@@ -35,7 +35,8 @@ class Blocks(Callback):
     ``limit_train_batches`` and gradient clipping hold exactly. Where a setting of the trainer
     counts batches in a way that blocks cannot keep (gradient accumulation, validation within an
     epoch, a moving average of the weights, a checkpoint every so many steps by a callback of the
-    user's own), a block is one step.
+    user's own), a block is one step. A network that trains in a way of its own (``training_step``
+    and what Lightning calls around it) is left to Lightning's plain loop.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
@@ -54,7 +55,7 @@ class Blocks(Callback):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if stage != "fit" or not hasattr(datamodule, "block_size"):
             return
-        if trainer.accumulate_grad_batches != 1:
+        if trainer.accumulate_grad_batches != 1 or _trains_by_itself(pl_module):
             return
         wanted = self.num_steps or max(1, _IMAGES_A_BLOCK // datamodule.batch_size)
         datamodule.block_size = 1 if _counts_batches(trainer) else wanted
@@ -191,6 +192,13 @@ class _BlockStep:
             self.network.configure_gradient_clipping(
                 optimizer, clip_at, self.trainer.gradient_clip_algorithm
             )
+
+
+def _trains_by_itself(network: Classifier) -> bool:
+    hooks = ("training_step", "optimizer_step", "optimizer_zero_grad", "lr_scheduler_step")
+    return not network.automatic_optimization or any(
+        is_overridden(hook, network, parent=Classifier) for hook in hooks
+    )
 
 
 def _has_plain_steps(trainer: Trainer, network: Classifier) -> bool:

@@ -161,11 +161,21 @@ class GraphedSteps:
         now = self._state()
 
         def distance(one: dict[object, Tensor], other: dict[object, Tensor]) -> Tensor:
-            parts = [(one[name] - other[name]).float().flatten() for name in self._weights()]
+            parts = [(one[name] - other[name]).float().flatten() for name in names]
             length: Tensor = torch.linalg.vector_norm(torch.cat(parts))
             return length
 
-        return bool(distance(now, after) <= _TOLERANCE * distance(after, before))
+        # Weights, buffers and the optimizer's state change by lengths of their own.
+        weights = self._weights()
+        of_optimizer = [name for name in after if isinstance(name, tuple)]
+        buffers = after.keys() - {*weights, *of_optimizer}
+        counts = [name for name in buffers if not after[name].is_floating_point()]
+        if not all(torch.equal(now[name], after[name]) for name in counts):
+            return False
+        for names in (weights, of_optimizer, [name for name in buffers if name not in counts]):
+            if names and not distance(now, after) <= _TOLERANCE * distance(after, before):
+                return False
+        return True
 
 
 def _reason(error: BaseException) -> str:

@@ -60,6 +60,9 @@ class TestCurve(Callback):
                 loss = network.loss(outputs, targets)
             right = (outputs.argmax(dim=1) == targets).sum()
             sums += torch.tensor([float(loss) * len(targets), float(right), len(targets)])
-        total = trainer.strategy.reduce(sums.to(network.device), reduce_op="sum")
-        assert isinstance(total, torch.Tensor)
-        return float(total[0] / total[2]), float(total[1] / total[2])
+        # Left where it is on a single device, which may know no float64.
+        if trainer.world_size > 1:
+            reduced = trainer.strategy.reduce(sums.to(network.device), reduce_op="sum")
+            assert isinstance(reduced, torch.Tensor)
+            sums = reduced
+        return float(sums[0] / sums[2]), float(sums[1] / sums[2])

@@ -171,7 +171,7 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
     try:
         network: Classifier = cls(**checkpoint.model["init_args"])
         network.load_state_dict(checkpoint.state_dict)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version: "
             + " ".join(str(error).split())[:300]

@@ -32,7 +32,8 @@ class Classifier(LightningModule, ABC):
 
     A subclass passes ``**kwargs`` on to this class and builds ``self.layers`` in its
     ``__init__``; one whose outputs are not logits also overrides ``loss`` and
-    ``probabilities``. Logged are ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``,
+    ``probabilities``. With a ``training_step`` of its own it is trained by Lightning's plain loop,
+    which is slower. Logged are ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``,
     ``test/loss``, ``test/acc`` and ``test/acc/0`` to ``test/acc/9``, accuracies in [0, 1].
 
     Args:
@@ -52,7 +53,7 @@ class Classifier(LightningModule, ABC):
     num_classes: ClassVar[int] = 10
     layers: nn.Module
     pixel_mean: float = 0.0
-    """What is subtracted by ``predict`` from pixels in [0, 1]: as in training; see ``load``."""
+    """What is subtracted by ``predict`` from pixels in [0, 1]: as in training."""
     pixel_std: float = 1.0
     """What pixels are divided by after that."""
 
@@ -77,7 +78,7 @@ class Classifier(LightningModule, ABC):
         )
         self.scheduler_args = scheduler_args or {}
 
-        self._changed: set[str] = set()
+        self._before: dict[str, Any] = {}
         self.train_acc = self._accuracy()
         self.val_acc = self._accuracy()
         self.test_acc = self._accuracy()
@@ -102,8 +103,8 @@ class Classifier(LightningModule, ABC):
     ) -> Tensor:
         """Return the probabilities (N, 10) of images, as the network in evaluation mode sees them.
 
-        Pixels are normalised as they were in training, which a network knows that was loaded
-        from its checkpoint.
+        Pixels are normalised as they were in training, which a network knows that was trained or
+        loaded from its checkpoint.
 
         Args:
             images: Pictures of Pillow, one digit each, in any size and mode; arrays and tensors
@@ -132,6 +133,12 @@ class Classifier(LightningModule, ABC):
             name = type(self).__name__
             raise ZooError(f"{name} answers no numbers: its training has diverged.")
         return answers
+
+    def setup(self, stage: str) -> None:
+        """Note by what the pixels are normalised in training."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and hasattr(datamodule, "mean"):
+            self.pixel_mean, self.pixel_std = datamodule.mean, datamodule.std
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one minibatch."""
@@ -196,7 +203,11 @@ class Classifier(LightningModule, ABC):
         """Note which settings of the optimizer a resumed run changes."""
         before = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         settings = "lr", "weight_decay", "optimizer_args", *_FIXED
-        self._changed = {s for s in settings if s in before and before[s] != self.hparams[s]}
+        self._before = {
+            name: before[name]
+            for name in settings
+            if name in before and before[name] != self.hparams[name]
+        }
 
     def on_train_start(self) -> None:
         """Apply changed settings, which the restored optimizer has overwritten with its own.
@@ -204,8 +215,8 @@ class Classifier(LightningModule, ABC):
         Raises:
             ZooError: The optimizer or the course of the learning rate cannot be changed midway.
         """
-        fixed = self._changed & {*_FIXED}
-        if "lr" in self._changed and self.scheduler_class:
+        fixed = self._before.keys() & {*_FIXED}
+        if "lr" in self._before and self.scheduler_class:
             fixed.add("lr")
         if fixed:
             raise ZooError(
@@ -223,8 +234,10 @@ class Classifier(LightningModule, ABC):
                         f" which cannot become {wanted} midway.\nLeave out what changes the length"
                         " of the run, such as --trainer.max_epochs, or start a new run."
                     )
-        if self._changed:
-            settings = ("lr", "weight_decay", *self.optimizer_args)
+        if self._before:
+            # What is no longer given goes back to the optimizer's own default.
+            given = self.optimizer_args.keys() | (self._before.get("optimizer_args") or {}).keys()
+            settings = ("lr", "weight_decay", *given)
             restored = self.trainer.optimizers[0].param_groups
             for group, wanted in zip(restored, self._optimizer().param_groups, strict=True):
                 group.update({name: wanted[name] for name in settings if name in group})

@@ -6,6 +6,7 @@ ONNX and torch_export files take ``images``, float32 (N, 1, 28, 28) in [0, 1] fo
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,13 +141,10 @@ def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Rer
 def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
     state = network.state_dict()
     # Keys as those of a plain nn.Sequential, where the network is nothing more.
-    if all(key.startswith("layers.") for key in state):
-        state = {key.removeprefix("layers."): value for key, value in state.items()}
-        module: nn.Module = network.layers
-    else:
-        module = network
-    torch.save(dict(state), file)
-    return _loaded(network, module, torch.load(file, weights_only=True))
+    prefix = "layers." if all(key.startswith("layers.") for key in state) else ""
+    torch.save({key.removeprefix(prefix): value for key, value in state.items()}, file)
+    reread = torch.load(file, weights_only=True)
+    return _loaded(network, {prefix + key: value for key, value in reread.items()})
 
 
 def _safetensors(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
@@ -154,15 +152,19 @@ def _safetensors(network: Classifier, file: Path, about: dict[str, Any]) -> Rere
 
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     save_file(state, file, metadata={"format": "pt", "mnist_zoo": json.dumps(about)})
-    return _loaded(network, network, load_file(file))
+    return _loaded(network, load_file(file))
 
 
-def _loaded(network: Classifier, module: nn.Module, state: dict[str, Tensor]) -> Reread:
-    """Return what a network computes with the weights of a file, which have to be its own."""
-    for key, value in module.state_dict().items():
+def _loaded(network: Classifier, state: dict[str, Tensor]) -> Reread:
+    """Return what such a network computes with the weights of a file, all of them the same."""
+    for key, value in network.state_dict().items():
         if not torch.equal(state[key], value):
             raise ExportError(f"{key} did not come back from the file as it was written.")
-    return network.predict
+    other = copy.deepcopy(network)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    other.load_state_dict(state)
+    return other.predict
 
 
 FORMATS: dict[str, Callable[[Classifier, Path, dict[str, Any]], Reread]] = {

@@ -22,17 +22,21 @@ def before_fit(
     num_train_images: int,
     num_val_images: int,
     max_epochs: int | None,
+    max_steps: int,
     run_folder: Path | None,
 ) -> str:
     """Say in a line what is about to be trained, on what, for how long and where to."""
     held_out = f"{num_val_images:,} held out for validation" if num_val_images else "none held out"
-    epochs = {None: "until stopped", -1: "until stopped", 1: "1 epoch"}.get(
-        max_epochs, f"{max_epochs} epochs"
-    )
+    limits = []
+    if max_epochs is not None and max_epochs >= 0:
+        limits.append("1 epoch" if max_epochs == 1 else f"{max_epochs} epochs")
+    if max_steps >= 0:
+        limits.append(f"at most {max_steps:,} steps")
+    until = ", ".join(limits) or "until stopped"
     target = f" → {_quoted(run_folder)}" if run_folder else ""
     return (
         f"[bold]{network}[/] ({num_parameters:,} parameters) on {data}"
-        f" ({num_train_images:,} training images, {held_out}), {epochs}{target}"
+        f" ({num_train_images:,} training images, {held_out}), {until}{target}"
     )
 
 
