@@ -144,6 +144,12 @@ class TestClassPath:
         with pytest.raises(UnknownNameError, match=rf"network {name}\. Did you mean {meant}\?"):
             registry.class_path(name)
 
+    @pytest.mark.parametrize("name", ["ConvNetBatchNorm-99", "ConvNetBatchNorm-99.4"])
+    def test_of_a_recipe_is_told_from_that_of_a_network(self, name):
+        text = f"that is a recipe of ConvNetBatchNorm, as in --config {name}$"
+        with pytest.raises(UnknownNameError, match=text):
+            registry.class_path(name)
+
     def test_of_something_else_suggests_nothing(self):
         with pytest.raises(UnknownNameError) as caught:
             registry.class_path("XYZ")

@@ -122,6 +122,10 @@ def class_path(name: str) -> str:
         raise UnknownNameError(
             f"--model {name}: name the class in it, as in --model {module}.MyNet"
         )
+    if name in recipes() and name not in list_models():
+        raise UnknownNameError(
+            f"--model {name}: that is a recipe of {recipes()[name].network}, as in --config {name}"
+        )
     if "." in name:
         return name
     paths = [_path(plugin) for plugin in plugins() if plugin.name == name]

@@ -37,8 +37,8 @@ def test_relative_path_and_test_split(tmp_path, monkeypatch, capsys):
 
 
 def test_validation_split_and_val_size(tmp_path):
-    to_text(tmp_path / "v", "--data=Digits", "--split=validation", "--val-size=0.5")
-    to_text(tmp_path / "t", "--data=Digits", "--val-size=0")
+    to_text(tmp_path / "v", "--data=Digits", "--split=validation", "--val_size=0.5")
+    to_text(tmp_path / "t", "--data=Digits", "--val_size=0")
     assert len(read_text(tmp_path / "v")[0]) == 718
     images, targets = Digits().load(train=True)
     assert torch.equal(read_text(tmp_path / "t")[0], images)
@@ -70,8 +70,8 @@ def test_keeps_an_existing_file_unless_forced(tmp_path):
         (["--data=Digits", "--root=x"], "--root: Digits is built in"),
         (["--data=Digits", "--num=0"], r"--num 0: Digits \(train\) has from 1 to 1,293 images"),
         (["--data=Digits", "--num=1294"], "--num 1294: "),
-        (["--data=Digits", "--val-size=2000"], r"--data\.val_size 2000: leaves none"),
-        (["--data=Digits", "--val-size=many"], "argument --val-size.*: invalid .* 'many'"),
+        (["--data=Digits", "--val_size=2000"], r"--data\.val_size 2000: leaves none"),
+        (["--data=Digits", "--val_size=many"], "argument --val_size.*: invalid .* 'many'"),
         (["--data=Digits", "--split=tset"], "--split: invalid choice: 'tset'"),
         (["--data=Digits", "extra"], "unknown option extra"),
         (["--spilt=test"], r"unknown option --spilt\. Did you mean --split\?"),
@@ -96,7 +96,7 @@ def test_help_is_instant():
 
 @pytest.mark.mnist
 def test_the_first_images_of_mnist(tmp_path, mnist_root):
-    to_text(tmp_path / "a", "--root", mnist_root, "--val-size=0", "--num=1000")
+    to_text(tmp_path / "a", "--root", mnist_root, "--val_size=0", "--num=1000")
     images, targets = MNIST(root=str(mnist_root)).load(train=True)
     assert torch.equal(read_text(tmp_path / "a")[0], images[:1000])
     assert torch.equal(read_text(tmp_path / "a")[1], targets[:1000])

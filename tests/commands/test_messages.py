@@ -45,7 +45,7 @@ def mistake(cli, tmp_path):
         ("fit --config=nowhere.yaml", "nowhere.yaml: neither a file nor a recipe."),
         ("test", "which checkpoint? Name one with --ckpt_path"),
         ("predict --model=Dense", "which checkpoint? Name one with --ckpt_path"),
-        ("test --ckpt_path=last", "checkpoint last does not exist."),
+        ("test --ckpt_path=last", "last: neither a file nor weights that are installed."),
         ("fit --model=Dense --config", "--config"),
         (f"{FIT} again", "unknown argument again."),
         (f"{FIT} --trainer.acelerator cpu", "Did you mean --trainer.accelerator?"),

@@ -27,7 +27,7 @@ def test_lists_every_network_once_and_every_recipe(cli):
 def test_shows_size_recipe_published_accuracy_and_source(cli):
     (row,) = [row for row in rows(cli("models").out) if row[0] == "Dense"]
     assert row[:5] == ["Dense", "79,510", "Dense", "97.85", "%"]
-    assert row[-4:] == ["Nielsen", "2015,", "ch.", "1"]
+    assert row[-5:] == ["Nielsen", "2015,", "ch.", "1", "(S1)"]
 
 
 def test_further_recipes_stand_below_the_first_of_their_network(cli):

@@ -83,7 +83,7 @@ def test_the_legend_leaves_out_what_changes_no_curve(drawn, tmp_path):
             "enable_progress_bar": bool(number),
             "logger": {"class_path": "TensorBoardLogger", "init_args": {"version": number}},
         }
-        config["data"]["init_args"] |= {"download": bool(number), "num_workers": number}
+        config["data"]["init_args"] |= {"download": bool(number), "num_test": number}
         file.write_text(yaml.safe_dump({**config, "pictures": bool(number)}))
     assert legend(drawn("a", "b")[1]) == ["lr 0.0", "lr 0.1"]
 

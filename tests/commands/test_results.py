@@ -120,3 +120,4 @@ def test_a_figure_by_epoch_is_drawn(cli, records, tmp_path):
     result = cli("results", "--plot", "other.png", "--tag", "train/los", status=2)
     assert "Did you mean train/loss?" in result.err
     assert not (tmp_path / "other.png").exists()
+    assert "must end in .png" in cli("results", "--plot", "curves.jpg", status=2).err

@@ -111,6 +111,9 @@ def test_installed_weights_have_names(monkeypatch, tmp_path):
     assert checkpoint.default_weights().stem == checkpoint.DEFAULT_WEIGHTS
     with pytest.raises(CheckpointError, match="Did you mean ConvNetReLU"):
         mnist_zoo.load("ConvNetRelu")
+    file = checkpoint.default_weights()
+    monkeypatch.setattr(registry, "shipped_weights", lambda: {"Net-99.7": file})
+    assert checkpoint.find("Net-99.7") == file
     monkeypatch.setattr(registry, "shipped_weights", dict)
     with pytest.raises(CheckpointError, match="no weights are installed"):
         checkpoint.default_weights()

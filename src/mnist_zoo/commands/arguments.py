@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -23,3 +24,16 @@ class Parser(argparse.ArgumentParser):
             word = message.removeprefix(prefix).split()[0].split("=")[0]
             message = f"unknown option {word}.{did_you_mean(word, self._option_string_actions)}"
         raise ZooError(f"{message}\nFor all options: {self.prog} --help")
+
+
+def png_file(word: str) -> Path:
+    """Return the file that a picture is to be written to.
+
+    Raises:
+        ArgumentTypeError: Its name promises something else than a PNG file.
+    """
+    if Path(word).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(
+            f"{word}: the picture is a PNG file, so its name must end in .png."
+        )
+    return Path(word)

@@ -60,7 +60,7 @@ def _parser() -> Parser:
     )
     # Each also by the name that the messages of the data sets call it by.
     parser.add_argument(
-        "--val-size",
+        "--val_size",
         "--data.val_size",
         type=_size,
         help="training images held out for validation, number or fraction; 0 makes train all of"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from mnist_zoo.data import ImageData
     from mnist_zoo.models import Classifier
 
 _MOST = 16  # images beside one another
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from mnist_zoo.commands.training import data_here
+    from mnist_zoo.commands.training import data_here, data_with_test_images
     from mnist_zoo.engine import runs
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
@@ -66,21 +66,21 @@ def main(argv: list[str]) -> int:
     checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named=model)
     # MNIST is what the other commands take, too, for a checkpoint that names no data.
-    entry: dict[str, Any] = {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
-    path = (checkpoint.data or entry)["class_path"]
-    checkpoints.require_data(checkpoint, path, arguments.data)
-    if checkpoint.data is not None:
-        entry = data_here(checkpoint, named=arguments.data)
-    data: ImageData = registry.import_class(entry["class_path"])(**entry["init_args"])
+    entry = checkpoint.data or {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
+    checkpoint = dataclasses.replace(checkpoint, data=entry)
+    checkpoints.require_data(checkpoint, entry["class_path"], arguments.data)
+    classes = registry.import_class(data_here(checkpoint, arguments.data)["class_path"]).classes
     failed, which = False, "saliency"
     if arguments.images:
         images, files, failed = _given(arguments.images)
         names = [file.name for file in files]
         which += _suffix(files)
     else:
-        images, names = _first_test_images(data, arguments.num)
+        data = data_with_test_images(checkpoint, arguments.data)
+        images, targets = (part[: arguments.num] for part in data.splits["test"])
+        names = [classes[target] for target in targets.tolist()]
     folder = (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
-    saliency, filters = _figures(network, data, images, names)
+    saliency, filters = _figures(network, classes, images, names)
     figures = {folder / f"explain-{which}.png": saliency}
     if filters:
         figures[folder / "explain-filters.png"] = filters
@@ -129,16 +129,8 @@ def _suffix(files: Sequence[Path]) -> str:
     return f"-{first.stem}" + (f"-and-{len(others)}-more" if others else "")
 
 
-def _first_test_images(data: ImageData, num: int) -> tuple[Tensor, list[str]]:
-    """Return bytes (N, 28, 28), and what the images show."""
-    data.prepare_data()
-    data.setup("test")
-    images, targets = data.splits["test"]
-    return images[:num], [data.classes[target] for target in targets[:num].tolist()]
-
-
 def _figures(
-    network: Classifier, data: ImageData, images: Tensor, names: Sequence[str]
+    network: Classifier, classes: Sequence[str], images: Tensor, names: Sequence[str]
 ) -> tuple[Figure, Figure | None]:
     """Draw what the answer for each image rests on, and the first layer where it sees pixels."""
     import torch
@@ -147,14 +139,14 @@ def _figures(
     from mnist_zoo.report import pictures
     from mnist_zoo.report.saliency import integrated_gradients
 
-    inputs = to_float(images, data.mean, data.std)
+    mean, std = network.pixel_mean, network.pixel_std
+    inputs = to_float(images, mean, std)
     with torch.no_grad():
         predictions = network(inputs).argmax(dim=1)
         weights = _first_weights(network, inputs[:1])
-    gray = (0.5 - data.mean) / data.std
-    shares = integrated_gradients(network, inputs, predictions, baseline=gray)
+    shares = integrated_gradients(network, inputs, predictions, baseline=(0.5 - mean) / std)
     captions = [
-        f"{data.classes[prediction]} ({name if len(name) < 14 else f'{name[:12]}…'})"
+        f"{classes[prediction]} ({name if len(name) < 14 else f'{name[:12]}…'})"
         for prediction, name in zip(predictions.tolist(), names, strict=True)
     ]
     title = type(network).__name__

@@ -65,6 +65,8 @@ def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
     for network in networks:
         for recipe in registry.recipes_of(network):
             made = results.as_published(records, recipe.name, recipe.published_flags)
+            source = recipe.facts.get("Source", "").partition(" (")[0]
+            system = recipe.facts.get("System", "none")
             found.append(
                 Row(
                     network,
@@ -72,7 +74,7 @@ def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
                     recipe.name,
                     recipe.published,
                     results.measured(made),
-                    recipe.facts.get("Source", "").partition(" (")[0],
+                    source if system.startswith("none") else f"{source} ({system})",
                 )
             )
         if not registry.recipes_of(network):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NO_DIFFERENCE = (
     "seed_everything", "ckpt_path", "weights_only", "pictures", "test_curve",
     "steps_per_execution", "cuda_graph", "channels_last", "best", "last",
-    "data.root", "data.download", "data.num_test", "data.num_workers", "data.pin_memory",
+    "data.root", "data.download", "data.num_test",
     "trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes",
     "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly", "trainer.profiler",
@@ -59,12 +59,10 @@ def main(argv: list[str]) -> int:
         help="what is drawn, once or more often; default: train/loss and val/acc",
     )
     parser.add_argument(
-        "--out", metavar="FILE.png", type=Path, default=Path("plot.png"), help="default: plot.png"
+        "--out", metavar="FILE.png", type=png_file, default="plot.png", help="default: plot.png"
     )
     arguments = parser.parse_args(argv)
     out: Path = arguments.out
-    if out.suffix.lower() != ".png":
-        raise ZooError(f"--out {out}: the picture is a PNG file, so its name must end in .png.")
     folders = list(dict.fromkeys(run for word in arguments.runs for run in _runs_in(word)))
     names = _names({folder: _settings(folder / "config.yaml") for folder in folders})
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mnist_zoo import registry
 from mnist_zoo.commands import screen, training
-from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _parser() -> Parser:
         help="only scale pictures to 28 × 28 grey pixels: find no digits, centre nothing",
     )
     parser.add_argument(
-        "--save_sheet", metavar="FILE.png", type=Path, help="draw what the network saw"
+        "--save_sheet", metavar="FILE.png", type=png_file, help="draw what the network saw"
     )
     return parser
 

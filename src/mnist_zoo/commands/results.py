@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands import models, screen
-from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import whole
 
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
 def add_plot_options(parser: Parser) -> None:
     """Add ``--plot`` and ``--tag``."""
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="draw a figure by epoch, over the seeds"
+        "--plot", type=png_file, metavar="FILE.png", help="draw a figure by epoch, over the seeds"
     )
     parser.add_argument(
         "--tag", help="what to draw, such as train/loss; default: val/acc, or else train/acc"

@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
             resources = arguments.cpus_per_run, arguments.gpus_per_run
             sweep.run(workers.Cluster(arguments.runs, arguments.ray, *resources), len(missing))
         else:
-            sweep.run(workers.Processes(arguments.runs), arguments.jobs)
+            sweep.run(workers.Processes(arguments.runs, arguments.jobs), arguments.jobs)
     if arguments.ensemble:
         sweep.test_ensembles(arguments.ensemble)
     status = sweep.print_table()

@@ -113,11 +113,12 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 
     from mnist_zoo.models import checkpoint as checkpoints
 
-    checkpoint = checkpoints.read(request.ckpt_path)
+    checkpoint = checkpoints.read(checkpoints.find(request.ckpt_path))
     if not checkpoint.progress:
         raise ZooError(
-            f"{request.ckpt_path} holds weights alone: mnist-zoo predict and export take them,"
-            f" {request.subcommand} takes a checkpoint of mnist-zoo fit."
+            f"{request.ckpt_path} holds weights alone: mnist-zoo predict and export take them"
+            " (export --measure also tests them),\n"
+            f"{request.subcommand} takes a checkpoint of mnist-zoo fit."
         )
     path = checkpoints.trusted_class(checkpoint, named=request.model)
     request.model = path

@@ -31,14 +31,19 @@ class Processes:
 
     Args:
         runs: The folder of the runs.
+        jobs: How many are made at a time, and share the cores.
     """
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, jobs: int = 1) -> None:
         self.runs = runs
+        # Otherwise each would start as many threads as there are cores.
+        self.num_threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
     def make(self, run: Run, on_epoch: OnEpoch) -> dict[str, Any]:
         """Make a run in a process of its own."""
-        ended = _in_own_process(_make, run, self.runs, on_message=lambda told: on_epoch(*told))
+        ended = _in_own_process(
+            _make, run, self.runs, self.num_threads, on_message=lambda told: on_epoch(*told)
+        )
         return ended if isinstance(ended, dict) else run.crashed(f"its process ended with {ended}")
 
     def stop(self) -> None:
@@ -134,8 +139,11 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
     return process.exitcode if result is None else result
 
 
-def _make(run: Run, runs: Path, sender: Connection) -> None:
+def _make(run: Run, runs: Path, num_threads: int | None, sender: Connection) -> None:
     _end_with_the_sweep()
+    if num_threads:
+        # Before torch is imported, and unless the user has said how many.
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
     sender.send(sweep_run.make(run, runs, lambda done, of: sender.send((done, of))))
 
 

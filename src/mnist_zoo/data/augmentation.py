@@ -39,7 +39,10 @@ class Augmentation:
     elastic: float = 0.0
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Return the random numbers for so many images: uniform in [0, 1), (N, 5 or 103)."""
+        """Return the random numbers for so many images: uniform in [0, 1), (N, 5 or 103).
+
+        A row is for angle, lean, size, steps to the right, steps down, and the elastic field.
+        """
         num_numbers = 5 + (2 * _COARSE**2 if self.elastic else 0)
         return torch.rand(num_images, num_numbers, generator=generator)
 

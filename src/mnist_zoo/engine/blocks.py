@@ -135,7 +135,11 @@ class _BlockStep:
         self.network.log_training(mean_loss, outputs, targets)
 
     def _take(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on the images of a block; return its mean loss and all its outputs."""
+        """Train on the images of a block; return its mean loss and all its outputs.
+
+        Images are (B, 1, 28, 28) with B the number of steps times ``batch_size`` (of the last
+        block of an epoch: or less), outputs (B, 10).
+        """
         network = self.network
         step = self._plain_step if self.plain else self._step
         optimizer: Any = network.optimizers()

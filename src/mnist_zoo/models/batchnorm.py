@@ -18,7 +18,10 @@ from mnist_zoo.models.classifier import Classifier
 def conv_norm(
     in_channels: int, out_channels: int, size: int, pool: int = 1, padding: int | str = "same"
 ) -> nn.Sequential:
-    """Convolution, which keeps the size unless told otherwise, max-pooling, batch norm, ReLU."""
+    """Convolution, which keeps the size unless told otherwise, max-pooling, batch norm, ReLU.
+
+    From (N, in_channels, height, width) to (N, out_channels, height / pool, width / pool).
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, size, padding=padding, bias=False),
         nn.MaxPool2d(pool) if pool > 1 else nn.Identity(),
@@ -98,7 +101,7 @@ class ConvNetBatchNorm(_Normalized):
             conv_norm(more, more, size=3, pool=2),
             conv_norm(more, most, size=3),
             conv_norm(most, most, size=3),
-            nn.MaxPool2d(6 + padding // 2),
+            nn.MaxPool2d(6 + padding // 2),  # all that two poolings have left of 24 + 2 padding
             nn.Flatten(),
             nn.Linear(most, 10),
         )

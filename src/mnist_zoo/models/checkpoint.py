@@ -201,14 +201,14 @@ def find(name: str | os.PathLike[str]) -> Path:
         raise CheckpointError("--ckpt_path is given an empty word, where a file should be named.")
     shipped = registry.shipped_weights()
     path = Path(name)
+    if not path.exists() and str(name) in shipped:
+        return shipped[str(name)]
     if path.exists() or path.suffix or path.name != str(name):
         return path
-    if path.name not in shipped:
-        raise CheckpointError(
-            f"{name}: neither a file nor weights that are installed."
-            f"{did_you_mean(path.name, shipped) or _nearby(path)}"
-        )
-    return shipped[path.name]
+    raise CheckpointError(
+        f"{name}: neither a file nor weights that are installed."
+        f"{did_you_mean(path.name, shipped) or _nearby(path)}"
+    )
 
 
 def default_weights() -> Path:

@@ -13,6 +13,8 @@ from mnist_zoo.models.classifier import Classifier
 class MLPDropout(Classifier):
     """784 → 512 → 512 → 10 with ReLU, and one dropout module used after both hidden layers.
 
+    Source: an exercise in PyTorch; its author is not known here.
+
     Args:
         num_hidden: Number of neurons in each hidden layer.
         dropout: Probability of setting a hidden activation to zero, in [0, 1].
@@ -38,6 +40,8 @@ class MLPLogSoftmax(Classifier):
     """784 → 128 → 128 → 64 → 64 → 10 with ReLU and a log-softmax at the end, trained by NLL.
 
     Its outputs are log-probabilities.
+
+    Source: a tutorial on PyTorch; its author is not known here.
 
     Args:
         kwargs: Arguments of ``Classifier``.

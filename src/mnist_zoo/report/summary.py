@@ -110,7 +110,7 @@ def write_predictions(file: Path, probabilities: Tensor) -> Path:
         probabilities: (N, num_classes), each row summing to 1.
     """
     with whole(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
+        writer = csv.writer(stream, lineterminator="\n")
         columns = [f"p{number}" for number in range(probabilities.shape[1])]
         writer.writerow(["image", "prediction", "probability", *columns])
         top, predictions = probabilities.max(dim=1)
