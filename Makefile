@@ -39,7 +39,7 @@ quickstart: $(VENV)/.installed ## install, train a network on digits that need n
 		echo "Its configuration, checkpoints and curves lie in $$run"; \
 		echo; \
 		echo "Next:"; \
-		printf '  %-36s %s\n' \
+		printf '  %-38s %s\n' \
 			". $(BIN)/activate" "then mnist-zoo can be typed alone" \
 			"mnist-zoo models" "all networks, their recipes and figures" \
 			"mnist-zoo fit --model ConvNetReLU" "the same network on MNIST (downloads 11 MB)" \
