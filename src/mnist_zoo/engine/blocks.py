@@ -199,6 +199,7 @@ class _BlockStep:
 
 
 def _trains_by_itself(network: Classifier) -> bool:
+    """Whether a network says itself how a step is taken, which a block would pass over."""
     hooks = ("training_step", "optimizer_step", "optimizer_zero_grad", "lr_scheduler_step")
     return not network.automatic_optimization or any(
         is_overridden(hook, network, parent=Classifier) for hook in hooks
