@@ -289,6 +289,15 @@ class TestResume:
         assert config["model"]["init_args"]["optimizer_args"] == {"momentum": 0.5}
         assert config["data"]["init_args"]["batch_size"] == 32
 
+    def test_says_which_callbacks_it_does_not_take_over(self, cli, fit, tmp_path):
+        stopping = ("--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss")
+        fit(*stopping)
+        last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        on = (f"--ckpt_path={last}", *ON_CPU)
+        assert "without" not in cli("fit", *on, *stopping, "--trainer.max_epochs=2").out
+        out = cli("fit", *on, "--trainer.max_epochs=3").out
+        assert "Goes on without EarlyStopping: callbacks are not taken from a checkpoint." in out
+
     def test_what_the_run_left_unset_is_not_taken_from_the_recipe(self, cli, fit, tmp_path):
         (tmp_path / "mine.yaml").write_text("model: ConvNetSeparable\ntrainer: {max_steps: 3}")
         cli("fit", "--config=mine.yaml", "--data=Digits", *ON_CPU)

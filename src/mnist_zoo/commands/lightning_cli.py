@@ -24,7 +24,12 @@ from mnist_zoo import data, registry
 from mnist_zoo.commands import messages
 from mnist_zoo.engine import runs
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.callbacks import FinalMetrics, ProgressBar, SaveConfig
+from mnist_zoo.engine.callbacks import (
+    FinalMetrics,
+    ProgressBar,
+    SaveConfig,
+    callback_names,
+)
 from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.engine.pictures import Gather
 from mnist_zoo.engine.test_curve import TestCurve
@@ -270,6 +275,15 @@ class ZooCLI(LightningCLI):
                 self.run_folder,
             )
         )
+
+        given = callback_names(self.config[self.subcommand].trainer)
+        if missing := [name for name in self.request.callbacks if name not in given]:
+            names = escape(", ".join(missing))
+            console.print(
+                f"Goes on without {names}: callbacks are not taken from a checkpoint."
+                "\nTo have them again: --trainer.callbacks",
+                style="yellow",
+            )
 
     def fit(self, **kwargs: Any) -> None:
         """Train; if the user interrupts it, say how to go on."""

@@ -35,6 +35,7 @@ class Request:
         configured: Whether a configuration file is given.
         helping: Whether only help is asked for.
         progress: Epochs and steps that the checkpoint has behind it.
+        callbacks: Names of the user's callbacks that the checkpoint was trained with.
     """
 
     argv: list[str]
@@ -45,6 +46,7 @@ class Request:
     configured: bool = False
     helping: bool = False
     progress: dict[str, int] = field(default_factory=dict)
+    callbacks: list[str] = field(default_factory=list)
 
 
 def main(argv: list[str]) -> int:
@@ -131,6 +133,8 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     if request.subcommand == "fit":
         recipes = _recipe_files(path)
         config |= _resumed_settings(checkpoint.run)
+        names = checkpoint.run.get("callbacks")
+        request.callbacks = [str(name) for name in names] if isinstance(names, list) else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(request.ckpt_path).stem}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -35,6 +35,13 @@ RESUMED_SETTINGS = {
 }
 # The same, of settings that belong to no group.
 RESUMED_VALUES = ("seed_everything", "channels_last", "test_curve")
+
+
+def callback_names(trainer: Mapping[str, Any]) -> list[str]:
+    """Return the class names of the callbacks in the settings of a trainer."""
+    callbacks = trainer["callbacks"] or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    return [str(callback["class_path"]).rpartition(".")[2] for callback in callbacks]
 
 
 class ProgressBar(RichProgressBar):
@@ -126,3 +133,4 @@ class SaveConfig(SaveConfigCallback):
             group: {key: self.config[group][key] for key in keys}
             for group, keys in RESUMED_SETTINGS.items()
         }
+        checkpoint["mnist_zoo_run"]["callbacks"] = callback_names(self.config["trainer"])
