@@ -164,6 +164,20 @@ def path_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def class_and_arguments(made: Any) -> dict[str, Any]:
+    """Return what it takes to make a network or data set again: ``class_path``, ``init_args``.
+
+    Its ``hparams`` also hold what its class gives to the class above; that cannot be given again.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(type(made), fail_untyped=False)
+    accepted = vars(parser.get_defaults())
+    arguments = {name: value for name, value in made.hparams.items() if name in accepted}
+    return {"class_path": path_of(type(made)), "init_args": arguments}
+
+
 def import_class(path: str) -> Any:
     """Import a class by its import path.
 

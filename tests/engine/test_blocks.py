@@ -1,10 +1,17 @@
 """Blocks of steps are the steps of Lightning's plain loop, to the bit."""
 
 import itertools
+from datetime import timedelta
 
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    Timer,
+)
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
@@ -13,10 +20,14 @@ from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
 NUM_BATCHES = 21  # 640 images in minibatches of 31: twenty whole ones, and one of 20
 
 
-class History(Callback):
-    """What was logged, epoch by epoch, and the learning rate of each call of ``training_step``."""
+class History(Timer):
+    """What was logged, epoch by epoch, and the learning rate of each call of ``training_step``.
+
+    A timer, as these may look at blocks instead of steps.
+    """
 
     def __init__(self):
+        super().__init__()
         self.epochs = []
         self.rates = []
 
@@ -28,7 +39,7 @@ class History(Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def train(network_class, num_steps, *, epochs=2, network=None, **settings):
+def train(network_class, num_steps, *, epochs=2, network=None, callbacks=(), **settings):
     """Train; ``num_steps`` steps in a block, None for Lightning's plain loop."""
     seed_everything(3, verbose=False)
     net = network_class(**{"lr": 0.1, **(network or {})})
@@ -36,8 +47,8 @@ def train(network_class, num_steps, *, epochs=2, network=None, **settings):
     blocks = [] if num_steps is None else [Blocks(num_steps)]
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-        callbacks=[*blocks, history], **settings,
+        enable_model_summary=False, callbacks=[*blocks, history, *callbacks],
+        **{"enable_checkpointing": False, **settings},
     )  # fmt: skip
     trainer.fit(net, Digits(batch_size=31, num_train=700, val_size=60))
     return net, trainer, history
@@ -88,22 +99,6 @@ def test_a_setting_holds_in_blocks(network_class, settings):
     assert_the_same(train(network_class, 4, **settings), train(network_class, None, **settings))
 
 
-class EveryOther(Dense):
-    """Steps its scheduler after every other minibatch of an epoch, of which there are 21."""
-
-    def configure_optimizers(self):
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
-        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-        steps = {"scheduler": scheduler, "interval": "step", "frequency": 2}
-        return {"optimizer": optimizer, "lr_scheduler": steps}
-
-
-def test_a_scheduler_that_is_not_stepped_every_time_counts_within_the_epoch():
-    (*_, history), (*_, plain) = (train(EveryOther, n, epochs=3) for n in (1, None))
-    assert history.rates == plain.rates
-    assert_the_same(train(EveryOther, 4, epochs=3), train(EveryOther, None, epochs=3))
-
-
 def test_a_block_is_one_call_of_the_training_step():
     assert len(train(Dense, 4)[2].rates) == 2 * 6
     assert len(train(Dense, 1)[2].rates) == 2 * NUM_BATCHES
@@ -125,12 +120,93 @@ class Halved(Dense):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
 
-@pytest.mark.parametrize("network_class", [Doubled, Halved])
+class EveryOther(Dense):
+    """Steps its scheduler after every other minibatch of an epoch, of which there are 21."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        steps = {"scheduler": scheduler, "interval": "step", "frequency": 2}
+        return {"optimizer": optimizer, "lr_scheduler": steps}
+
+
+class Plateau(Dense):
+    """Goes by the accuracy, where the networks of the zoo go by the loss."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", patience=0)
+        plateau = {"scheduler": scheduler, "monitor": "val/acc"}
+        return {"optimizer": optimizer, "lr_scheduler": plateau}
+
+
+class Clipped(Dense):
+    def configure_gradient_clipping(self, optimizer, *args, **kwargs):
+        self.clip_gradients(optimizer, 0.01, "norm")
+
+
+@pytest.mark.parametrize("network_class", [Doubled, Halved, EveryOther, Plateau, Clipped])
 def test_a_network_that_trains_in_a_way_of_its_own_does_so(network_class):
     own = train(network_class, 4)
     assert_the_same(own, train(network_class, None))
     assert not torch.equal(own[0].layers[1].weight, train(Dense, 4)[0].layers[1].weight)
     assert len(own[2].rates) == 2 * NUM_BATCHES
+
+
+class Watching(Callback):
+    def __init__(self):
+        self.num_calls = 0
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        self.num_calls += 1
+
+
+def test_a_callback_that_takes_part_in_every_step_is_called_at_every_step():
+    watching = Watching()
+    assert_the_same(train(Dense, 4, callbacks=[watching]), train(Dense, None))
+    assert watching.num_calls == 2 * NUM_BATCHES
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda: GradientAccumulationScheduler({0: 1, 1: 2}),
+        lambda: StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=1),
+    ],
+)
+def test_a_callback_of_lightning_that_steers_the_steps_does_so_in_blocks(callback):
+    own = train(Dense, 4, epochs=3, callbacks=[callback()])
+    assert_the_same(own, train(Dense, None, epochs=3, callbacks=[callback()]))
+
+
+def test_checkpoints_by_time_are_written(tmp_path):
+    often = ModelCheckpoint(tmp_path, train_time_interval=timedelta(0))
+    train(Dense, 4, callbacks=[often], enable_checkpointing=True)
+    assert list(tmp_path.iterdir())
+
+
+class Annealed(Dense):
+    """Its loss goes by the number of the step."""
+
+    def loss(self, outputs, targets):
+        return super().loss(outputs, targets) / (1 + self.trainer.global_step)
+
+
+def test_a_loss_may_go_by_the_number_of_the_step():
+    assert_the_same(train(Annealed, 4), train(Annealed, None))
+
+
+def test_everything_is_left_as_it_was():
+    seed_everything(3, verbose=False)
+    net, data = Dense(lr=0.1), Digits(batch_size=31, num_train=700, val_size=60)
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False, "enable_checkpointing": False}
+    blocks = Trainer(max_epochs=1, callbacks=[Blocks(4)], limit_train_batches=5, **quiet)
+    blocks.fit(net, data)
+    assert blocks.limit_train_batches == 5
+    plain = Trainer(max_epochs=1, **quiet)
+    plain.fit(net, data)
+    assert (blocks.global_step, plain.global_step) == (5, NUM_BATCHES)
 
 
 def test_one_cycle_is_stepped_after_every_minibatch():

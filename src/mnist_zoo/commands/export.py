@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     about = {
         "model": checkpoint.model,
         "data": _data(checkpoint),
+        "pixels": {"mean": network.pixel_mean, "std": network.pixel_std},
         "record": record,
         "licence": arguments.licence,
     }

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 
 from mnist_zoo.data.augmentation import Augmentation
+from mnist_zoo.data.files import DataError
 
 
 class Batches:
@@ -71,6 +72,11 @@ class Batches:
         self.augmentation = augmentation
         whole = -(-self._share // batch_size)
         self.num_batches = min(limit if isinstance(limit, int) else int(limit * whole), whole)
+        if limit and not self.num_batches:
+            raise DataError(
+                f"--trainer.limit_train_batches {limit}: less than one of the {whole} minibatches"
+                " of an epoch."
+            )
         self._epoch = 0
         self._position = 0
         self._resumed = False

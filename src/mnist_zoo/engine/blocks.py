@@ -11,7 +11,18 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -27,16 +38,44 @@ from mnist_zoo.models.classifier import Classifier
 # Ctrl-C small: at 10 images a step a block takes about 0.1 s on a CPU.
 _IMAGES_A_BLOCK = 640
 
+# What is called at every step, of networks and callbacks, and what else says how a step is taken.
+_AT_EACH_STEP = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+_HOW_TO_STEP = (
+    "training_step",
+    "backward",
+    "configure_optimizers",
+    "configure_gradient_clipping",
+    "optimizer_step",
+    "optimizer_zero_grad",
+    "lr_scheduler_step",
+)
+# Callbacks to which the end of a block is as good, and those that need Lightning's loop unseen.
+_PATIENT = LearningRateMonitor, ProgressBar, Timer, WeightAveraging
+_IMPATIENT = (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
+
 
 class Blocks(Callback):
     """Runs several optimizer steps in each ``training_step``.
 
     Counters, logger axes and checkpoints count optimizer steps; ``max_steps``,
     ``limit_train_batches`` and gradient clipping hold exactly. Where a setting of the trainer
-    counts batches in a way that blocks cannot keep (gradient accumulation, validation within an
-    epoch, a moving average of the weights, a checkpoint every so many steps by a callback of the
-    user's own), a block is one step. A network that trains in a way of its own (``training_step``
-    and what Lightning calls around it) is left to Lightning's plain loop.
+    counts batches in a way that blocks cannot keep (validation within an epoch, a moving average
+    of the weights), a block is one step. Lightning's plain loop is left to train where gradients
+    are accumulated, where a network says itself how it is trained (``training_step``,
+    ``configure_optimizers`` and what Lightning calls around a step), and where a callback of the
+    user's takes part in every step.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
@@ -55,7 +94,7 @@ class Blocks(Callback):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if stage != "fit" or not hasattr(datamodule, "block_size"):
             return
-        if trainer.accumulate_grad_batches != 1 or _trains_by_itself(pl_module):
+        if _needs_every_step(trainer, pl_module):
             return
         wanted = self.num_steps or max(1, _IMAGES_A_BLOCK // datamodule.batch_size)
         datamodule.block_size = 1 if _counts_batches(trainer) else wanted
@@ -67,6 +106,19 @@ class Blocks(Callback):
         block = _BlockStep(trainer, pl_module, datamodule.batch_size, cuda_graph)
         pl_module.training_step = block.run
         pl_module.num_training_steps = lambda: _num_training_steps(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Leave trainer, network and data as they were before."""
+        if "training_step" not in vars(pl_module):
+            return
+        del pl_module.training_step, pl_module.num_training_steps
+        # Whose loop it is decides which of two counters the number of steps is read from.
+        plain = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
+        plain.total.ready = plain.total.completed = trainer.global_step
+        pl_module.automatic_optimization = True
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        trainer.limit_train_batches = datamodule.limit_train_batches
+        datamodule.block_size, datamodule.limit_train_batches = 1, 1.0
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -86,18 +138,20 @@ class Blocks(Callback):
         if pl_module.automatic_optimization:
             return
         for config in trainer.lr_scheduler_configs:
-            if config.interval == "epoch" and (trainer.current_epoch + 1) % config.frequency == 0:
-                scheduler: Any = config.scheduler
-                if isinstance(scheduler, ReduceLROnPlateau):
-                    scheduler.step(self._plateau_metric(trainer))
-                else:
-                    scheduler.step()
+            scheduler: Any = config.scheduler
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(self._plateau_metric(trainer))
+            elif config.interval == "epoch":
+                scheduler.step()
 
     @staticmethod
     def _plateau_metric(trainer: Trainer) -> Tensor:
         # Lightning drops the scheduler's own `monitor` where steps are not its own.
         if "val/loss" not in trainer.callback_metrics:
-            raise ZooError("ReduceLROnPlateau goes by the validation loss: hold some images out.")
+            raise ZooError(
+                "ReduceLROnPlateau goes by the validation loss: hold some images out, and validate"
+                " after every epoch."
+            )
         return trainer.callback_metrics["val/loss"]
 
 
@@ -110,7 +164,11 @@ class _BlockStep:
         self.trainer = trainer
         self.network = network
         self.batch_size = batch_size
-        self.plain = _has_plain_steps(trainer, network)
+        # Nothing but the loss and the optimizer takes part in a step.
+        self.plain = (
+            isinstance(trainer.strategy, SingleDeviceStrategy)
+            and getattr(trainer.precision_plugin, "scaler", None) is None
+        )
         self.cuda_graph = cuda_graph
         self._steps: Steps | None = None
 
@@ -123,13 +181,10 @@ class _BlockStep:
             images, targets = images[:num_images], targets[:num_images]
         if self._steps is None:
             self._steps = self._graphed(images.device) or self._take
+        global_step = trainer.global_step
         mean_loss, outputs = self._steps(images, targets)
         num_steps = math.ceil(len(targets) / self.batch_size)
-        if self.plain:
-            progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-            for counter in (progress.total, progress.current):
-                counter.ready += num_steps
-                counter.completed += num_steps
+        self._count(global_step + num_steps - trainer.global_step)
         # Lightning adds one for the block; the axes of its loggers are to count steps.
         trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
         self.network.log_training(mean_loss, outputs, targets)
@@ -147,20 +202,20 @@ class _BlockStep:
         autocast = torch.is_autocast_enabled(images.device.type)
         schedulers = self._schedulers()
         losses, all_outputs = [], []
-        # Of the epoch, as Lightning counts for a scheduler that is not stepped every time.
-        first_step = self.trainer.global_step % _num_batches(self.trainer)
+        counts = self._steps == self._take and self.plain
         parts = (torch.split(part, self.batch_size) for part in (images, targets))
-        minibatches = zip(*parts, strict=True)
-        for num_steps, (some_images, some_targets) in enumerate(minibatches, start=1):
+        for some_images, some_targets in zip(*parts, strict=True):
             outputs = network(some_images)
             loss = network.loss(outputs, some_targets)
             step(loss, optimizer)
             if autocast:
                 # Autocast keeps the low-precision copies of weights that the step has changed.
                 torch.clear_autocast_cache()
-            for config in schedulers:
-                if (first_step + num_steps) % config.frequency == 0:
-                    config.scheduler.step()
+            for scheduler in schedulers:
+                scheduler.step()
+            if counts:
+                # Now, for a loss that goes by the number of the step.
+                self._count(1)
             losses.append(loss.detach() * len(some_targets))
             all_outputs.append(outputs.detach())
         outputs = torch.cat(all_outputs)
@@ -176,7 +231,14 @@ class _BlockStep:
 
     def _schedulers(self) -> list[Any]:
         """Return the schedulers that go by steps."""
-        return [c for c in self.trainer.lr_scheduler_configs if c.interval == "step"]
+        configs = self.trainer.lr_scheduler_configs
+        return [config.scheduler for config in configs if config.interval == "step"]
+
+    def _count(self, num_steps: int) -> None:
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for counter in (progress.total, progress.current):
+            counter.ready += num_steps
+            counter.completed += num_steps
 
     def _step(self, loss: Tensor, optimizer: Any) -> None:
         """Take a step with all that strategies, precisions and hooks add to it."""
@@ -198,39 +260,35 @@ class _BlockStep:
             )
 
 
-def _trains_by_itself(network: Classifier) -> bool:
-    """Whether a network says itself how a step is taken, which a block would pass over."""
-    hooks = ("training_step", "optimizer_step", "optimizer_zero_grad", "lr_scheduler_step")
-    return not network.automatic_optimization or any(
-        is_overridden(hook, network, parent=Classifier) for hook in hooks
-    )
-
-
-def _has_plain_steps(trainer: Trainer, network: Classifier) -> bool:
-    """Whether nothing but the loss and the optimizer takes part in a step."""
-    moments = ("before_zero_grad", "before_backward", "after_backward", "before_optimizer_step")
-    owners = [network, *trainer.callbacks]  # type: ignore[attr-defined]
+def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
+    """Whether something takes part in every step that a block would pass over."""
     return (
-        isinstance(trainer.strategy, SingleDeviceStrategy)
-        and getattr(trainer.precision_plugin, "scaler", None) is None
-        and not is_overridden("backward", network)
-        and not any(is_overridden(f"on_{m}", owner) for m in moments for owner in owners)
+        trainer.accumulate_grad_batches != 1
+        or not network.automatic_optimization
+        or any(is_overridden(h, network, Classifier) for h in (*_AT_EACH_STEP, *_HOW_TO_STEP))
+        or any(map(_takes_part, trainer.callbacks))  # type: ignore[attr-defined]
     )
+
+
+def _takes_part(callback: Callback) -> bool:
+    """Whether a callback does something at every step, or now and then between two of them."""
+    if isinstance(callback, (Last, *_PATIENT)):
+        return False
+    if isinstance(callback, ModelCheckpoint):
+        often = callback._every_n_train_steps > 0
+        return often or callback._train_time_interval is not None
+    hooked = any(is_overridden(hook, callback) for hook in _AT_EACH_STEP)
+    return hooked or isinstance(callback, _IMPATIENT)
 
 
 def _counts_batches(trainer: Trainer) -> bool:
-    checkpoints = [c for c in trainer.checkpoint_callbacks if not isinstance(c, Last)]
+    """Whether something is due after a number of batches, or a time, within an epoch."""
     return (
-        trainer.val_check_interval not in (None, 1.0)
+        getattr(trainer, "val_check_interval", None) not in (None, 1.0)
+        or getattr(trainer, "_val_check_time_interval", None) is not None
         or trainer.check_val_every_n_epoch is None
         or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        or any(isinstance(c, ModelCheckpoint) and c._every_n_train_steps for c in checkpoints)
     )
-
-
-def _num_batches(trainer: Trainer) -> int:
-    loader: Any = trainer.train_dataloader
-    return int(loader.num_batches)
 
 
 def _count_blocks_anew(trainer: Trainer) -> None:
@@ -244,7 +302,7 @@ def _count_blocks_anew(trainer: Trainer) -> None:
         count.completed = count.ready - 1
 
 
-def _num_training_steps(trainer: Trainer) -> int:
+def _num_training_steps(trainer: Trainer) -> float:
     # A loader of its own: Lightning's must not be built before a resumed run's place in the data,
     # which it takes over when it is built, has been restored.
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -253,4 +311,4 @@ def _num_training_steps(trainer: Trainer) -> int:
     limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
     if num_epochs is not None and num_epochs >= 0:
         limits.append(num_epochs * loader.num_batches)
-    return min(limits)
+    return min(limits, default=math.inf)

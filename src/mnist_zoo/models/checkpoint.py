@@ -31,6 +31,7 @@ class Checkpoint:
         path: The file.
         model: ``class_path`` and ``init_args`` of the network.
         data: The same of the data, or None if the run used plain data loaders.
+        pixels: ``mean`` and ``std`` that pixels in [0, 1] were normalised by.
         run: Settings of the trainer that a resumed run takes over, and the seed; of weights,
             the record of the run that made them.
         progress: Complete epochs and optimizer steps behind it; empty for weights.
@@ -40,6 +41,7 @@ class Checkpoint:
     path: Path
     model: dict[str, Any]
     data: dict[str, Any] | None
+    pixels: dict[str, Any]
     run: dict[str, Any]
     progress: dict[str, int]
     state_dict: dict[str, torch.Tensor]
@@ -84,6 +86,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             file,
             _class_and_arguments(zoo["model"]),
             _class_and_arguments(zoo["data"]) if "data" in zoo else None,
+            _pixels(zoo),
             dict(content.get("mnist_zoo_run", {})),
             {
                 "epochs": content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
@@ -182,11 +185,10 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
 
 def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
     """Return mean and standard deviation that pixels in [0, 1] were normalised by in training."""
-    arguments = (checkpoint.data or {"init_args": {}})["init_args"]
-    mean, std = arguments.get("mean", 0.0), arguments.get("std", 1.0)
+    mean, std = checkpoint.pixels.get("mean", 0.0), checkpoint.pixels.get("std", 1.0)
     if not all(isinstance(value, int | float) for value in (mean, std)) or not std > 0:
         raise CheckpointError(
-            f"checkpoint {checkpoint.path}: its data have no usable mean ({mean}) or std ({std})."
+            f"checkpoint {checkpoint.path}: it names no usable mean ({mean}) or std ({std})."
         )
     return float(mean), float(std)
 
@@ -231,6 +233,7 @@ def _read_weights(file: Path) -> Checkpoint:
                 file,
                 _class_and_arguments(zoo["model"]),
                 _class_and_arguments(zoo["data"]) if zoo.get("data") else None,
+                _pixels(zoo),
                 dict(zoo["record"]),
                 {},
                 {key: content.get_tensor(key) for key in content.keys()},  # noqa: SIM118
@@ -246,6 +249,11 @@ def _read_weights(file: Path) -> Checkpoint:
             f"{file} holds no network of this zoo: what mnist-zoo export says of the network is"
             " missing from it."
         ) from None
+
+
+def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
+    # Weights written by an earlier version say it of their data alone.
+    return dict(zoo.get("pixels") or (zoo.get("data") or {}).get("init_args", {}))
 
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:

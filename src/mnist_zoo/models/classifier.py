@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -134,10 +134,10 @@ class Classifier(LightningModule, ABC):
             raise ZooError(f"{name} answers no numbers: its training has diverged.")
         return answers
 
-    def setup(self, stage: str) -> None:
+    def on_fit_start(self) -> None:
         """Note by what the pixels are normalised in training."""
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and hasattr(datamodule, "mean"):
+        if hasattr(datamodule, "mean"):
             self.pixel_mean, self.pixel_std = datamodule.mean, datamodule.std
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -200,7 +200,10 @@ class Classifier(LightningModule, ABC):
         return self.parameters()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which settings of the optimizer a resumed run changes."""
+        """Take over how pixels were normalised; note which settings a resumed run changes."""
+        pixels = checkpoint.get("mnist_zoo", {}).get("pixels")
+        if pixels:
+            self.pixel_mean, self.pixel_std = float(pixels["mean"]), float(pixels["std"])
         before = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         settings = "lr", "weight_decay", "optimizer_args", *_FIXED
         self._before = {
@@ -215,6 +218,8 @@ class Classifier(LightningModule, ABC):
         Raises:
             ZooError: The optimizer or the course of the learning rate cannot be changed midway.
         """
+        if self.trainer.ckpt_path is None:
+            return
         fixed = self._before.keys() & {*_FIXED}
         if "lr" in self._before and self.scheduler_class:
             fixed.add("lr")
@@ -242,16 +247,19 @@ class Classifier(LightningModule, ABC):
             for group, wanted in zip(restored, self._optimizer().param_groups, strict=True):
                 group.update({name: wanted[name] for name in settings if name in group})
 
-    def num_training_steps(self) -> int:
-        """Return the number of optimizer steps in the whole run."""
-        return int(self.trainer.estimated_stepping_batches)
+    def num_training_steps(self) -> float:
+        """Return the number of optimizer steps in the whole run; infinity if nothing limits it."""
+        return self.trainer.estimated_stepping_batches
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to rebuild this network and its data, as plain types."""
-        checkpoint["mnist_zoo"] = {"model": _recipe_of(self)}
+        checkpoint["mnist_zoo"] = {
+            "model": registry.class_and_arguments(self),
+            "pixels": {"mean": self.pixel_mean, "std": self.pixel_std},
+        }
         datamodule = getattr(self._trainer, "datamodule", None)
-        if datamodule is not None:
-            checkpoint["mnist_zoo"]["data"] = _recipe_of(datamodule)
+        if isinstance(datamodule, LightningDataModule):
+            checkpoint["mnist_zoo"]["data"] = registry.class_and_arguments(datamodule)
 
     def _optimizer(self) -> Optimizer:
         optimizer: Optimizer = self.optimizer_class(
@@ -293,14 +301,24 @@ class Classifier(LightningModule, ABC):
         known = inspect.signature(self.scheduler_class).parameters
         whole_run: dict[str, Any] = {}
         if "total_steps" in known:
-            whole_run = {"max_lr": self.lr, "total_steps": self.num_training_steps()}
+            whole_run = {"max_lr": self.lr, "total_steps": self._length_of_run()}
         elif "T_max" in known:
-            num_steps = self.num_training_steps()
+            num_steps = self._length_of_run()
             datamodule: Any = getattr(self.trainer, "datamodule", None)
             loader: Any = self.trainer.train_dataloader or datamodule.train_dataloader()
             steps_per_epoch = getattr(loader, "num_batches", None) or len(loader)
             whole_run = {"T_max": math.ceil(num_steps / steps_per_epoch)}
         return whole_run | self.scheduler_args
+
+    def _length_of_run(self) -> int:
+        assert self.scheduler_class
+        num_steps = self.num_training_steps()
+        if num_steps == math.inf:
+            raise ZooError(
+                f"{self.scheduler_class.__name__} spans the whole run, which has no end: give"
+                " --trainer.max_epochs or --trainer.max_steps."
+            )
+        return int(num_steps)
 
 
 def num_parameters(network: nn.Module) -> int:
@@ -318,10 +336,3 @@ def _class_in(module: ModuleType, name: str, kind: str) -> Any:
         hint = did_you_mean(name, classes)
         raise ZooError(f"--model.{kind} {name}: {module.__name__} has no such class.{hint}")
     return classes[name]
-
-
-def _recipe_of(module: Any) -> dict[str, Any]:
-    return {
-        "class_path": registry.path_of(type(module)),
-        "init_args": dict(module.hparams),
-    }
