@@ -79,7 +79,7 @@ images: $(VENV)/.installed ## draw the pictures of README.md anew, from the digi
 	$(BIN)/mnist-zoo plot $(RUNS) --out docs/images/plot.png
 	$(BIN)/mnist-zoo test --ckpt_path $(RUNS)/ConvNetReLU/version_3/checkpoints/best.ckpt $(PLAIN)
 	$(BIN)/mnist-zoo explain --ckpt_path $(RUNS)/ConvNetReLU/version_3/checkpoints/best.ckpt --num 6
-	for name in test-confusion test-sheet explain-saliency; do \
+	for name in test-sheet explain-saliency; do \
 		cp $(RUNS)/ConvNetReLU/version_3/pictures/$$name.png docs/images/; \
 	done
 

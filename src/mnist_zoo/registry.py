@@ -190,7 +190,7 @@ def import_class(path: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise UnknownNameError(
-                f"no module {module_name} for the network {path}: it must be installed,"
+                f"no module {module_name} for {path}: it must be installed,"
                 f" or lie as a file in {Path.cwd()}"
             ) from None
         raise UnknownNameError(f"{module_name} fails to import: {error}") from error

@@ -104,6 +104,21 @@ def test_a_word_that_is_no_flag_is_refused():
         plan(["--model.lr=1", "oops"])
 
 
+def test_a_flag_that_is_given_twice_is_passed_on_twice():
+    callbacks = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks+=Timer"]
+    assert plan(callbacks, seeds=[0])[0].flags == tuple(callbacks)
+
+
+def test_a_value_that_is_given_twice_makes_one_run():
+    assert len(plan(["--model.lr=1,1"], seeds=[0])) == 1
+
+
+@pytest.mark.slow
+def test_a_run_without_steps_is_refused(cli):
+    error = cli("sweep", "ConvNetReLU-digits", "--trainer.max_epochs=0", status=2).err
+    assert "--trainer.max_epochs 0: trains nothing" in error
+
+
 def test_the_order_of_flags_makes_no_other_run():
     flags = "--model.lr=1", "--data.batch_size=5"
     one, other = (plan(order, seeds=[0])[0] for order in (flags, flags[::-1]))
@@ -129,12 +144,21 @@ def test_a_damaged_recipe_is_an_error_in_a_line(cli, tmp_path, content):
 def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
     (tmp_path / "file").touch()
-    result = cli("sweep", "Dense", "--results", "file", status=2)
-    assert result.err.startswith("error: --results file: cannot be written to: ")
+    for flag in ("--results", "--runs"):
+        result = cli("sweep", "Dense", flag, "file", status=2)
+        assert result.err.startswith(f"error: {flag} file: cannot be written to: ")
 
 
 @pytest.mark.parametrize(
-    "flag", ["--seed_everything", "--config", "--trainer.logger", "--trainer.devices"]
+    "flag",
+    [
+        "--seed_everything",
+        "--config",
+        "--trainer.logger",
+        "--trainer.devices",
+        "--print_config",
+        "--model.help",
+    ],
 )
 def test_what_a_sweep_says_itself_is_refused(flag):
     with pytest.raises(ZooError, match=f"{flag}: a sweep chooses this itself"):

@@ -435,6 +435,69 @@ class TestPythonAPI:
         assert "ConvNetReLU on 360 test images of Digits" in out
 
 
+def test_classes_that_give_arguments_to_those_above_are_tested_and_loaded_as_trained(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\nfrom mnist_zoo.data import Digits\n"
+        "from mnist_zoo.models import Classifier\n\n\n"
+        "class Net(Classifier):\n"
+        "    def __init__(self, num_hidden: int = 30, **kwargs):\n"
+        '        super().__init__(optimizer="Adam", **kwargs)\n'
+        "        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, num_hidden),\n"
+        "            nn.ReLU(), nn.Linear(num_hidden, 10))\n\n\n"
+        "class Data(Digits):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(mean=0.13, std=0.3, **kwargs)\n"
+    )
+    own = ("--model=mine.Net", "--data=mine.Data")
+    out = cli("fit", *own, "--model.num_hidden=20", "--trainer.max_epochs=1", *ON_CPU).out
+    (line,) = [line for line in out.splitlines() if "mnist-zoo test" in line]
+    command = shlex.split(line.partition(":")[2])
+    assert command[-4:] == ["--model", "mine.Net", "--data", "mine.Data"]
+    assert "Net on 360 test images of Data" in cli(*command[1:]).out
+    best = tmp_path / "runs/Net/version_0/checkpoints/best.ckpt"
+    assert "optimizer" not in content(best)["mnist_zoo"]["model"]["init_args"]
+    network = mnist_zoo.load(best, named="mine.Net")
+    assert network.layers[1].out_features == 20
+    assert (network.pixel_mean, network.pixel_std) == (0.13, 0.3)
+
+
+def test_lightnings_own_way_of_loading_knows_the_normalisation_too(fit, tmp_path):
+    fit("--data.mean=0.2", "--data.std=0.4", "--trainer.limit_train_batches=2")
+    best = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/best.ckpt"
+    network = ConvNetReLU.load_from_checkpoint(best)
+    assert (network.pixel_mean, network.pixel_std) == (0.2, 0.4)
+
+
+def test_a_run_stays_in_its_folder_wherever_its_logger_writes(fit, tmp_path):
+    few = "--trainer.limit_train_batches=2"
+    out = fit(few, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=csv").out
+    run = tmp_path / "runs/ConvNetReLU/version_0"
+    assert {file.name for file in run.rglob("*.*")} == {"config.yaml", "best.ckpt", "last.ckpt"}
+    assert "tensorboard" not in out
+    out = fit(few, "--trainer.logger=false", "--pictures=true").out
+    assert "tensorboard" not in out
+    assert out == out.rstrip() + "\n"
+
+
+def test_settings_of_lightnings_callbacks_are_written_down(fit, tmp_path):
+    fit("--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:00:01", epochs=1000)
+    config = yaml.safe_load((tmp_path / "runs/ConvNetReLU/version_0/config.yaml").read_text())
+    assert config["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
+
+
+def test_the_loss_in_training_can_choose_where_nothing_is_held_out(fit, tmp_path):
+    fit("--best.monitor=train/loss", "--data.val_size=0", "--trainer.limit_train_batches=2")
+    assert (tmp_path / "runs/ConvNetReLU/version_0/checkpoints/best.ckpt").is_file()
+
+
+@pytest.mark.mnist
+def test_the_title_of_a_test_counts_the_images_that_were_read(cli, trained, mnist_root):
+    few = ("--trainer.limit_test_batches=2", "--pictures=false")
+    mnist = ("--data=MNIST", f"--data.root={mnist_root}")
+    out = cli("test", f"--ckpt_path={trained.best}", *mnist, *few).out
+    assert "on 2,000 test images of MNIST" in out
+
+
 class TestALocalNetwork:
     @pytest.fixture
     def run(self, fit, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
+from mnist_zoo.errors import ZooError
 from mnist_zoo.report import results
 from mnist_zoo.report.results import Accuracy, Row
 
@@ -29,6 +30,14 @@ def test_records_are_read_as_they_were_written(tmp_path):
     for one in records:
         results.append(tmp_path, one)
     assert results.read(tmp_path) == records
+
+
+@pytest.mark.parametrize("change", [{"test_acc": None}, {"seconds": "long"}, {"status": None}])
+def test_a_record_without_its_figures_is_an_error_that_says_where(tmp_path, change):
+    results.append(tmp_path, record(0, 0.5))
+    results.append(tmp_path, record(1, 0.5) | change)
+    with pytest.raises(ZooError, match=r"Dense.jsonl, line 2: not a record; remove the line."):
+        results.read(tmp_path)
 
 
 def test_a_run_made_again_after_a_crash_counts_once(tmp_path):

@@ -97,6 +97,10 @@ class ZooCLI(LightningCLI):
             raise ZooError(
                 f"--model {request.model}: not a network, which derives from Classifier."
             )
+        if "." in (request.data or "") and not issubclass(
+            registry.import_class(str(request.data)), data.ImageData
+        ):
+            raise ZooError(f"--data {request.data}: not a data set, which derives from ImageData.")
         parser_kwargs: dict[str, Any] = {
             name: {"default_config_files": configs} for name in self.subcommands()
         }
@@ -105,7 +109,7 @@ class ZooCLI(LightningCLI):
                 Classifier,
                 data.ImageData,
                 save_config_callback=SaveConfig if request.subcommand == "fit" else None,
-                save_config_kwargs={"overwrite": True},
+                save_config_kwargs={"save_to_log_dir": False},
                 trainer_defaults={"enable_model_summary": False},
                 seed_everything_default=0,
                 parser_kwargs={"allow_abbrev": False, "prog": "mnist-zoo", **parser_kwargs},
@@ -117,11 +121,10 @@ class ZooCLI(LightningCLI):
                 load_from_checkpoint_support=False,
             )
         except Exception as error:
-            if (text := messages.of_exception(error)) is None:
-                raise
             if self.claim:
                 self.claim.discard()
-            if isinstance(error, ZooError):
+            text = messages.of_exception(error)
+            if text is None or isinstance(error, ZooError):
                 raise
             raise ZooError(text) from error
 
@@ -132,6 +135,15 @@ class ZooCLI(LightningCLI):
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
         trainer = self.config[self.config.subcommand].trainer
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if trainer[name] is not None and trainer[name] < 1:
+                raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
+        for name, unwanted in (("enable_checkpointing", False), ("barebones", True)):
+            if self.config.subcommand == "fit" and trainer[name] is unwanted:
+                raise ZooError(
+                    f"--trainer.{name} {str(unwanted).lower()}: fit always keeps checkpoints."
+                    " Leave the flag out."
+                )
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
             # Lightning's own default is 1,000.
             trainer.max_epochs = _NUM_EPOCHS
@@ -247,6 +259,8 @@ class ZooCLI(LightningCLI):
         if (run := self.run_folder) is not None:
             # Not in the configuration: one that is saved and used again is to make a new run.
             kwargs["default_root_dir"] = str(run)
+            for callback in ("best", "last"):
+                self._get(self.config_init, callback).dirpath = str(run / "checkpoints")
             if self._get(self.config_init, "trainer").logger in (None, True):
                 kwargs["logger"] = TensorBoardLogger(
                     run.parents[1], run.parent.name, run.name, default_hp_metric=False
@@ -296,7 +310,7 @@ class ZooCLI(LightningCLI):
         except SystemExit as ended:
             last = self.run_folder and self.run_folder / "checkpoints" / "last.ckpt"
             found = last if last and last.is_file() else None
-            console.print(summary.interrupted(found, self._model_option()))
+            console.print(summary.interrupted(found, self._own_classes()))
             if isinstance(ended.__context__, KeyboardInterrupt):
                 # Lightning ends with 1, as if something had gone wrong.
                 raise SystemExit(130) from None
@@ -305,40 +319,47 @@ class ZooCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came out, where it lies and what to type next."""
         if self.run_folder is None:
-            console.print("One batch of training and validation went through; nothing was saved.")
+            num = int(self.config[self.subcommand].trainer.fast_dev_run)
+            batches = "One batch" if num == 1 else f"{num} batches"
+            console.print(f"{batches} of training and validation went through; nothing was saved.")
             return
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
+        loggers = self.trainer.loggers
+        curves = [Path(log.log_dir) for log in loggers if isinstance(log, TensorBoardLogger)]
         score = best.best_model_score
         console.print(
             summary.after_fit(
                 best.monitor,
                 None if score is None else float(score),
                 best.best_model_path or last.best_model_path,
-                self.run_folder,
-                self._model_option(),
+                curves[0] if curves else None,
+                self._own_classes(),
             )
         )
         if self._draws() and self.trainer.is_global_zero:
             from mnist_zoo.commands import pictures
 
-            console.print(pictures.after_fit(self.run_folder, type(self.model).__name__))
+            if drawn := pictures.after_fit(self.run_folder, type(self.model).__name__):
+                console.print(drawn)
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation images; print loss and accuracy."""
         self.trainer.validate(**{**kwargs, "verbose": False})
-        self._print_metrics("val", self.datamodule.num_val_images)
+        self._print_metrics("val", self.datamodule.num_val_images, self.trainer.num_val_batches)
 
     def test(self, **kwargs: Any) -> None:
         """Evaluate on the test images; print loss, accuracy and accuracy per class."""
         self.trainer.test(**{**kwargs, "verbose": False})
-        self._print_metrics("test", self.datamodule.num_test_images)
+        self._print_metrics("test", self.datamodule.num_test_images, self.trainer.num_test_batches)
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions for the test images to a CSV file and say where it lies."""
         if self.trainer.world_size > 1:
             raise ZooError("predict writes one file: use one device, --trainer.devices 1")
         batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
+        if not batches:
+            raise ZooError("there was nothing to predict: --trainer.limit_predict_batches is 0.")
         probabilities = torch.cat(batches)
         checkpoint = Path(str(self.request.ckpt_path))
         folder = runs.of_checkpoint(checkpoint) or Path.cwd()
@@ -365,10 +386,11 @@ class ZooCLI(LightningCLI):
         settings = self.config[self.subcommand]
         return bool(settings.get("pictures")) and not settings.trainer.fast_dev_run
 
-    def _model_option(self) -> str:
-        """Return what a command needs beside the checkpoint: the name of a class not in the zoo."""
-        path = registry.path_of(type(self.model))
-        return "" if registry.is_known(path) else f" --model {path}"
+    def _own_classes(self) -> str:
+        """Return what a command needs beside the checkpoint: the names of classes not ours."""
+        model, dataset = (registry.path_of(type(x)) for x in (self.model, self.datamodule))
+        named = "" if registry.is_known(model) else f" --model {model}"
+        return named if dataset.startswith("mnist_zoo.") else f"{named} --data {dataset}"
 
     def _is_finished(self) -> bool:
         steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
@@ -402,10 +424,14 @@ class ZooCLI(LightningCLI):
         if shape != (2, 10):
             raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
 
-    def _print_metrics(self, stage: str, num_images: int) -> None:
+    def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
         """Print the figures of an evaluation, and draw its pictures."""
         name = {"val": "validation"}.get(stage, stage)
+        at_a_time = self.datamodule.eval_batch_size * self.trainer.world_size
+        num_images = min(num_images, int(sum(num_batches) * at_a_time))
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        if not num_images:
+            raise ZooError(f"there were no {name} images to go through.")
         title = (
             f"{type(self.model).__name__} on {num_images:,} {name} images of"
             f" {type(self.datamodule).__name__}"
@@ -425,6 +451,9 @@ class CheckingCLI(ZooCLI):
 
     def before_fit(self) -> None:
         """Try the network, and find the data."""
+        for name in ("max_epochs", "max_steps"):
+            if getattr(self.trainer, name) == 0:
+                raise ZooError(f"--trainer.{name} 0: trains nothing.")
         self._probe()
         self.datamodule.prepare_data()
 

@@ -87,7 +87,9 @@ def of_exception(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, ZooError):
             return str(error)
-        if isinstance(error, MisconfigurationException):
+        if isinstance(error, MisconfigurationException | ModuleNotFoundError):
+            return first_lines(error)
+        if _raised_in_lightning(error):
             return first_lines(error)
         if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
             return (
@@ -96,6 +98,15 @@ def of_exception(error: BaseException | None) -> str | None:
             )
         error = error.__cause__ or error.__context__
     return None
+
+
+def _raised_in_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself refuses something, be it only when it has come to it."""
+    trace, module = error.__traceback__, ""
+    while trace:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        trace = trace.tb_next
+    return isinstance(error, RuntimeError | ValueError) and module.startswith("lightning.")
 
 
 def built_when_raised(error: BaseException | None) -> object:

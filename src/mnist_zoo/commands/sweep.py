@@ -32,6 +32,7 @@ _ITS_OWN = (
     "--config", "-c", "--ckpt_path", "--seed_everything", "--trainer.default_root_dir",
     "--trainer.devices", "--trainer.enable_progress_bar", "--trainer.fast_dev_run",
     "--trainer.logger", "--trainer.logger.class_path", "--trainer.num_nodes", "--pictures",
+    "--print_config", "-h", "--help",
 )  # fmt: skip
 
 _DESCRIPTION = """\
@@ -100,7 +101,8 @@ def main(argv: list[str]) -> int:
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
-    _make_folder(arguments.results)
+    _make_folder("--results", arguments.results)
+    _make_folder("--runs", arguments.runs)
     print(f"{len(plan)} runs, {len(plan) - len(missing)} of them recorded already", flush=True)
     if missing:
         if arguments.ray:
@@ -234,7 +236,7 @@ class _Sweep:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(flag: str, folder: Path) -> None:
     """Make a folder where there is none, before hours of work rest on it.
 
     Raises:
@@ -245,7 +247,7 @@ def _make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ZooError(f"--results {folder}: cannot be written to: {error.strerror}.") from error
+        raise ZooError(f"{flag} {folder}: cannot be written to: {error.strerror}.") from error
 
 
 def _seeds(text: str) -> list[int]:
@@ -267,15 +269,16 @@ def _seeds(text: str) -> list[int]:
 
 
 def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterator[Run]:
-    grid: dict[str, list[str]] = {}
+    grid: list[list[str]] = []
     words = iter(flags)
     for word in words:
         name, equals, values = word.partition("=")
         if not name.startswith("-"):
             raise ZooError(f"{word}: a recipe that is not named first, or a value without its flag")
-        if name in _ITS_OWN:
+        if name in _ITS_OWN or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep chooses this itself.")
-        grid[name] = _alternatives(values if equals else next(words, ""))
+        alternatives = _alternatives(values if equals else next(words, ""))
+        grid.append([f"{name}={value}" for value in dict.fromkeys(alternatives)])
     hashes: dict[str, str] = {}
     for recipe in recipes:
         file = training.checked(registry.find_recipe(recipe))
@@ -283,9 +286,7 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
         sha256 = registry.settings_hash(config)
         if hashes.setdefault(file.stem, sha256) != sha256:
             raise ZooError(f"two recipes are called {file.stem}: records could not tell them apart")
-        for combination in itertools.product(*grid.values()):
-            pairs = zip(grid, combination, strict=True)
-            chosen = tuple(f"{name}={value}" for name, value in pairs)
+        for chosen in itertools.product(*grid):
             for seed in seeds:
                 yield Run(file.stem, config, sha256, chosen, seed)
 

@@ -91,7 +91,9 @@ def scan(argv: list[str]) -> Request:
             request.argv += [flag, path]
             if flag == "--model":
                 request.model = path
-    if request.configured or (request.model and not registry.is_known(request.model)):
+    own_model = request.model and not registry.is_known(request.model)
+    own_data = "." in (request.data or "") and not str(request.data).startswith("mnist_zoo.")
+    if request.configured or own_model or own_data:
         # Only where the user names code of their own is the current folder looked into.
         registry.look_into_current_folder()
     # Flags win over configurations, wherever they stand.
@@ -127,6 +129,10 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     _refuse_unknown_arguments(checkpoint)
     request.progress = checkpoint.progress
     config: dict[str, Any] = {"model": checkpoint.model}
+    if checkpoint.data is None and request.subcommand == "fit" and not request.data:
+        raise ZooError(
+            f"{request.ckpt_path} does not say what it was trained on. Name its data: --data MNIST"
+        )
     if checkpoint.data is not None:
         config["data"] = data_here(checkpoint, named=request.data)
     recipes = []

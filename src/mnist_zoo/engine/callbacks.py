@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
@@ -124,6 +127,13 @@ class Epochs(Callback):
 
 class SaveConfig(SaveConfigCallback):
     """Saves ``config.yaml`` in the run's folder, and in checkpoints what resuming needs."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save it there wherever the logger writes."""
+        # Defaults of some of Lightning's callbacks, which jsonargparse leaves as they are.
+        yaml.SafeDumper.add_multi_representer(Enum, lambda dump, it: dump.represent_data(it.value))
+        file = Path(trainer.default_root_dir) / "config.yaml"
+        self.parser.save(self.config, file, skip_none=False, overwrite=True)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -30,9 +30,10 @@ class Best(ModelCheckpoint):
         super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save nothing where there is no validation: the monitored value is never logged."""
+        """Save nothing where there is no validation that would log the monitored value."""
         datamodule = getattr(trainer, "datamodule", None)
-        if getattr(datamodule, "val_size", None) == 0 or trainer.limit_val_batches == 0:
+        validated = getattr(datamodule, "val_size", None) != 0 and trainer.limit_val_batches != 0
+        if not validated and not str(self.monitor).startswith("train/"):
             self.save_top_k = 0
         super().setup(trainer, pl_module, stage)
 

@@ -29,6 +29,10 @@ def read(folder: Path) -> list[Record]:
         for number, text in enumerate(file.read_bytes().splitlines(), start=1):
             try:
                 record = json.loads(text)
+                if record["status"] not in ("finished", "diverged", "crashed"):
+                    raise ValueError("no such status")
+                if record["status"] != "crashed":
+                    float(record["test_acc"] + record["seconds"])
                 records[key(record)] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise ZooError(f"{file}, line {number}: not a record; remove the line.") from error
@@ -178,7 +182,8 @@ def figures(row: Row) -> list[str]:
     validation = _number(statistics.fmean(held_out)) if held_out else ""
     span = f"{acc.lowest:.2f}–{acc.highest:.2f}" if acc.n else ""
     # Student's interval of two values says next to nothing, and reaches far beyond 100 %.
-    interval = f"{acc.mean - acc.half:.2f}–{acc.mean + acc.half:.2f}" if acc.n > 2 else ""
+    low, high = max(0.0, acc.mean - acc.half), min(100.0, acc.mean + acc.half)
+    interval = f"{low:.2f}–{high:.2f}" if acc.n > 2 else ""
     failed = sum(record["status"] != "finished" for record in row.records)
     holds = {None: "", True: "yes", False: "no"}[row.holds]
     moments = _number(acc.mean), _number(acc.std)

@@ -44,10 +44,10 @@ def after_fit(
     monitor: str | None,
     score: float | None,
     checkpoint: str,
-    run_folder: Path | None,
+    curves: Path | None,
     test_options: str = "",
 ) -> str:
-    """Say what came out, where it lies and what to type next."""
+    """Say what came out, where it lies and what to type next; ``curves`` are TensorBoard's."""
     lines = []
     if score is not None:
         value = f"{score:.2%}" if str(monitor).endswith("acc") else f"{score:.4f}"
@@ -61,8 +61,8 @@ def after_fit(
             f"Checkpoint: {file}",
             f"Test it:    mnist-zoo test --ckpt_path {file}{test_options}",
         ]
-    if run_folder:
-        lines.append(f"Curves:     tensorboard --logdir {_quoted(run_folder)}")
+    if curves:
+        lines.append(f"Curves:     tensorboard --logdir {_quoted(curves)}")
     return "\n".join(lines)
 
 
@@ -94,8 +94,10 @@ def metrics_table(
     """
     table = Table("", "", title=title, title_justify="left", show_header=False)
     table.columns[1].justify = "right"
-    table.add_row("accuracy", f"[bold]{metrics[f'{stage}/acc']:.2%}[/]")
-    table.add_row("loss", f"{metrics[f'{stage}/loss']:.4f}", end_section=True)
+    if (key := f"{stage}/acc") in metrics:
+        table.add_row("accuracy", f"[bold]{metrics[key]:.2%}[/]")
+    if (key := f"{stage}/loss") in metrics:
+        table.add_row("loss", f"{metrics[key]:.4f}", end_section=True)
     for number, name in enumerate(classes):
         if (key := f"{stage}/acc/{number}") in metrics:
             table.add_row(f"accuracy on {name}", f"{metrics[key]:.2%}")
