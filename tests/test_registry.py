@@ -173,7 +173,7 @@ class TestImportClass:
     def test_a_module_that_is_not_there(self, here):
         with pytest.raises(UnknownNameError) as caught:
             registry.import_class("no_such_module.Net")
-        assert "no module no_such_module for the network no_such_module.Net" in str(caught.value)
+        assert "no module no_such_module for no_such_module.Net" in str(caught.value)
         assert str(here) in str(caught.value)
 
     def test_a_class_that_is_not_there(self):
