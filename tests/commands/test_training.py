@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import mnist_zoo
 from mnist_zoo.data import Digits, to_float
+from mnist_zoo.engine.blocks import _BlockStep
 from mnist_zoo.models import ConvNetReLU
 
 NUM_TEST = 360
@@ -477,6 +478,19 @@ def test_a_run_stays_in_its_folder_wherever_its_logger_writes(fit, tmp_path):
     out = fit(few, "--trainer.logger=false", "--pictures=true").out
     assert "tensorboard" not in out
     assert out == out.rstrip() + "\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--test_curve=true", "--last.every_n_train_steps=30")])
+def test_what_fit_itself_adds_leaves_the_steps_to_blocks(fit, monkeypatch, flags):
+    sizes, run = [], _BlockStep.run
+
+    def counted(self, batch, batch_idx):
+        sizes.append(len(batch[1]))
+        run(self, batch, batch_idx)
+
+    monkeypatch.setattr(_BlockStep, "run", counted)
+    fit("--trainer.enable_progress_bar=true", *flags)
+    assert sizes == [640, 640, 13]
 
 
 def test_settings_of_lightnings_callbacks_are_written_down(fit, tmp_path):

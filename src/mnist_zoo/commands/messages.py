@@ -84,12 +84,12 @@ def of_exception(error: BaseException | None) -> str | None:
 
     jsonargparse wraps what a class raises in ``__init__``; the ``ZooError`` is in the chain.
     """
+    if error and _raised_in_lightning(error):
+        return first_lines(error)
     while error is not None:
         if isinstance(error, ZooError):
             return str(error)
         if isinstance(error, MisconfigurationException | ModuleNotFoundError):
-            return first_lines(error)
-        if _raised_in_lightning(error):
             return first_lines(error)
         if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
             return (
