@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mnist_zoo.errors import ZooError
 
 
 @contextmanager
@@ -16,13 +18,16 @@ def whole(file: Path) -> Iterator[Path]:
     Until then what was there before stays as it is.
 
     Raises:
-        OSError: The file cannot be put in its place.
+        ZooError: It cannot be written, or not be put in its place.
     """
     if not file.name:  # the current folder, or the root
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        raise ZooError(f"cannot write {file}: {os.strerror(errno.EISDIR)}.")
     unfinished = file.with_name(f".{file.name}.unfinished")
     try:
         yield unfinished
         unfinished.replace(file)
+    except OSError as error:
+        raise ZooError(f"cannot write {file}: {error.strerror or error}.") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()

@@ -84,11 +84,8 @@ def main(argv: list[str]) -> int:
     figures = {folder / f"explain-{which}.png": saliency}
     if filters:
         figures[folder / "explain-filters.png"] = filters
-    try:
-        for file, figure in figures.items():
-            pictures.save(figure, file)
-    except OSError as error:
-        raise ZooError(f"cannot write pictures to {folder}: {error.strerror}.") from error
+    for file, figure in figures.items():
+        pictures.save(figure, file)
     Console(highlight=False, soft_wrap=True).print(summary.pictures(list(figures)))
     return int(failed)
 

@@ -363,12 +363,7 @@ class ZooCLI(LightningCLI):
         probabilities = torch.cat(batches)
         checkpoint = Path(str(self.request.ckpt_path))
         folder = runs.of_checkpoint(checkpoint) or Path.cwd()
-        try:
-            file = summary.write_predictions(folder / "predictions.csv", probabilities)
-        except OSError as error:
-            raise ZooError(
-                f"cannot write predictions.csv to {folder}: {error.strerror}."
-            ) from error
+        file = summary.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 
     def _averaging(self) -> list[EMAWeightAveraging]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 
 from mnist_zoo.engine import runs
+from mnist_zoo.errors import ZooError
 from mnist_zoo.report import events, pictures, summary
 from mnist_zoo.report.curves import Curve, draw_curves, plot_curves
 
@@ -103,8 +104,8 @@ def _write(figures: Mapping[str, Figure], folder: Path, prefix: str) -> tuple[li
         if "sheet" in figures and "wrong" not in figures:
             # That of an earlier evaluation must not stay beside this one.
             (folder / f"{prefix}-wrong.png").unlink(missing_ok=True)
-    except OSError as error:
-        return [], f"[yellow]warning: no pictures in {escape(str(folder))}: {error.strerror}[/]"
+    except (ZooError, OSError) as error:
+        return [], f"[yellow]warning: no pictures: {escape(str(error))}[/]"
     return [*files.values()], summary.pictures([*files.values()])
 
 

@@ -71,10 +71,7 @@ def main(argv: list[str]) -> int:
 
     scalars = {folder: read_scalars(folder) for folder in folders}
     figure = _figure(scalars, names, _chosen_tags(arguments.tag, scalars))
-    try:
-        pictures.save(figure, out)
-    except OSError as error:
-        raise ZooError(f"cannot write {out}: {error.strerror}.") from error
+    pictures.save(figure, out)
     num_lines = len(set(names.values()))
     lines = "1 line" if num_lines == 1 else f"{num_lines} lines"
     runs = "1 run" if len(folders) == 1 else f"{len(folders)} runs"

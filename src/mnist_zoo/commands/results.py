@@ -94,10 +94,7 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     figure = curves.plot_curves(
         groups, ylabel=tag, title=f"mean over seeds, lowest to highest{note}"
     )
-    try:
-        pictures.save(figure, file)
-    except OSError as error:
-        raise ZooError(f"--plot {file}: cannot be written: {error.strerror}.") from error
+    pictures.save(figure, file)
     print(f"Written: {file}")
 
 
@@ -184,10 +181,10 @@ def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) ->
 
     try:
         text = file.read_text(encoding="utf-8")
-        if not tables.keys() & {mark[2] for mark in _MARKED.finditer(text)}:
-            marks = " or ".join(f"<!-- begin: {name} -->" for name in tables)
-            raise ZooError(f"{file} has no place for a table: {marks} before <!-- end -->.")
-        with whole(file) as unfinished:
-            unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ZooError(f"{file}: {getattr(error, 'strerror', None) or 'not text'}.") from error
+    if not tables.keys() & {mark[2] for mark in _MARKED.finditer(text)}:
+        marks = " or ".join(f"<!-- begin: {name} -->" for name in tables)
+        raise ZooError(f"{file} has no place for a table: {marks} before <!-- end -->.")
+    with whole(file) as unfinished:
+        unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8")

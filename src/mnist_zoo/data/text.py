@@ -62,21 +62,15 @@ def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str =
         comment: lines to put at the top, without ``#``.
 
     Raises:
-        DataError: the file cannot be written.
+        ZooError: the file cannot be written.
     """
     path = Path(path)
     table = torch.cat([images.flatten(1), targets.to(torch.uint8).unsqueeze(1)], dim=1)
     words = [str(value) for value in range(256)]
-    try:
-        with (
-            whole(path) as unfinished,
-            unfinished.open("w", encoding="utf-8", newline="\n") as file,
-        ):
-            file.writelines(f"# {line}\n" for line in comment.splitlines())
-            for row in table.numpy():
-                file.write("\t".join([words[value] for value in row.tolist()]) + "\n")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}.") from error
+    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"# {line}\n" for line in comment.splitlines())
+        for row in table.numpy():
+            file.write("\t".join([words[value] for value in row.tolist()]) + "\n")
 
 
 def _parse(line: bytes) -> npt.NDArray[np.int16]:

@@ -33,8 +33,9 @@ class Classifier(LightningModule, ABC):
     A subclass passes ``**kwargs`` on to this class and builds ``self.layers`` in its
     ``__init__``; one whose outputs are not logits also overrides ``loss`` and
     ``probabilities``. With a ``training_step``, ``configure_optimizers`` or hook at each step of
-    its own it is trained by Lightning's plain loop, which is slower. Logged are ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``,
-    ``test/loss``, ``test/acc`` and ``test/acc/0`` to ``test/acc/9``, accuracies in [0, 1].
+    its own it is trained by Lightning's plain loop, which is slower. Logged are ``train/loss``,
+    ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` and ``test/acc/0`` to
+    ``test/acc/9``, accuracies in [0, 1].
 
     Args:
         lr: Learning rate, greater than 0.

@@ -184,16 +184,13 @@ SUFFIXES = {
 @contextmanager
 def _written(file: Path) -> Iterator[Path]:
     """Yield a path beside a file, which becomes the file if all goes well."""
-    try:
-        with whole(file) as unfinished:
-            # torch and safetensors say in many ways that they cannot write; this says it in one.
-            unfinished.touch()
-            mode = unfinished.stat().st_mode
-            yield unfinished
-            # safetensors makes its files readable by their owner alone.
-            unfinished.chmod(mode)
-    except OSError as error:
-        raise ExportError(f"cannot write {file}: {error.strerror or error}.") from error
+    with whole(file) as unfinished:
+        # torch and safetensors say in many ways that they cannot write; this says it in one.
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        yield unfinished
+        # safetensors makes its files readable by their owner alone.
+        unfinished.chmod(mode)
 
 
 def _cannot(network: Classifier, what: str, error: Exception) -> ExportError:

@@ -30,10 +30,10 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all, and make its folder if there is none.
 
     Raises:
-        OSError: The folder or the file cannot be written.
+        ZooError: The folder or the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as unfinished:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Without the version of matplotlib, the same figure always gives the same file.
         figure.savefig(unfinished, format="png", metadata={"Software": None})
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mnist_zoo.errors import ZooError
 from mnist_zoo.files import whole
 
 _SCALE, _COLUMNS, _MARGIN, _LINE = 4, 8, 8, 16
@@ -39,9 +38,6 @@ def save_sheet(file: Path, images: Tensor, labels: Sequence[str]) -> Path:
         draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=192)
         at = (left + size[0] / 2, top + size[1] + 2)
         draw.text(at, label, fill=0, font=font, anchor="ma")
-    try:
-        with whole(file) as unfinished:
-            sheet.save(unfinished, "PNG")
-    except OSError as error:
-        raise ZooError(f"cannot write {file}: {error.strerror}.") from error
+    with whole(file) as unfinished:
+        sheet.save(unfinished, "PNG")
     return file
