@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mnist_zoo import data
-from mnist_zoo.handwriting import HandwritingError, as_is, digits, open_picture
+from mnist_zoo.handwriting import HandwritingError, as_is, digits, open_picture, to_pixels
 
 
 def drawn(text="7", size=120, ink=0, paper=255, mode="L"):
@@ -406,3 +406,26 @@ def test_two_tones_are_no_digit():
         warnings.simplefilter("error")
         with pytest.raises(HandwritingError, match="nothing stands out"):
             digits(picture)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[::-1],
+        lambda x: x.astype(">f4") / 255,
+        lambda x: np.frombuffer(x.tobytes(), np.uint8).reshape(x.shape),
+    ],
+    ids=["turned round", "of another byte order", "read-only"],
+)
+def test_arrays_of_any_making_are_taken(change, recwarn):
+    images = np.arange(3 * 784, dtype=np.uint32).reshape(3, 28, 28).astype(np.uint8)
+    pixels = to_pixels(change(images))
+    assert pixels.shape == (3, 1, 28, 28)
+    assert pixels.sum() == pytest.approx(images.sum() / 255)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("images", ["four.png", {}, object()])
+def test_what_is_no_image_is_told(images):
+    with pytest.raises(HandwritingError, match="neither picture nor array nor tensor"):
+        to_pixels(images)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -55,15 +57,24 @@ def main(argv: list[str] | None = None) -> int:
     # A shell may start a program with its output closed (>&-).
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names may hold what a terminal cannot show.
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run_in_plain_words(arguments)
         finally:
             # Here, for at the end of Python nobody could catch what comes of it.
             print(end="", flush=True)
-    except BrokenPipeError:
-        # The reader of our output is gone, as in `mnist-zoo models | head`.
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        # Else Python would try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            print(f"error: cannot write: {error.strerror}.", file=sys.stderr)
+        # Or the reader of our output is gone, as in `mnist-zoo models | head`.
         return 1
 
 
@@ -74,7 +85,7 @@ def _run_in_plain_words(arguments: list[str]) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except PermissionError as error:
+    except OSError as error:
         if error.filename is None:
             raise
         print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Where files are, and how they are written: whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ from pathlib import Path
 from mnist_zoo.errors import ZooError
 
 
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return an absolute path; ``~`` is the home folder, and a mere letter where it is nobody's."""
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path fails of nobody's)
+
+
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """Yield a path beside a file, to write to; it becomes the file if all goes well.
 
-    Until then what was there before stays as it is.
+    Until then what was there before stays as it is. Of a link, what it leads to is replaced.
 
     Raises:
         ZooError: It cannot be written, or not be put in its place.
     """
     if not file.name:  # the current folder, or the root
         raise ZooError(f"cannot write {file}: {os.strerror(errno.EISDIR)}.")
-    unfinished = file.with_name(f".{file.name}.unfinished")
+    target = Path(os.path.realpath(file))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise ZooError(f"cannot write {file}: it is a pipe or device, which cannot be replaced.")
+    unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         yield unfinished
-        unfinished.replace(file)
+        unfinished.replace(target)
     except OSError as error:
         raise ZooError(f"cannot write {file}: {error.strerror or error}.") from error
     finally:

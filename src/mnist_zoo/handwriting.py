@@ -168,7 +168,14 @@ def to_pixels(images: Images | Sequence[Images]) -> Tensor:
                 f"{len(found)} digits in one picture: handwriting.digits takes them apart."
             )
         images = found[0].image
-    pixels = torch.as_tensor(images)
+    if isinstance(images, np.ndarray):
+        # Torch takes neither foreign byte orders nor negative strides, and warns of read-only ones.
+        images = np.array(images, images.dtype.newbyteorder("="))
+    try:
+        pixels = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(images).__name__
+        raise HandwritingError(f"{kind}: neither picture nor array nor tensor.") from error
     form = tuple(pixels.shape)
     if form[-2:] != (_SIDE, _SIDE) or form[1:-2] not in ((), (1,)):
         raise HandwritingError(

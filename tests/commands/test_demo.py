@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 import webbrowser
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,14 +92,30 @@ def test_a_network_of_ones_own_is_named_and_stands_beside_those_of_the_zoo(cli, 
         demo._networks(["ConvNetReLU"], "own.Small")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
-def test_on_loopback_only_its_own_names_are_answered(host):
-    assert "*" not in demo._names_of(host)
+def names_of(host, address):
+    return demo._names_of(host, SimpleNamespace(getsockname=lambda: (address, 7860)))
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "box.example"])
-def test_beyond_loopback_the_page_has_the_names_that_others_give_it(host):
-    assert demo._names_of(host) == ["*"]
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("LOCALHOST", "127.0.0.1"),
+        ("127.1", "127.0.0.1"),
+        ("box.example", "127.0.1.1"),
+        ("::1", "::1"),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1"),
+    ],
+)
+def test_on_loopback_only_its_own_names_are_answered(host, address):
+    names = names_of(host, address)
+    assert "*" not in names
+    assert host.lower() in names
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.7", "fe80::1%eth0"])
+def test_beyond_loopback_the_page_has_the_names_that_others_give_it(address):
+    assert names_of("box.example", address) == ["*"]
 
 
 def test_the_address_is_one_that_a_browser_takes():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -222,3 +223,25 @@ def test_weights_are_small():
     files = registry.shipped_weights().values()
     assert files
     assert sum(file.stat().st_size for file in files) < 5_000_000
+
+
+def test_options_may_stand_between_the_pictures(cli, pictures):
+    found = rows(cli("predict", "scans/a.JPG", "--format", "csv", "scans/b.png").out)
+    assert [row["prediction"] for row in found] == list("8305")
+
+
+def test_closed_standard_input_is_empty(cli, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input is empty" in cli("predict", "-", status=2).err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="file names elsewhere are text")
+def test_a_file_name_that_no_terminal_can_show_costs_nothing(zoo, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    drawn("8").save(tmp_path / "a.png")
+    with open(os.fsencode(tmp_path / "b") + b"\xff.png", "wb") as file:  # noqa: PTH123
+        file.write((tmp_path / "a.png").read_bytes())
+    result = zoo("predict", ".")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 3

@@ -77,6 +77,17 @@ def test_damaged_images(pair, damage, message):
     assert str(error.value).endswith("\nDelete it and run again to download it.")
 
 
+def test_no_images_or_labels_at_all(pair):
+    whole = [path.read_bytes() for path in pair]
+    pair[0].write_bytes(idx(IMAGES, np.zeros((0, 28, 28), np.uint8)))
+    with pytest.raises(DataError, match=r"images is damaged: expected images, found none"):
+        read_images(*pair)
+    pair[0].write_bytes(whole[0])
+    pair[1].write_bytes(idx(LONG_LABELS, np.zeros((4, 0), ">i4")))
+    with pytest.raises(DataError, match=r"labels is damaged: expected labels, found none"):
+        read_images(*pair, labels_magic=LONG_LABELS)
+
+
 def test_checksum(pair):
     good = hashlib.md5(pair[0].read_bytes()).hexdigest()
     read_images(*pair, md5s={"images": good})

@@ -257,7 +257,7 @@ def test_a_server_that_is_gone_is_a_message(page):
     expect(page.locator("#message")).to_be_empty()
 
 
-@pytest.mark.parametrize("way", ["button", "Escape", "c"])
+@pytest.mark.parametrize("way", ["button", "Escape"])
 def test_the_paper_is_cleared(page, way):
     draw(page, ZERO)
     expect_answer(page, "0")

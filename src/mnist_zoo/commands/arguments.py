@@ -22,7 +22,8 @@ class Parser(argparse.ArgumentParser):
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
             word = message.removeprefix(prefix).split()[0].split("=")[0]
-            message = f"unknown option {word}.{did_you_mean(word, self._option_string_actions)}"
+            kind = "option" if word.startswith("-") else "argument"
+            message = f"unknown {kind} {word}.{did_you_mean(word, self._option_string_actions)}"
         raise ZooError(f"{message}\nFor all options: {self.prog} --help")
 
 

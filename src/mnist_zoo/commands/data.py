@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 from pathlib import Path
 
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.files import absolute
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +22,7 @@ def main(argv: list[str]) -> int:
         ZooError: wrong arguments, data that is not there, or a file that cannot be written.
     """
     args = _parser().parse_args(argv)
-    out = Path(args.out).expanduser().absolute()
+    out = absolute(args.out)
     if out.exists() and not args.force:
         raise ZooError(f"{out} exists already.\nName another file, or replace it with --force.")
     num_images = _to_text(out, args)
@@ -83,10 +85,10 @@ def _parser() -> Parser:
 
 def _size(word: str) -> int | float:
     """Return a number of images or a fraction, as ``--data.val_size`` takes them."""
-    try:
-        return int(word)
-    except ValueError:
-        return float(word)
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(word)
+    raise argparse.ArgumentTypeError(f"{word}: expected a number of images, or a fraction.")
 
 
 def _to_text(out: Path, args: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         app = make_app(
             _networks(args.ckpt_path, args.model),
             lambda stream: handwriting.digits(handwriting.open_picture(stream)),
-            _names_of(args.host),
+            _names_of(args.host, listener),
         )
         url = _url(listener)
         print(f"Draw a digit: {url}\nCtrl-C stops it.", flush=True)
@@ -146,21 +146,20 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def _names_of(host: str) -> list[str]:
+def _names_of(host: str, listener: socket.socket) -> list[str]:
     """Return the names by which the page may be asked for.
 
     On loopback only its own: a page of another site whose name was made to point here (DNS
     rebinding) is refused.
     """
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host == "localhost"
-    if not is_loopback:
+    # The address, whatever it was called: 127.1 and names in a table of hosts are loopback, too.
+    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    if not address.is_loopback:
         return ["*"]
     # What Starlette before 1.10 takes for the host of http://[::1]:7860, and of no name.
     cut = "["
-    return ["localhost", "127.0.0.1", "[::1]", cut, host]
+    return ["localhost", "127.0.0.1", "[::1]", cut, str(address), host.lower()]
 
 
 def _open(url: str) -> None:

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--num", type=int, default=8, help="how many test images; default: %(default)s"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     if not 1 <= arguments.num <= _MOST:
         raise ZooError(f"--num {arguments.num}: must be from 1 to {_MOST}.")
     model = registry.class_named(arguments.model)

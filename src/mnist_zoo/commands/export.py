@@ -24,6 +24,12 @@ def main(argv: list[str]) -> int:
         ZooError: Wrong arguments, a checkpoint that cannot be read, or a failed export.
     """
     arguments = _parser().parse_args(argv)
+    if not arguments.measure and (arguments.data or arguments.root):
+        raise ZooError("--data and --root are for --measure, which is not given.")
+    unlike = arguments.out and arguments.out.suffix != ".safetensors"
+    if arguments.format == "safetensors" and unlike:
+        # By which it is known for such a file when it is read.
+        raise ZooError(f"--out {arguments.out}: such a file's name ends in .safetensors.")
     named = registry.class_named(arguments.model)
 
     from mnist_zoo.commands.lightning_cli import silence

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", metavar="FILE.png", type=png_file, default="plot.png", help="default: plot.png"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     out: Path = arguments.out
     folders = list(dict.fromkeys(run for word in arguments.runs for run in _runs_in(word)))
     names = _names({folder: _settings(folder / "config.yaml") for folder in folders})

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     flags = {argument.partition("=")[0].partition(".")[0] for argument in argv}
     if flags & {*_LIGHTNING, "--return_predictions"} or any(a.startswith("--model.") for a in argv):
         return training.main(["predict", *argv])
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     if not arguments.images:
         if arguments.model or arguments.ckpt_path is not None:
             return training.main(["predict", *argv])
@@ -157,7 +157,7 @@ def _sources(images: list[str]) -> Iterator[tuple[str, Any]]:
     """Yield name and source of each picture, those of a folder in the order of their names."""
     for image in images:
         if image == "-":
-            yield image, io.BytesIO(sys.stdin.buffer.read())
+            yield image, io.BytesIO(sys.stdin.buffer.read() if sys.stdin else b"")
         elif Path(image).is_dir():
             files = sorted(f for f in Path(image).iterdir() if f.suffix.lower() in SUFFIXES)
             yield from ((str(file), file) for file in files)

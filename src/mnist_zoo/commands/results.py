@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         "--readme", type=Path, metavar="FILE", help="write the tables between the marks in a file"
     )
     add_plot_options(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     records = _records(arguments.results, arguments.recipes)
     rows = _rows(records)
     if arguments.readme:

@@ -16,6 +16,7 @@ from mnist_zoo.data.download import download, how_to_bring
 from mnist_zoo.data.files import LABELS, LONG_LABELS, DataError, find, read_images
 from mnist_zoo.data.module import ImageData
 from mnist_zoo.data.text import read_text
+from mnist_zoo.files import absolute
 
 
 class IdxData(ImageData):
@@ -44,7 +45,7 @@ class IdxData(ImageData):
     def __init__(self, root: str | None = None, download: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         root = root or os.environ.get("MNIST_ZOO_DATA") or "data"
-        self.root = Path(root).expanduser().absolute()
+        self.root = absolute(root)
         self.download = download
         # A checkpoint holds this, and is to find the data from any folder.
         self.hparams["root"] = str(self.root)
@@ -226,4 +227,4 @@ class TextFile(ImageData):
 
 
 def _absolute(file: str | None) -> str | None:
-    return None if file is None else str(Path(file).expanduser().absolute())
+    return None if file is None else str(absolute(file))

@@ -106,8 +106,12 @@ def read_images(
     if images.shape[1:] != (28, 28):
         height, width = images.shape[1:]
         raise _damaged(images_path, "images of 28 × 28 pixels", f"{height} × {width}")
+    if not len(images):
+        raise _damaged(images_path, "images", "none")
     labels = read_idx(labels_path, labels_magic, md5s.get(labels_path.name))
-    targets = labels.reshape(len(labels), -1)[:, 0].astype(np.int64)
+    if not all(labels.shape[1:]):
+        raise _damaged(labels_path, "labels", "none")
+    targets = (labels if labels.ndim == 1 else labels[:, 0]).astype(np.int64)
     if len(images) != len(targets):
         raise DataError(
             f"{images_path} holds {len(images):,} images, but {labels_path} holds"

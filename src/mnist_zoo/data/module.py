@@ -91,7 +91,7 @@ class ImageData(LightningDataModule, abc.ABC):
             val_size = int(val_size)
         is_fraction = isinstance(val_size, float)
         _require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
-        _require(val_size >= 0, "val_size", val_size, "must not be negative")
+        _require(0 <= val_size < math.inf, "val_size", val_size, "must be a number from 0")
         _require(
             not is_fraction or val_size < 1,
             "val_size",
@@ -107,7 +107,7 @@ class ImageData(LightningDataModule, abc.ABC):
         _require(0 <= scale < 1, "scale", scale, "must be from 0 to below 1")
         _require(0 <= shear < 90, "shear", shear, "must be from 0 to below 90")
         _require(0 <= shift <= 28, "shift", shift, "must be from 0 to 28")
-        _require(0 <= elastic < math.inf, "elastic", elastic, "must be a finite number from 0")
+        _require(0 <= elastic <= 28, "elastic", elastic, "must be from 0 to 28")
         self.batch_size = batch_size
         self.val_size = val_size
         self.expanded = expanded

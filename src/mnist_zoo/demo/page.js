@@ -128,7 +128,7 @@ function startAgain() {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape" || event.key.toLowerCase() === "c") startAgain();
+  if (event.key === "Escape") startAgain();
 });
 
 get("clear").addEventListener("click", startAgain);

@@ -1,0 +1,61 @@
+"""Files are written whole or not at all, in their own place."""
+
+import os
+
+import pytest
+
+from mnist_zoo.errors import ZooError
+from mnist_zoo.files import whole
+
+
+def write(file, text="new"):
+    with whole(file) as unfinished:
+        unfinished.write_text(text)
+
+
+def test_replaces_what_was_there(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    write(file)
+    assert file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_of_a_link_the_file_that_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    link = tmp_path / "link.txt"
+    link.symlink_to("real.txt")
+    write(link)
+    assert link.is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+
+
+def test_a_pipe_stays_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ZooError, match="it is a pipe or device"):
+        write(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+
+    def fail():
+        with whole(file) as unfinished:
+            unfinished.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("name", ["none/a.txt", "file/a.txt", "folder", ""])
+def test_what_cannot_be_written_is_told_in_a_line(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ZooError, match=r"^cannot write .*\.$"):
+        write(type(tmp_path)(name))
