@@ -169,13 +169,19 @@ def class_and_arguments(made: Any) -> dict[str, Any]:
 
     Its ``hparams`` also hold what its class gives to the class above; that cannot be given again.
     """
+    accepted = _accepted(type(made))
+    arguments = {name: value for name, value in made.hparams.items() if name in accepted}
+    return {"class_path": path_of(type(made)), "init_args": arguments}
+
+
+@cache
+def _accepted(cls: type) -> frozenset[str]:
+    """Return the names of the arguments that a class accepts, also through ``**kwargs``."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(type(made), fail_untyped=False)
-    accepted = vars(parser.get_defaults())
-    arguments = {name: value for name, value in made.hparams.items() if name in accepted}
-    return {"class_path": path_of(type(made)), "init_args": arguments}
+    parser.add_class_arguments(cls, fail_untyped=False)
+    return frozenset(vars(parser.get_defaults()))
 
 
 def import_class(path: str) -> Any:
