@@ -169,7 +169,7 @@ def class_and_arguments(made: Any) -> dict[str, Any]:
 
     Its ``hparams`` also hold what its class gives to the class above; that cannot be given again.
     """
-    accepted = _accepted(type(made))
+    accepted = _accepted(type(made))  # type: ignore[arg-type]  # mypy takes no class for hashable
     arguments = {name: value for name, value in made.hparams.items() if name in accepted}
     return {"class_path": path_of(type(made)), "init_args": arguments}
 
