@@ -1,6 +1,8 @@
 """Filters of a network, and the pixels that its answers rest on."""
 
+import io
 import shutil
+import sys
 
 import pytest
 import torch
@@ -45,6 +47,12 @@ class TestImages:
         cli("explain", f"--ckpt_path={copied.best}", "four.png")
         drawn = {"explain-filters.png", "explain-saliency-four.png"}
         assert names(copied.folder / "pictures") >= drawn
+
+    def test_are_read_from_folders_and_standard_input(self, cli, tmp_path, monkeypatch):
+        content = (tmp_path / "four.png").read_bytes()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        cli("explain", "--ckpt_path=ConvNetReLU", ".", "-")
+        assert "explain-saliency-four-and-1-more.png" in names(tmp_path / "pictures")
 
     def test_are_explained_by_installed_weights(self, cli, tmp_path):
         cli("explain", "--ckpt_path=ConvNetReLU", "four.png")

@@ -245,3 +245,12 @@ def test_a_file_name_that_no_terminal_can_show_costs_nothing(zoo, tmp_path, monk
     result = zoo("predict", ".")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 3
+
+
+def test_classes_have_the_names_that_they_have_in_the_data(cli, trained, pictures, tmp_path):
+    content = torch.load(trained.best, weights_only=True)
+    content["mnist_zoo"]["data"] = {"class_path": "mnist_zoo.data.FashionMNIST", "init_args": {}}
+    torch.save(content, tmp_path / "fashion.ckpt")
+    lines = cli("predict", "--ckpt_path=fashion.ckpt", "scans/a.JPG").out.splitlines()
+    assert lines[0].split()[:2] == ["file", "class"]
+    assert any(name in lines[1] for name in data.FashionMNIST.classes)

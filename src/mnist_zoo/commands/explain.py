@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
+from mnist_zoo.commands import digits
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError
 
@@ -40,8 +41,9 @@ def main(argv: list[str]) -> int:
         "Exit status: 0; 1 if some pictures could not be read; 2 if none could.",
     )
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="*", type=Path,
-        help="pictures of digits; default: the first test images of the checkpoint's data",
+        "images", metavar="IMAGE", nargs="*",
+        help="pictures of digits: files, folders, or - for standard input; default: the first"
+        " test images of the checkpoint's data",
     )  # fmt: skip
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
     parser.add_argument("--model", help="its network, where that is a class of your own")
@@ -90,7 +92,7 @@ def main(argv: list[str]) -> int:
     return int(failed)
 
 
-def _given(files: Sequence[Path]) -> tuple[Tensor, list[Path], bool]:
+def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:
     """Read the digits in pictures: bytes (N, 28, 28), the file of each, and whether any failed.
 
     Raises:
@@ -98,21 +100,15 @@ def _given(files: Sequence[Path]) -> tuple[Tensor, list[Path], bool]:
     """
     import torch
 
-    from mnist_zoo import handwriting
-
     images: list[Tensor] = []
     sources: list[Path] = []
     failed = False
-    for file in files:
-        try:
-            found = handwriting.digits(handwriting.open_picture(file))
-        except ZooError as error:
-            reason = str(error).removeprefix(f"{file}: ")
-            print(f"{file}: {reason}", file=sys.stderr)
+    for name, found in digits.read(words):
+        if isinstance(found, str):
             failed = True
             continue
         images += [digit.image for digit in found]
-        sources += [file] * len(found)
+        sources += [Path("stdin" if name == "-" else name)] * len(found)
     if not images:
         raise ZooError("no digit is left to explain.")
     if len(images) > _MOST:

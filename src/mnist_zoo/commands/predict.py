@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands import screen, training
+from mnist_zoo.commands import digits, screen, training
 from mnist_zoo.commands.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from mnist_zoo.handwriting import Digit
     from mnist_zoo.models import Classifier
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # What only LightningCLI knows: with these, or without pictures, the test images are meant.
 _LIGHTNING = ("--trainer", "--data", "--config", "-c", "--print_config", "--seed_everything")
 
@@ -44,8 +40,6 @@ def main(argv: list[str]) -> int:
             "which pictures? As in mnist-zoo predict digit.png\nFor all options: mnist-zoo predict"
             " --help"
         )
-    if "" in arguments.images:
-        raise ZooError("an empty word is among the pictures: is a variable of the shell unset?")
     return _read(arguments)
 
 
@@ -100,16 +94,12 @@ def _read(arguments: argparse.Namespace) -> int:
     from mnist_zoo.report import predictions
     from mnist_zoo.report.sheet import save_sheet
 
-    network = _network(arguments)
+    network, classes = _network(arguments)
     pictures: list[tuple[str, list[predictions.Reading]]] = []
     seen, failed = [], {}
-    for number, (name, source) in enumerate(_sources(arguments.images)):
-        try:
-            found = _digits(source, arguments.as_is)
-        except ZooError as error:
-            reason = str(error).removeprefix(f"{name}: ")
-            failed[number] = {"file": name, "error": reason}
-            print(f"{name}: {reason}", file=sys.stderr)
+    for number, (name, found) in enumerate(digits.read(arguments.images, arguments.as_is)):
+        if isinstance(found, str):
+            failed[number] = {"file": name, "error": found}
             continue
         images = torch.stack([digit.image for digit in found])
         probabilities = network.predict(images)
@@ -131,7 +121,7 @@ def _read(arguments: argparse.Namespace) -> int:
             content.insert(number, failure)
         print(json.dumps(content, indent=2, ensure_ascii=False))
     elif pictures:
-        table = predictions.table(pictures)
+        table = predictions.table(pictures, classes)
         console = screen.console()
         # A picture a line, however long, for grep; a terminal wraps by itself.
         endless = console.options.update(max_width=sys.maxsize)
@@ -139,40 +129,22 @@ def _read(arguments: argparse.Namespace) -> int:
         console.print(table, crop=False)
     if arguments.save_sheet and pictures:
         best = [reading.best() for _, readings in pictures for reading in readings]
-        labels = [f"{digit}  {probability:.1%}" for digit, probability in best]
+        labels = [f"{classes[number]}  {probability:.1%}" for number, probability in best]
         file = save_sheet(arguments.save_sheet, torch.cat(seen), labels)
         print(f"What the network saw: {file}", file=sys.stderr)
     return 0 if not failed else 1 if pictures else 2
 
 
-def _network(arguments: argparse.Namespace) -> Classifier:
-    from mnist_zoo.models import checkpoint
+def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
+    """Return the network, and the names of its classes: digits, unless its data are of the zoo."""
+    from mnist_zoo.models import checkpoint as checkpoints
+    from mnist_zoo.report.predictions import DIGITS
 
     named = registry.class_named(arguments.model)
     given: str | None = arguments.ckpt_path
-    return checkpoint.load(checkpoint.default_weights() if given is None else given, named)
-
-
-def _sources(images: list[str]) -> Iterator[tuple[str, Any]]:
-    """Yield name and source of each picture, those of a folder in the order of their names."""
-    for image in images:
-        if image == "-":
-            yield image, io.BytesIO(sys.stdin.buffer.read() if sys.stdin else b"")
-        elif Path(image).is_dir():
-            files = sorted(f for f in Path(image).iterdir() if f.suffix.lower() in SUFFIXES)
-            yield from ((str(file), file) for file in files)
-            if not files:
-                yield image, None
-        else:
-            yield image, Path(image)
-
-
-def _digits(source: Path | BinaryIO | None, as_is: bool) -> list[Digit]:
-    from mnist_zoo import handwriting
-
-    if source is None:
-        raise ZooError("no pictures in this folder.")
-    if isinstance(source, io.BytesIO) and not source.getvalue():
-        raise ZooError("standard input is empty.")
-    picture = handwriting.open_picture(source)
-    return [handwriting.as_is(picture)] if as_is else handwriting.digits(picture)
+    file = checkpoints.default_weights() if given is None else checkpoints.find(given)
+    checkpoint = checkpoints.read(file)
+    path = (checkpoint.data or {}).get("class_path", "")
+    known = path.startswith("mnist_zoo.data.")
+    classes = registry.import_class(path).classes if known else DIGITS
+    return checkpoints.build(checkpoint, named), classes

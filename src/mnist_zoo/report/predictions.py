@@ -11,6 +11,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+DIGITS = tuple("0123456789")
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -39,19 +41,24 @@ Readings = Sequence[tuple[str, Sequence[Reading]]]
 """Each picture's name, and its digits from left to right."""
 
 
-def table(pictures: Readings) -> Table:
-    """Lay out a picture a line: its digits, how probable each is, and what comes next."""
+def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
+    """Lay out a picture a line: its digits, how probable each is, and what comes next.
+
+    Args:
+        pictures: What was read in them.
+        classes: Names of the classes.
+    """
     out = Table(box=None, pad_edge=False, header_style="bold")
     out.add_column("file", overflow="fold")
-    for column in ("digit", "probability", "next best"):
+    for column in ("digit" if tuple(classes) == DIGITS else "class", "probability", "next best"):
         out.add_column(column)
     for name, readings in pictures:
         best, after = [r.best() for r in readings], [r.best(1) for r in readings]
         out.add_row(
             escape(name),
-            f"[bold]{' '.join(str(digit) for digit, _ in best)}[/]",
+            f"[bold]{escape(' '.join(classes[number] for number, _ in best))}[/]",
             "  ".join(f"{probability:.1%}" for _, probability in best),
-            "  ".join(f"{digit} ({probability:.1%})" for digit, probability in after),
+            escape("  ".join(f"{classes[n]} ({probability:.1%})" for n, probability in after)),
         )
     return out
 

@@ -1,0 +1,64 @@
+"""The digits in the pictures that a command is given: files, folders, standard input."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from mnist_zoo.handwriting import Digit
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+Source = Path | io.BytesIO
+
+
+def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[Digit] | str]]:
+    """Yield each picture's name, and its digits or, told on standard error too, why it has none.
+
+    Args:
+        words: Files, folders, whose pictures come in the order of their names, and ``-`` for
+            standard input.
+        as_is: Only scale pictures: find no digits, centre nothing.
+
+    Raises:
+        ZooError: A word is empty.
+    """
+    if "" in words:
+        raise ZooError("an empty word is among the pictures: is a variable of the shell unset?")
+    for name, source in _sources(words):
+        try:
+            yield name, _digits(source, as_is)
+        except ZooError as error:
+            reason = str(error).removeprefix(f"{name}: ")
+            print(f"{name}: {reason}", file=sys.stderr)
+            yield name, reason
+
+
+def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
+    """Yield name and source of each picture, none for a folder without any."""
+    for word in words:
+        if word == "-":
+            yield word, io.BytesIO(sys.stdin.buffer.read() if sys.stdin else b"")
+        elif Path(word).is_dir():
+            files = sorted(f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES)
+            yield from ((str(file), file) for file in files)
+            if not files:
+                yield word, None
+        else:
+            yield word, Path(word)
+
+
+def _digits(source: Source | None, as_is: bool) -> list[Digit]:
+    from mnist_zoo import handwriting
+
+    if source is None:
+        raise ZooError("no pictures in this folder.")
+    if isinstance(source, io.BytesIO) and not source.getvalue():
+        raise ZooError("standard input is empty.")
+    picture = handwriting.open_picture(source)
+    return [handwriting.as_is(picture)] if as_is else handwriting.digits(picture)
