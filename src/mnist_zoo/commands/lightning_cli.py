@@ -447,7 +447,7 @@ class CheckingCLI(ZooCLI):
     def before_fit(self) -> None:
         """Try the network, and find the data."""
         for name in ("max_epochs", "max_steps"):
-            if getattr(self.trainer, name) == 0:
+            if self.config[self.subcommand].trainer[name] == 0:
                 raise ZooError(f"--trainer.{name} 0: trains nothing.")
         self._probe()
         self.datamodule.prepare_data()
