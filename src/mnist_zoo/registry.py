@@ -111,6 +111,11 @@ def is_known(path: str) -> bool:
     return path in builtin_networks().values() or any(_path(plugin) == path for plugin in plugins())
 
 
+def is_our_data(path: str) -> bool:
+    """Return whether an import path is that of a data set of this package."""
+    return path.startswith("mnist_zoo.data.")
+
+
 def class_path(name: str) -> str:
     """Return the import path of a network, given its name or its import path.
 

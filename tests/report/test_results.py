@@ -32,7 +32,10 @@ def test_records_are_read_as_they_were_written(tmp_path):
     assert results.read(tmp_path) == records
 
 
-@pytest.mark.parametrize("change", [{"test_acc": None}, {"seconds": "long"}, {"status": None}])
+@pytest.mark.parametrize(
+    "change",
+    [{"test_acc": None}, {"seconds": "long"}, {"seconds": "1", "test_acc": "2"}, {"status": None}],
+)
 def test_a_record_without_its_figures_is_an_error_that_says_where(tmp_path, change):
     results.append(tmp_path, record(0, 0.5))
     results.append(tmp_path, record(1, 0.5) | change)

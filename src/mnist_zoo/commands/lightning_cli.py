@@ -24,12 +24,7 @@ from mnist_zoo import data, registry
 from mnist_zoo.commands import messages
 from mnist_zoo.engine import runs
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.callbacks import (
-    FinalMetrics,
-    ProgressBar,
-    SaveConfig,
-    callback_names,
-)
+from mnist_zoo.engine.callbacks import FinalMetrics, ProgressBar, SaveConfig, callback_names
 from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.engine.pictures import Gather
 from mnist_zoo.engine.test_curve import TestCurve
@@ -385,7 +380,7 @@ class ZooCLI(LightningCLI):
         """Return what a command needs beside the checkpoint: the names of classes not ours."""
         model, dataset = (registry.path_of(type(x)) for x in (self.model, self.datamodule))
         named = "" if registry.is_known(model) else f" --model {model}"
-        return named if dataset.startswith("mnist_zoo.") else f"{named} --data {dataset}"
+        return named if registry.is_our_data(dataset) else f"{named} --data {dataset}"
 
     def _is_finished(self) -> bool:
         steps, epochs = self.trainer.max_steps, self.trainer.max_epochs

@@ -145,6 +145,5 @@ def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
     file = checkpoints.default_weights() if given is None else checkpoints.find(given)
     checkpoint = checkpoints.read(file)
     path = (checkpoint.data or {}).get("class_path", "")
-    known = path.startswith("mnist_zoo.data.")
-    classes = registry.import_class(path).classes if known else DIGITS
+    classes = registry.import_class(path).classes if registry.is_our_data(path) else DIGITS
     return checkpoints.build(checkpoint, named), classes

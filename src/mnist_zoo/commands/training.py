@@ -92,7 +92,8 @@ def scan(argv: list[str]) -> Request:
             if flag == "--model":
                 request.model = path
     own_model = request.model and not registry.is_known(request.model)
-    own_data = "." in (request.data or "") and not str(request.data).startswith("mnist_zoo.")
+    dataset = request.data or ""
+    own_data = "." in dataset and not registry.is_our_data(dataset)
     if request.configured or own_model or own_data:
         # Only where the user names code of their own is the current folder looked into.
         registry.look_into_current_folder()
@@ -235,7 +236,7 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
     """
     assert checkpoint.data is not None
     path, arguments = checkpoint.data["class_path"], dict(checkpoint.data["init_args"])
-    if not path.startswith("mnist_zoo.data.") and path != named:
+    if not registry.is_our_data(path) and path != named:
         raise ZooError(
             f"{checkpoint.path} was trained on {path}, which is not part of this package.\n"
             f"If it is yours and you trust it, name it: --data {path}"

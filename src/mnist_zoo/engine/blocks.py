@@ -241,7 +241,7 @@ class _BlockStep:
             counter.completed += num_steps
 
     def _step(self, loss: Tensor, optimizer: Any) -> None:
-        """Take a step with all that strategies, precisions and hooks add to it."""
+        """Take a step with all that strategies and precisions add to it."""
         optimizer.zero_grad()
         self.network.manual_backward(loss)
         self._clip(optimizer)

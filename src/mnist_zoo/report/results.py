@@ -31,8 +31,9 @@ def read(folder: Path) -> list[Record]:
                 record = json.loads(text)
                 if record["status"] not in ("finished", "diverged", "crashed"):
                     raise ValueError("no such status")
-                if record["status"] != "crashed":
-                    float(record["test_acc"] + record["seconds"])
+                figures = () if record["status"] == "crashed" else ("test_acc", "seconds")
+                if not all(isinstance(record[name], int | float) for name in figures):
+                    raise TypeError("a figure that is no number")
                 records[key(record)] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise ZooError(f"{file}, line {number}: not a record; remove the line.") from error
