@@ -241,6 +241,13 @@ class TestRecipes:
         )
         assert registry._facts(file) == {"System": "S0", "Time": "2 min: about"}
 
+    def test_a_class_of_ones_own_has_none_whatever_its_name(self, plugins, here):
+        plugins(Dense="a_plugin_of_mine.net:Dense")
+        assert registry.recipe_of("mnist_zoo.models.dense.Dense").name == "Dense"
+        assert registry.recipe_of("mnist_zoo.models.Dense").name == "Dense"
+        assert registry.recipe_of("my_net.Dense") is None
+        assert registry.recipe_of("a_plugin_of_mine.net.Dense") is None
+
     def test_a_plugin_brings_its_own(self, plugins, here):
         configs = here / "a_plugin_of_mine" / "configs"
         configs.mkdir(parents=True)
@@ -252,6 +259,30 @@ class TestRecipes:
         found = registry.recipes.__wrapped__()
         assert found["TheirNet"].facts == {"Published": "12.3 %"}
         assert found["Dense"].facts["System"] == "S1", "a plugin replaces no recipe of the zoo"
+
+
+@pytest.mark.parametrize(
+    ("path", "ours"),
+    [
+        ("mnist_zoo.data.MNIST", True),
+        ("mnist_zoo.data.datasets.Digits", True),
+        ("mnist_zoo.data.write_text", False),
+        ("mnist_zoo.data.text.write_text", False),
+        ("mnist_zoo.data.datasets.torch.load", False),
+        ("mnist_zoo.data.text.MNIST", False),
+        ("MNIST", False),
+    ],
+)
+def test_only_the_data_sets_of_the_package_are_ours(path, ours):
+    assert registry.is_our_data(path) is ours
+
+
+def test_all_data_sets_of_the_package_are_found():
+    import mnist_zoo.data as data
+
+    public = {n for n in data.__all__ if isinstance(getattr(data, n), type)}
+    ours = {n for n in public if issubclass(getattr(data, n), data.ImageData)} - {"ImageData"}
+    assert registry.builtin_datasets().keys() == {*ours, "IdxData"}
 
 
 def test_the_package_has_a_version_and_no_other_names():

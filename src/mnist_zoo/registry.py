@@ -90,14 +90,24 @@ def builtin_networks() -> dict[str, str]:
     They are the public classes in ``mnist_zoo/models/*.py`` that derive, in any number of
     steps within their file, from ``Classifier``.
     """
+    return _derived_classes("models", "Classifier")
+
+
+@cache
+def builtin_datasets() -> dict[str, str]:
+    """Return the import path of every data set of the package, by name, found likewise."""
+    return _derived_classes("data", "ImageData")
+
+
+def _derived_classes(folder: str, base: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for file in sorted((_PACKAGE / "models").glob("*.py")):
-        derived = {"Classifier"}
+    for file in sorted((_PACKAGE / folder).glob("*.py")):
+        derived = {base}
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and derived & {_name(b) for b in node.bases}:
                 derived.add(node.name)
                 if not node.name.startswith("_"):
-                    found[node.name] = f"mnist_zoo.models.{file.stem}.{node.name}"
+                    found[node.name] = f"mnist_zoo.{folder}.{file.stem}.{node.name}"
     return found
 
 
@@ -108,12 +118,20 @@ def plugins() -> list[EntryPoint]:
 
 def is_known(path: str) -> bool:
     """Return whether an import path is that of a network of the zoo or of an installed plugin."""
-    return path in builtin_networks().values() or any(_path(plugin) == path for plugin in plugins())
+    return _is_of_package(path, "models", builtin_networks()) or any(
+        _path(plugin) == path for plugin in plugins()
+    )
 
 
 def is_our_data(path: str) -> bool:
     """Return whether an import path is that of a data set of this package."""
-    return path.startswith("mnist_zoo.data.")
+    return _is_of_package(path, "data", builtin_datasets())
+
+
+def _is_of_package(path: str, folder: str, classes: dict[str, str]) -> bool:
+    """Return whether a path is that of one of our classes: not of just anything in our modules."""
+    name = path.rpartition(".")[2]
+    return name in classes and path in (classes[name], f"mnist_zoo.{folder}.{name}")
 
 
 def class_path(name: str) -> str:
@@ -252,6 +270,17 @@ def recipes() -> dict[str, Recipe]:
 def recipes_of(network: str) -> list[Recipe]:
     """Return the recipes of a network, the one that ``fit --model`` takes first."""
     return [recipe for recipe in recipes().values() if recipe.network == network]
+
+
+def recipe_of(path: str) -> Recipe | None:
+    """Return the recipe that ``fit --model`` takes, given the import path of a network.
+
+    A class of the user's own has none, nor has a plugin's, if it is called as one of the zoo.
+    """
+    name = path.rpartition(".")[2]
+    ours = _is_of_package(path, "models", builtin_networks())
+    named_alike = name in builtin_networks() and not ours
+    return recipes().get(name) if is_known(path) and not named_alike else None
 
 
 def find_recipe(name: str) -> Path:

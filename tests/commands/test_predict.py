@@ -254,3 +254,20 @@ def test_classes_have_the_names_that_they_have_in_the_data(cli, trained, picture
     lines = cli("predict", "--ckpt_path=fashion.ckpt", "scans/a.JPG").out.splitlines()
     assert lines[0].split()[:2] == ["file", "class"]
     assert any(name in lines[1] for name in data.FashionMNIST.classes)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "export --format=state_dict --measure"])
+def test_a_checkpoint_calls_nothing_that_is_no_data_set(cli, trained, tmp_path, command):
+    content = torch.load(trained.best, weights_only=True)
+    target = tmp_path / "precious.txt"
+    target.write_text("mine")
+    arguments = {"path": str(target), "images": torch.zeros(1, 28, 28), "targets": torch.zeros(1)}
+    content["mnist_zoo"]["data"] = {
+        "class_path": "mnist_zoo.data.write_text",
+        "init_args": arguments,
+    }
+    torch.save(content, tmp_path / "evil.ckpt")
+    name, *flags = command.split()
+    pictures = ["a.png"] if name != "export" else []
+    cli(name, "--ckpt_path=evil.ckpt", *flags, *pictures, status=2)
+    assert target.read_text() == "mine"

@@ -223,8 +223,8 @@ def _require_a_network(request: Request) -> None:
 
 
 def _recipe_files(model: str | None) -> list[str]:
-    network = (model or "").rpartition(".")[2]
-    return [str(recipe.path) for recipe in registry.recipes_of(network) if recipe.name == network]
+    recipe = registry.recipe_of(model) if model else None
+    return [str(recipe.path)] if recipe else []
 
 
 def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
@@ -262,7 +262,13 @@ def data_with_test_images(
     entry = data_here(checkpoint, named)
     if root is not None:
         entry["init_args"]["root"] = root
-    data: ImageData = registry.import_class(entry["class_path"])(**entry["init_args"])
+    cls = registry.import_class(entry["class_path"])
+    try:
+        data: ImageData = cls(**entry["init_args"])
+    except TypeError as error:
+        raise ZooError(
+            f"{checkpoint.path} does not fit {cls.__name__} of this version: {error}."
+        ) from error
     data.prepare_data()
     data.setup("test")
     return data
