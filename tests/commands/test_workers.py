@@ -1,6 +1,10 @@
 """The processes in which runs are made."""
 
+import importlib
+import multiprocessing
 import os
+import signal
+import sys
 
 import pytest
 
@@ -28,3 +32,38 @@ def test_runs_at_a_time_share_the_cores(monkeypatch, tmp_path, jobs, said, num_t
     sender = Sender()
     workers._make(None, tmp_path, workers.Processes(tmp_path, jobs).num_threads, sender)
     assert sender.message == {"threads": num_threads}
+
+
+@pytest.fixture
+def targets(tmp_path, monkeypatch):
+    """Functions that a new process can import."""
+    (tmp_path / "targets_of_workers.py").write_text(
+        "import os, signal, time\n\n\n"
+        "def killed(sender):\n"
+        "    sender.send((3, 60))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n\n\n"
+        "def lasting(sender):\n"
+        "    sender.send((3, 60))\n"
+        "    time.sleep(120)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("targets_of_workers")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signal")
+def test_of_a_killed_process_the_signal_is_what_is_told(targets):
+    progress = []
+    told = workers._in_own_process(targets.killed, on_message=progress.append)
+    assert told == -signal.SIGKILL
+    assert progress == [(3, 60)]
+
+
+def test_a_process_ends_with_the_command_that_waits_for_it(targets):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workers._in_own_process(targets.lasting, on_message=interrupt)
+    for process in multiprocessing.active_children():
+        process.join(60)
+    assert not multiprocessing.active_children()

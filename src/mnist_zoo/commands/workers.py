@@ -134,7 +134,10 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
         while isinstance(result := receiver.recv(), tuple):
             on_message(result)
     except EOFError:
-        pass
+        result = None
+    except BaseException:
+        process.kill()
+        raise
     process.join()
     return process.exitcode if result is None else result
 
