@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
     Timer,
 )
+from lightning.pytorch.plugins import MixedPrecision
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
@@ -57,6 +58,8 @@ def train(network_class, num_steps, *, epochs=2, network=None, callbacks=(), **s
 def assert_the_same(one, other):
     (net, trainer, history), (expected, plain, logged) = one, other
     assert trainer.global_step == plain.global_step
+    rate, wanted = (t.optimizers[0].param_groups[0]["lr"] for t in (trainer, plain))
+    assert rate == wanted
     torch.testing.assert_close(net.state_dict(), expected.state_dict(), rtol=0, atol=0)
     for figures, wanted in zip(history.epochs, logged.epochs, strict=True):
         assert figures == pytest.approx(wanted, rel=1e-5)
@@ -80,6 +83,13 @@ def test_any_number_of_steps_in_a_block_gives_the_same(num_steps):
         (Dense, {"network": {"scheduler": "OneCycleLR", "lr": 0.5}}),
         (Dense, {"network": {"scheduler": "CosineAnnealingLR"}, "epochs": 3}),
         (Dense, {"network": {"scheduler": "ReduceLROnPlateau", "scheduler_args": {"patience": 0}}}),
+        (
+            Dense,
+            {
+                "network": {"scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.5}},
+                "max_steps": 26,
+            },
+        ),
         (Dense, {"gradient_clip_val": 0.01}),
         (Dense, {"gradient_clip_val": 0.001, "gradient_clip_algorithm": "value"}),
         (Dense, {"accumulate_grad_batches": 3}),
@@ -209,6 +219,37 @@ def test_everything_is_left_as_it_was():
     assert (blocks.global_step, plain.global_step) == (5, NUM_BATCHES)
 
 
+class Interrupt(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        raise KeyError
+
+
+def test_everything_is_left_as_it_was_also_where_training_breaks_off():
+    broken = pytest.raises(KeyError)
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False, "enable_checkpointing": False}
+    net, data = Dense(lr=0.1), Digits(batch_size=31, num_train=700, val_size=60)
+    with broken:
+        Trainer(max_epochs=1, callbacks=[Blocks(4), Interrupt()], **quiet).fit(net, data)
+    assert "training_step" not in vars(net)
+    again = Trainer(max_epochs=1, callbacks=[Blocks(4)], **quiet)
+    again.fit(net, data)
+    assert again.global_step == NUM_BATCHES
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_gradients_are_clipped_as_they_are_without_the_factor_of_a_loss_scaler(num_steps):
+    def precision():
+        return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+
+    settings = {"gradient_clip_val": 1.0, "epochs": 1}
+    scaled = train(Dense, num_steps, plugins=[precision()], **settings)[0].layers[1].weight
+    exact = train(Dense, num_steps, **settings)[0].layers[1].weight
+    seed_everything(3, verbose=False)
+    start = Dense().layers[1].weight
+    assert (scaled - exact).norm() < 0.1 * (exact - start).norm()
+
+
 def test_one_cycle_is_stepped_after_every_minibatch():
     rates = train(Dense, 1, network={"scheduler": "OneCycleLR", "lr": 0.5})[2].rates
     assert all(one != next_one for one, next_one in itertools.pairwise(rates))
@@ -231,3 +272,11 @@ def test_cosine_annealing_is_stepped_after_every_epoch():
 def test_cosine_annealing_spans_a_run_that_is_limited_by_steps(settings):
     rates = train(Dense, 1, network={"scheduler": "CosineAnnealingLR"}, **settings)[2].rates
     assert rates[NUM_BATCHES] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+@pytest.mark.parametrize("settings", [{"accumulate_grad_batches": 4}, {"limit_train_batches": 10}])
+def test_cosine_annealing_spans_the_epochs_however_many_steps_they_have(num_steps, settings):
+    network = {"scheduler": "CosineAnnealingLR"}
+    trainer = train(Dense, num_steps, network=network, epochs=6, **settings)[1]
+    assert trainer.lr_scheduler_configs[0].scheduler.T_max == 6

@@ -11,9 +11,9 @@ from torch import nn
 import mnist_zoo
 from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
-from mnist_zoo.models import Classifier, ConvNetDropout, Dense
+from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 from mnist_zoo.models.checkpoint import CheckpointError, read
-from mnist_zoo.models.classifier import num_parameters
+from mnist_zoo.models.classifier import _lay_out_as_weights, num_parameters
 
 
 def trainer(**settings):
@@ -69,6 +69,22 @@ class TestOptimizer:
     def test_that_refuses_its_arguments_says_so(self, arguments):
         with pytest.raises(ZooError, match="does not accept this: "):
             trainer(fast_dev_run=1).fit(Dense(**arguments), Digits())
+
+    def test_is_fused_where_it_has_a_kernel(self):
+        for name in ("SGD", "Adam", "Adagrad"):
+            assert Dense(optimizer=name).configure_optimizers().param_groups[0]["fused"]
+
+    def test_goes_on_with_its_state_in_another_layout_of_memory(self):
+        net = ConvNetReLU(optimizer_args={"momentum": 0.9})
+        weight = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)][1].weight
+        optimizer = net.configure_optimizers()
+        expected = torch.arange(weight.numel(), dtype=torch.float32).view_as(weight)
+        optimizer.state[weight]["momentum_buffer"] = expected.clone()
+        net.to(memory_format=torch.channels_last)
+        _lay_out_as_weights(optimizer)
+        momentum = optimizer.state[weight]["momentum_buffer"]
+        assert momentum.stride() == weight.stride() != expected.stride()
+        assert torch.equal(momentum, expected)
 
     def test_scheduler_args_win_over_what_spans_the_run(self):
         own = {"total_steps": 50, "max_lr": 4.0, "div_factor": 4}

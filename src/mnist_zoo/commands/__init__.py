@@ -1,1 +1,1 @@
-"""One module a command; each has ``main(argv)`` and is imported only when it is called."""
+"""One module a command, with ``main(argv)``, imported only when it is called; what they share."""

@@ -14,7 +14,7 @@ import torch
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -24,13 +24,19 @@ from mnist_zoo import data, registry
 from mnist_zoo.commands import messages
 from mnist_zoo.engine import runs
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.callbacks import FinalMetrics, ProgressBar, SaveConfig, callback_names
+from mnist_zoo.engine.callbacks import (
+    Average,
+    FinalMetrics,
+    ProgressBar,
+    SaveConfig,
+    callback_names,
+)
 from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.engine.pictures import Gather
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
-from mnist_zoo.models.classifier import num_parameters
+from mnist_zoo.models.classifier import evaluation_mode, num_parameters
 from mnist_zoo.report import summary
 
 if TYPE_CHECKING:
@@ -361,7 +367,7 @@ class ZooCLI(LightningCLI):
         file = summary.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 
-    def _averaging(self) -> list[EMAWeightAveraging]:
+    def _averaging(self) -> list[Average]:
         """Return the callback that averages the weights, if they are to be averaged."""
         average = self.config[self.subcommand].average
         if average.decay is None:
@@ -370,7 +376,7 @@ class ZooCLI(LightningCLI):
             raise ZooError(f"--average.decay {average.decay}: must be from 0 to below 1.")
         if average.every_n_steps < 1:
             raise ZooError(f"--average.every_n_steps {average.every_n_steps}: must be at least 1.")
-        return [EMAWeightAveraging(decay=average.decay, update_every_n_steps=average.every_n_steps)]
+        return [Average(decay=average.decay, update_every_n_steps=average.every_n_steps)]
 
     def _draws(self) -> bool:
         settings = self.config[self.subcommand]
@@ -402,15 +408,13 @@ class ZooCLI(LightningCLI):
         name = type(self.model).__name__
         images = torch.zeros(2, 1, 28, 28)
         try:
-            with torch.no_grad():
-                shape = tuple(self.model.eval()(images).shape)
+            with torch.no_grad(), evaluation_mode(self.model):
+                shape = tuple(self.model(images).shape)
         except Exception as error:
             reason = messages.first_lines(error)
             raise ZooError(
                 f"{name} fails on images of shape {tuple(images.shape)}: {reason}"
             ) from error
-        finally:
-            self.model.train()
         if shape != (2, 10):
             raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
 

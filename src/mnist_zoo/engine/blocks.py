@@ -88,6 +88,7 @@ class Blocks(Callback):
         self.num_steps = num_steps
         self.cuda_graph = cuda_graph
         self._resumed_at = 0
+        self._block: _BlockStep | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have the data module yield blocks and the network train on them."""
@@ -103,12 +104,20 @@ class Blocks(Callback):
         pl_module.automatic_optimization = False
         ours = type(pl_module).__module__.startswith("mnist_zoo.")
         cuda_graph = ours if self.cuda_graph is None else self.cuda_graph
-        block = _BlockStep(trainer, pl_module, datamodule.batch_size, cuda_graph)
-        pl_module.training_step = block.run
+        self._block = _BlockStep(trainer, pl_module, datamodule.batch_size, cuda_graph)
+        pl_module.training_step = self._block.run
         pl_module.num_training_steps = lambda: _num_training_steps(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Leave trainer, network and data as they were before."""
+        self._restore(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Do the same where training was broken off: Lightning tears nothing down then."""
+        self._restore(trainer, pl_module)
+
+    @staticmethod
+    def _restore(trainer: Trainer, pl_module: Any) -> None:
         if "training_step" not in vars(pl_module):
             return
         del pl_module.training_step, pl_module.num_training_steps
@@ -135,13 +144,14 @@ class Blocks(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Step the schedulers that go by epochs, as Lightning's plain loop does."""
-        if pl_module.automatic_optimization:
+        if pl_module.automatic_optimization or self._block is None:
             return
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(self._plateau_metric(trainer))
-            elif config.interval == "epoch":
+            elif config.interval == "epoch" and is_last and not self._block.cut_short:
                 scheduler.step()
 
     @staticmethod
@@ -170,6 +180,8 @@ class _BlockStep:
             and getattr(trainer.precision_plugin, "scaler", None) is None
         )
         self.cuda_graph = cuda_graph
+        self.cut_short = False
+        """Whether ``max_steps`` ended the run in the midst of a block."""
         self._steps: Steps | None = None
 
     def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -178,6 +190,7 @@ class _BlockStep:
         images, targets = batch
         if trainer.max_steps >= 0:
             num_images = (trainer.max_steps - trainer.global_step) * self.batch_size
+            self.cut_short = num_images < len(targets)
             images, targets = images[:num_images], targets[:num_images]
         if self._steps is None:
             self._steps = self._graphed(images.device) or self._take
@@ -199,7 +212,6 @@ class _BlockStep:
         step = self._plain_step if self.plain else self._step
         optimizer: Any = network.optimizers()
         optimizer = optimizer.optimizer if self.plain else optimizer
-        autocast = torch.is_autocast_enabled(images.device.type)
         schedulers = self._schedulers()
         losses, all_outputs = [], []
         counts = self._steps == self._take and self.plain
@@ -208,9 +220,6 @@ class _BlockStep:
             outputs = network(some_images)
             loss = network.loss(outputs, some_targets)
             step(loss, optimizer)
-            if autocast:
-                # Autocast keeps the low-precision copies of weights that the step has changed.
-                torch.clear_autocast_cache()
             for scheduler in schedulers:
                 scheduler.step()
             if counts:
@@ -227,6 +236,9 @@ class _BlockStep:
         if device.type != "cuda" or not possible:
             return None
         optimizer: Any = self.network.optimizers()
+        # Adam and its kin count steps outside the graph unless told otherwise.
+        if not all(group.get("capturable", True) for group in optimizer.param_groups):
+            return None
         return GraphedSteps(self._take, self.network, optimizer.optimizer, self.trainer.print)
 
     def _schedulers(self) -> list[Any]:
@@ -262,8 +274,11 @@ class _BlockStep:
 
 def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
     """Whether something takes part in every step that a block would pass over."""
+    # A scaler has to take its factor off the gradients before they are clipped, as Lightning does.
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     return (
         trainer.accumulate_grad_batches != 1
+        or (scaled and bool(trainer.gradient_clip_val))
         or not network.automatic_optimization
         or any(is_overridden(h, network, Classifier) for h in (*_AT_EACH_STEP, *_HOW_TO_STEP))
         or any(map(_takes_part, trainer.callbacks))  # type: ignore[attr-defined]

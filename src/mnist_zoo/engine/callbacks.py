@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, and records of itself."""
+"""What a run shows while it goes on, its records of itself, and the average of its weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -94,6 +94,15 @@ class FinalMetrics(Callback):
                 logger.log_hyperparams(arguments, metrics)
 
 
+class Average(EMAWeightAveraging):
+    """Lightning's moving average of the weights, kept on the device that trains."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the average; the network itself is moved to the device only after this."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+
 class Epochs(Callback):
     """Tells how many epochs are done, and has each epoch's figures on disk before its checkpoint.
 
@@ -133,7 +142,7 @@ class SaveConfig(SaveConfigCallback):
         # Defaults of some of Lightning's callbacks, which jsonargparse leaves as they are.
         yaml.SafeDumper.add_multi_representer(Enum, lambda dump, it: dump.represent_data(it.value))
         file = Path(trainer.default_root_dir) / "config.yaml"
-        self.parser.save(self.config, file, skip_none=False, overwrite=True)
+        self.parser.save(self.config, file, skip_unset=False, overwrite=True)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

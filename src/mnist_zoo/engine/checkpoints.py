@@ -78,19 +78,24 @@ class Last(ModelCheckpoint):
         super().__init__(
             filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         )
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ZooError(f"--last.every_n_train_steps {every_n_train_steps}: must be at least 1.")
         self.every_n_steps = every_n_train_steps
         self._random_states: dict[str, Any] = {}
+        self._device = torch.device("cpu")
         self._saved_at = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the random generators where they were when the checkpoint was written."""
         super().on_train_start(trainer, pl_module)
+        self._device = trainer.strategy.root_device
         _go_to_next_epoch(trainer)
         self._saved_at = trainer.global_step
         if self._random_states:
             torch.set_rng_state(self._random_states["cpu"])
-            if torch.cuda.is_available() and self._random_states["cuda"]:
-                torch.cuda.set_rng_state_all(self._random_states["cuda"])
+            # Its number may be another now, and a CPU has no use for the state of a GPU.
+            if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
+                torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -106,8 +111,10 @@ class Last(ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return super().state_dict() | {"random": {"cpu": torch.get_rng_state(), "cuda": cuda}}
+        random = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self._device)
+        return super().state_dict() | {"random": random}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states for the start of training: until then other code draws numbers too."""

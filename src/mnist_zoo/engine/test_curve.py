@@ -9,6 +9,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from mnist_zoo.models.classifier import evaluation_mode
+
 NAMES = ("test_curve/loss", "test_curve/acc")
 
 
@@ -30,19 +32,15 @@ class TestCurve(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Evaluate the network on the test images."""
-        modes = {module: module.training for module in pl_module.modules()}
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         averages = [c for c in callbacks if isinstance(c, WeightAveraging)]
-        pl_module.eval()
         # Averaged weights take the place of the others where the network is evaluated.
         for average in averages:
             average.on_validation_epoch_start(trainer, pl_module)
-        with isolate_rng(), torch.no_grad():
+        with isolate_rng(), torch.no_grad(), evaluation_mode(pl_module):
             loss, acc = self._evaluate(trainer, pl_module)
         for average in averages:
             average.on_validation_epoch_end(trainer, pl_module)
-        for module, mode in modes.items():
-            module.training = mode
         for logger in trainer.loggers:
             # The step that Lightning gives to what it logs itself at the end of an epoch.
             logger.log_metrics(dict(zip(NAMES, (loss, acc), strict=True)), trainer.global_step - 1)

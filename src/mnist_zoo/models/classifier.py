@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +26,8 @@ Batch = tuple[Tensor, Tensor]
 # What a resumed run cannot change, and what schedulers call the length of a run.
 _FIXED = ("optimizer", "scheduler", "scheduler_args")
 _LENGTHS = {"total_steps", "T_max"}
+# Optimizers that update all weights in one kernel on accelerators, too, in every version.
+_FUSED_ON_ACCELERATORS = ("SGD", "Adam", "AdamW")
 
 
 class Classifier(LightningModule, ABC):
@@ -118,18 +121,13 @@ class Classifier(LightningModule, ABC):
             ZooError: The weights have diverged, so that some answers are not numbers.
         """
         pixels = (handwriting.to_pixels(images) - self.pixel_mean) / self.pixel_std
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
+        with evaluation_mode(self):
             answers = torch.cat(
                 [
                     self.probabilities(self(batch.to(self.device)))
                     for batch in torch.split(pixels, batch_size)
                 ]
             )
-        finally:
-            for module in training:
-                module.training = True
         if not answers.isfinite().all():
             name = type(self).__name__
             raise ZooError(f"{name} answers no numbers: its training has diverged.")
@@ -240,6 +238,8 @@ class Classifier(LightningModule, ABC):
                         f" which cannot become {wanted} midway.\nLeave out what changes the length"
                         " of the run, such as --trainer.max_epochs, or start a new run."
                     )
+        for optimizer in self.trainer.optimizers:
+            _lay_out_as_weights(optimizer)
         if self._before:
             # What is no longer given goes back to the optimizer's own default.
             given = self.optimizer_args.keys() | (self._before.get("optimizer_args") or {}).keys()
@@ -279,7 +279,9 @@ class Classifier(LightningModule, ABC):
         scaled = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
         if "fused" not in known or scaled or {"fused", "foreach"} & self.optimizer_args.keys():
             return {}
-        return {"fused": self.device.type in ("cpu", "cuda", "mps")}
+        everywhere = self.optimizer_class.__name__ in _FUSED_ON_ACCELERATORS
+        kind = self.device.type
+        return {"fused": kind == "cpu" or (everywhere and kind in ("cuda", "mps"))}
 
     def _accuracy(self, average: Literal["micro", "none"] = "micro") -> MulticlassAccuracy:
         return MulticlassAccuracy(self.num_classes, average=average, validate_args=False)
@@ -304,12 +306,17 @@ class Classifier(LightningModule, ABC):
         if "total_steps" in known:
             whole_run = {"max_lr": self.lr, "total_steps": self._length_of_run()}
         elif "T_max" in known:
-            num_steps = self._length_of_run()
-            datamodule: Any = getattr(self.trainer, "datamodule", None)
-            loader: Any = self.trainer.train_dataloader or datamodule.train_dataloader()
-            steps_per_epoch = getattr(loader, "num_batches", None) or len(loader)
-            whole_run = {"T_max": math.ceil(num_steps / steps_per_epoch)}
+            num_epochs = self._length_of_run() / self._num_steps_per_epoch()
+            whole_run = {"T_max": math.ceil(num_epochs)}
         return whole_run | self.scheduler_args
+
+    def _num_steps_per_epoch(self) -> int:
+        trainer = self.trainer
+        if self.automatic_optimization:
+            return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        loader: Any = trainer.train_dataloader or datamodule.train_dataloader()
+        return getattr(loader, "num_batches", None) or len(loader)
 
     def _length_of_run(self) -> int:
         assert self.scheduler_class
@@ -322,9 +329,33 @@ class Classifier(LightningModule, ABC):
         return int(num_steps)
 
 
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for a while, and each layer back to its own mode then."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def num_parameters(network: nn.Module) -> int:
     """Count the trainable parameters of a network."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def _lay_out_as_weights(optimizer: Optimizer) -> None:
+    """Bring an optimizer's tensors to the memory layout of the weights that they belong to.
+
+    Kernels that update all weights at once go through memory in order, and a run may be resumed in
+    another layout (``channels_last``) than it was saved in.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _class_in(module: ModuleType, name: str, kind: str) -> Any:
