@@ -743,3 +743,18 @@ def test_a_checkpoint_can_be_evaluated_on_other_data(cli, copied):
         "--trainer.enable_progress_bar=false",
     )  # fmt: skip
     assert "30 test images of TextFile" in result.out
+
+
+def test_a_frozen_layer_stays_in_evaluation_mode(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\nfrom mnist_zoo.models import Classifier\n\n\n"
+        "class Net(Classifier):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784),\n"
+        "            nn.Linear(784, 10))\n"
+        "        self.layers[1].eval()\n"
+    )
+    cli("fit", "--model=mine.Net", "--data=Digits", "--trainer.max_epochs=1", *ON_CPU)
+    weights = content(tmp_path / "runs/Net/version_0/checkpoints/last.ckpt")["state_dict"]
+    assert not weights["layers.1.running_mean"].any()
