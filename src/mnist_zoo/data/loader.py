@@ -42,6 +42,7 @@ class Batches:
         limit: end each epoch after so many minibatches (a number), or after this share of them
             (a fraction).
         augmentation: distorts the images, uint8 (N, H, W) then, differently in each epoch.
+        num_distorted_epochs: after so many epochs the images are left as they are; None: never.
     """
 
     batch_sampler = None
@@ -60,6 +61,7 @@ class Batches:
         block_size: int = 1,
         limit: int | float = 1.0,
         augmentation: Augmentation | None = None,
+        num_distorted_epochs: int | None = None,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -70,6 +72,7 @@ class Batches:
         self.num_replicas = num_replicas
         self.block_size = block_size
         self.augmentation = augmentation
+        self.num_distorted_epochs = num_distorted_epochs
         whole = -(-self._share // batch_size)
         self.num_batches = min(limit if isinstance(limit, int) else int(limit * whole), whole)
         if limit and not self.num_batches:
@@ -139,7 +142,8 @@ class Batches:
 
     def _draws(self) -> Tensor | None:
         """Random numbers for the augmentation of the present epoch, a row for each place in it."""
-        if self.augmentation is None:
+        last = self.num_distorted_epochs
+        if self.augmentation is None or (last is not None and self._epoch >= last):
             return None
         generator = self._generator(self.seed, self._epoch, 1)
         draws = self.augmentation.draw(self._share * self.num_replicas, generator)

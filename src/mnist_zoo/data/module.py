@@ -57,6 +57,9 @@ class ImageData(LightningDataModule, abc.ABC):
         shear: largest angle, in degrees below 90, by which their upright lines lean at random.
         shift: largest number of pixels by which they are shifted at random.
         elastic: standard deviation, in pixels, of the random smooth field that bends them.
+        stretch: largest share by which they are made wider and less high, or the other way round.
+        refit: bring the distorted images back to the size and place that they had.
+        plain_epochs: leave the images as they are in so many epochs at the end of the run.
 
     Raises:
         DataError: a value cannot be right for any data set.
@@ -82,6 +85,9 @@ class ImageData(LightningDataModule, abc.ABC):
         shear: float = 0.0,
         shift: int = 0,
         elastic: float = 0.0,
+        stretch: float = 0.0,
+        refit: bool = False,
+        plain_epochs: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -108,6 +114,8 @@ class ImageData(LightningDataModule, abc.ABC):
         _require(0 <= shear < 90, "shear", shear, "must be from 0 to below 90")
         _require(0 <= shift <= 28, "shift", shift, "must be from 0 to 28")
         _require(0 <= elastic <= 28, "elastic", elastic, "must be from 0 to 28")
+        _require(0 <= stretch <= 1, "stretch", stretch, "must be from 0 to 1")
+        _require(plain_epochs >= 0, "plain_epochs", plain_epochs, "must be at least 0")
         self.batch_size = batch_size
         self.val_size = val_size
         self.expanded = expanded
@@ -117,8 +125,9 @@ class ImageData(LightningDataModule, abc.ABC):
         self.std = std
         self.split_seed = split_seed
         self.augmentation: Augmentation | None = None
-        if any((rotation, scale, shear, shift, elastic)):
-            self.augmentation = Augmentation(rotation, scale, shear, shift, elastic)
+        if any((rotation, scale, shear, shift, elastic, stretch)):
+            self.augmentation = Augmentation(rotation, scale, shear, shift, elastic, stretch, refit)
+        self.plain_epochs = plain_epochs
         self.block_size = 1
         """Training minibatches that the loader yields at a time; see ``Batches``."""
         self.limit_train_batches: int | float = 1.0
@@ -187,6 +196,7 @@ class ImageData(LightningDataModule, abc.ABC):
             block_size=self.block_size,
             limit=self.limit_train_batches,
             augmentation=self.augmentation,
+            num_distorted_epochs=self._num_distorted_epochs(),
         )
 
     def val_dataloader(self) -> Batches | list[Batches]:
@@ -216,6 +226,18 @@ class ImageData(LightningDataModule, abc.ABC):
                 # Lightning brings batches to the precision of 16-true before they are floats.
                 images = self.trainer.precision_plugin.convert_input(images)
         return images, targets
+
+    def _num_distorted_epochs(self) -> int | None:
+        if not self.plain_epochs or self.trainer is None:
+            return None
+        num_epochs = -1 if self.trainer.max_epochs is None else self.trainer.max_epochs
+        _require(
+            num_epochs >= 0,
+            "plain_epochs",
+            self.plain_epochs,
+            "the last of how many epochs? Give --trainer.max_epochs",
+        )
+        return max(0, num_epochs - self.plain_epochs)
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
         """Load the training or the test images, and of these the first ``num``."""
