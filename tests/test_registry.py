@@ -150,6 +150,11 @@ class TestClassPath:
         with pytest.raises(UnknownNameError, match=text):
             registry.class_path(name)
 
+    @pytest.mark.parametrize("name", ["nets/my_net.MyNet", "./nets/my_net.MyNet"])
+    def test_of_a_file_in_a_folder_is_told_how_to_import_it(self, name):
+        with pytest.raises(registry.UnknownNameError, match=r"--model nets\.my_net\.MyNet$"):
+            registry.class_path(name)
+
     def test_of_something_else_suggests_nothing(self):
         with pytest.raises(UnknownNameError) as caught:
             registry.class_path("XYZ")

@@ -141,7 +141,7 @@ def class_path(name: str) -> str:
         UnknownNameError: No network has that name, or more than one has.
     """
     if name.endswith(".py"):
-        module = name.removesuffix(".py")
+        module = name.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise UnknownNameError(
             f"--model {name}: name the class in it, as in --model {module}.MyNet"
         )
@@ -149,6 +149,9 @@ def class_path(name: str) -> str:
         raise UnknownNameError(
             f"--model {name}: that is a recipe of {recipes()[name].network}, as in --config {name}"
         )
+    if "/" in name:
+        right = name.removeprefix("./").replace("/", ".")
+        raise UnknownNameError(f"--model {name}: write it as it is imported, --model {right}")
     if "." in name:
         return name
     paths = [_path(plugin) for plugin in plugins() if plugin.name == name]

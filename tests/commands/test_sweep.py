@@ -109,6 +109,11 @@ def test_a_flag_that_is_given_twice_is_passed_on_twice():
     assert plan(callbacks, seeds=[0])[0].flags == tuple(callbacks)
 
 
+def test_any_other_flag_may_not_be_given_twice():
+    with pytest.raises(ZooError, match=r"--model.lr is given twice; .* say --model.lr 1,2"):
+        plan(["--model.lr=1", "--model.lr", "2"])
+
+
 def test_a_value_that_is_given_twice_makes_one_run():
     assert len(plan(["--model.lr=1,1"], seeds=[0])) == 1
 

@@ -758,3 +758,92 @@ def test_a_frozen_layer_stays_in_evaluation_mode(cli, tmp_path):
     cli("fit", "--model=mine.Net", "--data=Digits", "--trainer.max_epochs=1", *ON_CPU)
     weights = content(tmp_path / "runs/Net/version_0/checkpoints/last.ckpt")["state_dict"]
     assert not weights["layers.1.running_mean"].any()
+
+
+OWN = (
+    "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n"
+    "from mnist_zoo.models import Classifier\n\n\n"
+    "class Net(Classifier):\n"
+    "    def __init__(self, **kwargs):\n"
+    "        super().__init__(**kwargs)\n"
+    "        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("loss(self, outputs, targets): F.cross_entropy(outputs, targets)", "Net is NoneType, "),
+        ("loss(self, outputs, targets): return outputs.sum(1)", "the loss of Net is (2,), where"),
+        ("configure_optimizers(self): torch.optim.SGD(self.parameters())", "Net was not trained: "),
+        ("parameters(self, recurse=True): return iter(())", "Net has no parameters to train"),
+    ],
+)
+def test_what_a_network_of_ones_own_forgets_is_told(cli, tmp_path, method, text):
+    (tmp_path / "mine.py").write_text(f"{OWN}\n    def {method}\n")
+    flags = ("--model=mine.Net", "--data=Digits", "--trainer.max_epochs=1", *ON_CPU)
+    result = cli("fit", *flags, status=2)
+    assert text in result.err
+    assert len(result.err.splitlines()) <= 2
+
+
+def test_a_network_with_a_view_of_its_own_trains_in_the_ordinary_layout(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        OWN.replace("nn.Flatten(), nn.Linear(784, 10)", "nn.Conv2d(1, 5, 5), nn.ReLU()")
+        + "        self.last = nn.Linear(5 * 24 * 24, 10)\n\n"
+        "    def forward(self, images):\n"
+        "        return self.last(self.layers(images).view(-1, 5 * 24 * 24))\n"
+    )
+    cli("fit", "--model=mine.Net", "--data=Digits", "--trainer.max_epochs=1", *ON_CPU)
+    assert (tmp_path / "runs/Net/version_0/checkpoints/best.ckpt").is_file()
+
+
+def test_a_class_that_fails_says_so_without_the_words_of_the_parser(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN.replace("        super().__init__(**kwargs)\n", ""))
+    with pytest.raises(AttributeError, match=r"before Module.__init__\(\) call"):
+        cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["--data.val_size=300"], "--data.val_size"),
+        (["--data.split_seed=5"], "--data.split_seed"),
+    ],
+)
+def test_other_images_are_not_held_out_midway(cli, trained, flags, name):
+    last = trained.best.with_name("last.ckpt")
+    error = cli("fit", f"--ckpt_path={last}", "--trainer.max_epochs=9", *flags, status=2).err
+    assert error.startswith(f"error: a resumed run cannot change {name}: ")
+    out = cli("validate", f"--ckpt_path={trained.best}", *flags).out
+    assert f"The network was trained with another {name}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--lr", "--model.lr"),
+        ("--model.learning_rate", "--model.lr"),
+        ("--epochs", "--trainer.max_epochs"),
+        ("--trainer.epochs", "--trainer.max_epochs"),
+        ("--batch_size", "--data.batch_size"),
+        ("--seed", "--seed_everything"),
+    ],
+)
+def test_what_other_projects_call_it_is_understood(cli, flag, meant):
+    error = cli("fit", "--model=Dense", f"{flag}=3", status=2).err
+    assert error.startswith(f"error: unknown option {flag}. Did you mean {meant}?")
+
+
+def test_a_callback_of_ones_own_is_found_beside_a_network_of_the_zoo(cli, tmp_path):
+    (tmp_path / "mine.py").write_text("from lightning import Callback\nclass Mine(Callback): ...\n")
+    flags = ("--trainer.callbacks=mine.Mine", "--trainer.max_epochs=1", *ON_CPU)
+    cli("fit", "--model=Dense", "--data=Digits", *flags, "--pictures=false")
+
+
+def test_a_run_reached_through_a_link_goes_on_in_its_folder(fit, cli, tmp_path):
+    fit("--trainer.limit_train_batches=2")
+    (tmp_path / "latest").symlink_to(tmp_path / "runs/ConvNetReLU/version_0")
+    last = "--ckpt_path=latest/checkpoints/last.ckpt"
+    cli("fit", last, "--trainer.max_epochs=2", "--pictures=false")
+    assert not (tmp_path / "runs/ConvNetReLU/version_1").exists()

@@ -250,3 +250,25 @@ def test_real_data_has_no_leak(mnist_root):
     validation = {hash(image.tobytes()) for image in expand(*data.splits["validation"])[0].numpy()}
     assert len(validation) == 25_000
     assert not any(hash(image.tobytes()) in validation for image in data.splits["train"][0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "text"),
+    [
+        (torch.zeros(4, 28, 28), torch.zeros(4).long(), "images of torch.float32 and targets of"),
+        (
+            torch.zeros(4, 28, 28).byte(),
+            torch.zeros(3).long(),
+            r"\(4, 28, 28\) and targets of \(3,",
+        ),
+        (torch.zeros(4, 28, 28).byte(), torch.full((4,), 10), "targets from 10 to 10"),
+        (np.zeros((4, 28, 28)), np.zeros(4), "ndarray and ndarray"),
+    ],
+)
+def test_what_a_data_set_of_ones_own_gives_is_checked(images, targets, text):
+    class Own(ImageData):
+        def load(self, train):
+            return images, targets
+
+    with pytest.raises(DataError, match=f"^Own.load gives .*{text}"):
+        Own().setup("test")

@@ -158,3 +158,11 @@ def test_a_line_says_what_came_out(status):
     assert "seed 3" in text
     assert ("crashed" in text) == (status == "crashed")
     assert ("12.34%" in text) == (status != "crashed")
+
+
+def test_of_a_file_of_ones_own_the_settings_of_the_last_record_count():
+    old, new = (
+        {"recipe": "mine", "recipe_sha256": sha, "flags": [], "seed": 0} for sha in ("a", "b")
+    )
+    assert results.current([old, new], {}) == [new]
+    assert results.current([old, new], {"mine": "a"}) == [old]

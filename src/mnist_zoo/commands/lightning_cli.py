@@ -242,15 +242,20 @@ class ZooCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
+            return
         except ValueError as error:
             cause, network = error.__cause__, messages.built_when_raised(error.__cause__)
             ours = isinstance(network, Classifier) and type(network).__module__.startswith(
                 "mnist_zoo."
             )
-            if not (ours and isinstance(cause, ValueError | RuntimeError)):
-                raise
-            name, reason = type(network).__name__, messages.first_lines(cause)
-            raise ZooError(f"{name} cannot be built with these --model flags: {reason}.") from error
+            if ours and isinstance(cause, ValueError | RuntimeError):
+                name, reason = type(network).__name__, messages.first_lines(cause)
+                raise ZooError(
+                    f"{name} cannot be built with these --model flags: {reason}."
+                ) from error
+            first = messages.first_cause(error)
+        # Without the parser's words around it, which take pages.
+        raise first
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; what it refuses is a mistake in its flags."""
@@ -275,7 +280,13 @@ class ZooCLI(LightningCLI):
         """Say what is about to be trained, on what, for how long."""
         self._probe()
         if self.config[self.subcommand].channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            self._put_channels_last()
+        if different := self._held_out_differently():
+            raise ZooError(
+                f"a resumed run cannot change {different}: images that it was trained on would be"
+                " held out, or score against a best of other images.\n"
+                "Leave the flag out, or start a new run."
+            )
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         console.print(
@@ -324,6 +335,16 @@ class ZooCLI(LightningCLI):
             batches = "One batch" if num == 1 else f"{num} batches"
             console.print(f"{batches} of training and validation went through; nothing was saved.")
             return
+        name = type(self.model).__name__
+        groups = [group for it in self.trainer.optimizers for group in it.param_groups]
+        if not any(group["params"] for group in groups):
+            # Lightning goes through all epochs with a stand-in.
+            raise ZooError(
+                f"{name} was not trained: its configure_optimizers returns no optimizer."
+            )
+        losses = [self.trainer.callback_metrics.get(f"{s}/loss") for s in ("train", "val")]
+        if not all(loss is None or torch.isfinite(loss) for loss in losses):
+            console.print("The loss is not a number: the training has diverged.", style="yellow")
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
         loggers = self.trainer.loggers
@@ -341,11 +362,17 @@ class ZooCLI(LightningCLI):
         if self._draws() and self.trainer.is_global_zero:
             from mnist_zoo.commands import pictures
 
-            if drawn := pictures.after_fit(self.run_folder, type(self.model).__name__):
+            if drawn := pictures.after_fit(self.run_folder, name):
                 console.print(drawn)
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation images; print loss and accuracy."""
+        if different := self._held_out_differently():
+            console.print(
+                f"The network was trained with another {different}: it may have been trained on"
+                " these images.",
+                style="yellow",
+            )
         self.trainer.validate(**{**kwargs, "verbose": False})
         self._print_metrics("val", self.datamodule.num_val_images, self.trainer.num_val_batches)
 
@@ -403,13 +430,36 @@ class ZooCLI(LightningCLI):
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
 
+    def _held_out_differently(self) -> str | None:
+        """Return the flag by which other images are held out than in the checkpoint's training."""
+        before = self.request.trained_on
+        if before is None:
+            return None
+        if before["class_path"] != registry.path_of(type(self.datamodule)):
+            return "--data"
+        for name in ("val_size", "split_seed", "num_train", "train_file"):
+            now = self.datamodule.hparams.get(name)
+            if name in before["init_args"] and before["init_args"][name] != now:
+                return f"--data.{name}"
+        return None
+
+    def _put_channels_last(self) -> None:
+        """Choose the fastest layout for convolutions, unless the network cannot take it."""
+        self.model.to(memory_format=torch.channels_last)
+        try:
+            self._probe()
+        except ZooError:
+            # Its forward has a view that asks for the ordinary layout.
+            self.model.to(memory_format=torch.contiguous_format)
+
     def _probe(self) -> None:
         """Refuse a network that cannot sort images into ten classes, before anything else runs."""
         name = type(self.model).__name__
         images = torch.zeros(2, 1, 28, 28)
         try:
             with torch.no_grad(), evaluation_mode(self.model):
-                shape = tuple(self.model(images).shape)
+                outputs = self.model(images)
+                shape = tuple(outputs.shape)
         except Exception as error:
             reason = messages.first_lines(error)
             raise ZooError(
@@ -417,6 +467,22 @@ class ZooCLI(LightningCLI):
             ) from error
         if shape != (2, 10):
             raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
+        if not num_parameters(self.model):
+            raise ZooError(
+                f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
+                " Sequential or ModuleList, not in a mere list."
+            )
+        try:
+            loss = self.model.loss(outputs, torch.zeros(2, dtype=torch.int64))
+        except Exception:
+            return  # it may need more than there is before training
+        if not isinstance(loss, torch.Tensor) or loss.shape:
+            found = (
+                f"{tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+            )
+            raise ZooError(
+                f"the loss of {name} is {found}, where a tensor of one number is wanted."
+            )
 
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
         """Print the figures of an evaluation, and draw its pictures."""
@@ -450,6 +516,8 @@ class CheckingCLI(ZooCLI):
                 raise ZooError(f"--trainer.{name} 0: trains nothing.")
         self._probe()
         self.datamodule.prepare_data()
+        for stage in ("fit", "test"):
+            self.datamodule.setup(stage)
 
     def fit(self, **kwargs: Any) -> None:
         """Train nothing."""
@@ -476,3 +544,5 @@ def silence() -> None:
         logging.getLogger(f"lightning.{name}").setLevel(logging.ERROR)
     for package in ("lightning", "torch", "jsonargparse", "tensorboard"):
         warnings.filterwarnings("ignore", module=rf"{package}\b")
+    # A step that trains nothing may be meant, but mostly a `return` was forgotten.
+    warnings.filterwarnings("once", message=r".*training_step. returned .None.")

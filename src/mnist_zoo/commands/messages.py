@@ -19,6 +19,23 @@ _GOT = re.compile(r"Got value: (.*)")
 _GIVEN = re.compile(r"Given value: (.*)")
 _NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)$")
 _KINDS = {"model": "network", "data": "data set"}
+# What people type who come from other projects, or leave out a part of the name.
+_ELSEWHERE = {
+    "lr": "--model.lr",
+    "learning_rate": "--model.lr",
+    "wd": "--model.weight_decay",
+    "weight_decay": "--model.weight_decay",
+    "optimizer": "--model.optimizer",
+    "batch_size": "--data.batch_size",
+    "batch-size": "--data.batch_size",
+    "bs": "--data.batch_size",
+    "epochs": "--trainer.max_epochs",
+    "max_epochs": "--trainer.max_epochs",
+    "device": "--trainer.accelerator",
+    "accelerator": "--trainer.accelerator",
+    "precision": "--trainer.precision",
+    "seed": "--seed_everything",
+}
 _NO_CLASS = re.compile(r"Expected a dot import path string: (.*)")
 
 
@@ -33,7 +50,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match[1].partition("=")[0]
         kind = "option" if word.startswith("-") else "argument"
-        return f"unknown {kind} {word}.{did_you_mean(word, options)}"
+        return f"unknown {kind} {word}.{_meant(word, options)}"
     if match := re.search(r"does not accept option '([^']+)'", message):
         flags = [option.lstrip("-") for option in options]
         return f"unknown setting {match[1]} in a configuration.{did_you_mean(match[1], flags)}"
@@ -45,7 +62,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         accepted = {f"--{key}.{name}" for cls in classes.values() for name in parameters(cls)}
         if flag in accepted:
             return f"unknown option {flag}. The {_KINDS.get(key, 'class')} chosen has none such."
-        return f"unknown option {flag}.{did_you_mean(flag, accepted)}"
+        return f"unknown option {flag}.{_meant(flag, accepted)}"
 
     got, given = _GOT.findall(message), _GIVEN.findall(message)
     value = (got or given or [""])[0].strip()
@@ -66,6 +83,16 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     if key and expected:
         return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}."
     return "\n".join(line.strip() for line in message.splitlines() if line.strip())[:400]
+
+
+def _meant(word: str, options: Iterable[str]) -> str:
+    """Return ``" Did you mean --X?"`` for an unknown flag: other projects' names, then spelling."""
+    last = word.rpartition(".")[2].lstrip("-")
+    flag = _ELSEWHERE.get(last, "")
+    prefix = word.rpartition(".")[0]
+    if flag and flag.startswith(prefix):
+        return f" Did you mean {flag}?"
+    return did_you_mean(word, options)
 
 
 def parameters(cls: type) -> set[str]:
@@ -98,6 +125,13 @@ def of_exception(error: BaseException | None) -> str | None:
             )
         error = error.__cause__ or error.__context__
     return None
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return what an exception was raised for in the end, or the ``ZooError`` on the way to it."""
+    while error.__cause__ and not isinstance(error, ZooError):
+        error = error.__cause__
+    return error
 
 
 def _raised_in_lightning(error: BaseException) -> bool:

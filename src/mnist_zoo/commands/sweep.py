@@ -277,6 +277,9 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
             raise ZooError(f"{word}: a recipe that is not named first, or a value without its flag")
         if name in _ITS_OWN or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep chooses this itself.")
+        adds = name.endswith("+") or name.startswith("--trainer.callbacks")
+        if not adds and any(name == given[0].partition("=")[0] for given in grid):
+            raise ZooError(f"{name} is given twice; of several values say {name} 1,2")
         alternatives = _alternatives(values if equals else next(words, ""))
         grid.append([f"{name}={value}" for value in dict.fromkeys(alternatives)])
     hashes: dict[str, str] = {}

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from mnist_zoo.models.checkpoint import Checkpoint
 
 
+# Flags whose values may name classes of the user's own.
+_NAME_CODE = (
+    "--model.help",
+    "--data.help",
+    "--trainer.callbacks",
+    "--trainer.logger",
+    "--trainer.plugins",
+    "--trainer.profiler",
+    "--trainer.strategy",
+)
+
+
 @dataclass
 class Request:
     """What was found in the arguments before they are parsed.
@@ -36,6 +48,7 @@ class Request:
         helping: Whether only help is asked for.
         progress: Epochs and steps that the checkpoint has behind it.
         callbacks: Names of the user's callbacks that the checkpoint was trained with.
+        trained_on: Class and arguments of the data that the checkpoint was trained on.
     """
 
     argv: list[str]
@@ -47,6 +60,7 @@ class Request:
     helping: bool = False
     progress: dict[str, int] = field(default_factory=dict)
     callbacks: list[str] = field(default_factory=list)
+    trained_on: dict[str, Any] | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -94,7 +108,8 @@ def scan(argv: list[str]) -> Request:
     own_model = request.model and not registry.is_known(request.model)
     dataset = request.data or ""
     own_data = "." in dataset and not registry.is_our_data(dataset)
-    if request.configured or own_model or own_data:
+    names_code = any(word.startswith(_NAME_CODE) for word in request.argv)
+    if request.configured or own_model or own_data or names_code:
         # Only where the user names code of their own is the current folder looked into.
         registry.look_into_current_folder()
     # Flags win over configurations, wherever they stand.
@@ -136,6 +151,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
         )
     if checkpoint.data is not None:
         config["data"] = data_here(checkpoint, named=request.data)
+        request.trained_on = checkpoint.data
     recipes = []
     if request.subcommand == "fit":
         recipes = _recipe_files(path)

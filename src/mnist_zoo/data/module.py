@@ -242,6 +242,11 @@ class ImageData(LightningDataModule, abc.ABC):
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
         """Load the training or the test images, and of these the first ``num``."""
         images, targets = self.load(train)
+        if found := _misfit(images, targets):
+            raise DataError(
+                f"{type(self).__name__}.load gives {found}.\nWanted are tensors: images, uint8"
+                " (N, 28, 28), and as many targets, int64 from 0 to 9."
+            )
         available = f"there are only {len(targets):,} {'training' if train else 'test'} images"
         _require(num is None or num <= len(targets), flag, num, available)
         return images[:num], targets[:num]
@@ -287,6 +292,24 @@ def _on_device(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
         if needed > torch.cuda.mem_get_info(device)[0] / 4:
             return tensors
     return tuple(tensor.to(device) for tensor in tensors)
+
+
+def _misfit(images: Any, targets: Any) -> str:
+    """Return what is wrong with what a data set gives, which may be the user's own; else ``""``."""
+    parts = images, targets
+    if not all(isinstance(part, Tensor) for part in parts):
+        return " and ".join(type(part).__name__ for part in parts)
+    if (images.dtype, targets.dtype) != (torch.uint8, torch.int64):
+        return f"images of {images.dtype} and targets of {targets.dtype}"
+    if (
+        not len(images)
+        or images.shape != (len(images), 28, 28)
+        or targets.shape != images.shape[:1]
+    ):
+        return f"images of shape {tuple(images.shape)} and targets of {tuple(targets.shape)}"
+    if targets.min() < 0 or targets.max() > 9:
+        return f"targets from {targets.min()} to {targets.max()}"
+    return ""
 
 
 def _require(condition: bool, flag: str, value: object, message: str) -> None:

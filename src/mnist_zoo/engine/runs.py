@@ -67,7 +67,7 @@ def claim(folder: Path) -> Claim:
 
 def of_checkpoint(path: Path) -> Path | None:
     """Return the folder of the run that a checkpoint lies in, if it lies in one."""
-    folder = path.absolute().parent
+    folder = path.resolve().parent
     if folder.name == "checkpoints" and re.fullmatch(r"version_\d+", folder.parent.name):
         return folder.parent
     return None

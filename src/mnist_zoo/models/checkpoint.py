@@ -273,7 +273,8 @@ def _names_a_class(value: Any) -> bool:
 def _nearby(file: Path) -> str:
     folder = file if file.is_dir() else file.parent
     beside = [str(path) for path in sorted(folder.glob("*.ckpt"))]
-    found = beside or [str(path) for path in sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"))]
+    runs = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda f: f.stat().st_mtime)
+    found = beside or [str(path) for path in runs]
     if not found:
         return " Checkpoints are written by mnist-zoo fit."
     return did_you_mean(str(file), found) or f" There is {found[-1]}"

@@ -296,8 +296,9 @@ class Classifier(LightningModule, ABC):
 
     def _log_epoch(self, name: str, value: Any, targets: Tensor, prog_bar: bool = False) -> None:
         self.log(
-            name, value, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=len(targets)
-        )
+            name, value, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=len(targets),
+            sync_dist=True,
+        )  # fmt: skip
 
     def _scheduler_args(self) -> dict[str, Any]:
         assert self.scheduler_class
@@ -363,6 +364,8 @@ def _class_in(module: ModuleType, name: str, kind: str) -> Any:
 
     Names alone are accepted, never import paths: the name may come from a stranger's checkpoint.
     """
+    if not isinstance(name, str):
+        raise ZooError(f"--model.{kind} {name}: give the name of the class, such as 'SGD'.")
     classes = {n: c for n, c in vars(module).items() if inspect.isclass(c) and n[0] != "_"}
     if name not in classes:
         hint = did_you_mean(name, classes)

@@ -46,13 +46,18 @@ def key(record: Record) -> tuple[str, str, tuple[str, ...], int]:
 
 
 def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record]:
-    """Return the records of recipes as they are now; of a recipe that is not known, all.
+    """Return the records of recipes as they are now.
+
+    Of a recipe that is not known, a file of the user's own, they are those with the settings of
+    its last record.
 
     Args:
         records: The runs.
         hashes: Hash of the settings of each recipe, by name.
     """
-    return [r for r in records if hashes.get(r["recipe"], r["recipe_sha256"]) == r["recipe_sha256"]]
+    records = list(records)
+    now = {r["recipe"]: r["recipe_sha256"] for r in records} | dict(hashes)
+    return [r for r in records if now[r["recipe"]] == r["recipe_sha256"]]
 
 
 def append(folder: Path, record: Record) -> None:
