@@ -386,12 +386,15 @@ class TestOnDigits:
         result = zoo("sweep", *DIGITS, "--model.lr", "0.1,ten")
         assert result.returncode == 2
         assert "--model.lr ten" in result.stderr
+        result = zoo("sweep", *DIGITS, "--data.num_test", "99999")
+        assert result.returncode == 2
+        assert "--data.num_test 99999: there are only 360 test images" in result.stderr
         assert not (tmp_path / "results").exists()
         assert not (tmp_path / "runs").exists()
 
     def test_a_crashed_or_diverged_run_stops_no_other(self, zoo, tmp_path):
         result = zoo(
-            "sweep", *DIGITS, "--seeds", "1", "--data.num_train", "99999,100",
+            "sweep", *DIGITS, "--seeds", "1", "--trainer.limit_train_batches", "0.0001,0.2",
             "--model.lr", "0.1,1e30", "--trainer.max_epochs", "1",
         )  # fmt: skip
         assert result.returncode == 1, result.stderr
@@ -402,7 +405,7 @@ class TestOnDigits:
             "diverged",
             "finished",
         ]
-        assert "99999" in result.stdout
+        assert "crashed, DataError: --trainer.limit_train_batches 0.0001: " in result.stdout
         (diverged,) = [r for r in records if r["status"] == "diverged"]
         assert diverged["epochs"]["train/loss"] == [None]
 
