@@ -815,6 +815,8 @@ def test_other_images_are_not_held_out_midway(cli, trained, flags, name):
     last = trained.best.with_name("last.ckpt")
     error = cli("fit", f"--ckpt_path={last}", "--trainer.max_epochs=9", *flags, status=2).err
     assert error.startswith(f"error: a resumed run cannot change {name}: ")
+    same = cli("validate", f"--ckpt_path={trained.best}", "--data.val_size=0.1").out
+    assert "was trained with another" not in same
     out = cli("validate", f"--ckpt_path={trained.best}", *flags).out
     assert f"The network was trained with another {name}" in " ".join(out.split())
 

@@ -437,9 +437,11 @@ class ZooCLI(LightningCLI):
             return None
         if before["class_path"] != registry.path_of(type(self.datamodule)):
             return "--data"
+        arguments = dict(before["init_args"])
+        if "val_size" in arguments and arguments["val_size"] is None:
+            arguments["val_size"] = self.datamodule.default_val_size
         for name in ("val_size", "split_seed", "num_train", "train_file"):
-            now = self.datamodule.hparams.get(name)
-            if name in before["init_args"] and before["init_args"][name] != now:
+            if name in arguments and arguments[name] != getattr(self.datamodule, name, None):
                 return f"--data.{name}"
         return None
 
