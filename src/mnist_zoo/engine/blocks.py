@@ -175,9 +175,8 @@ class _BlockStep:
         self.network = network
         self.batch_size = batch_size
         # Nothing but the loss and the optimizer takes part in a step.
-        self.plain = (
-            isinstance(trainer.strategy, SingleDeviceStrategy)
-            and getattr(trainer.precision_plugin, "scaler", None) is None
+        self.plain = isinstance(trainer.strategy, SingleDeviceStrategy) and not _scales_loss(
+            trainer
         )
         self.cuda_graph = cuda_graph
         self.cut_short = False
@@ -275,14 +274,18 @@ class _BlockStep:
 def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
     """Whether something takes part in every step that a block would pass over."""
     # A scaler has to take its factor off the gradients before they are clipped, as Lightning does.
-    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     return (
         trainer.accumulate_grad_batches != 1
-        or (scaled and bool(trainer.gradient_clip_val))
+        or (_scales_loss(trainer) and bool(trainer.gradient_clip_val))
         or not network.automatic_optimization
         or any(is_overridden(h, network, Classifier) for h in (*_AT_EACH_STEP, *_HOW_TO_STEP))
         or any(map(_takes_part, trainer.callbacks))  # type: ignore[attr-defined]
     )
+
+
+def _scales_loss(trainer: Trainer) -> bool:
+    """Whether half precision multiplies the loss, and so the gradients, by a large factor."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def _takes_part(callback: Callback) -> bool:
