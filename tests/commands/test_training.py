@@ -809,6 +809,7 @@ def test_a_class_that_fails_says_so_without_the_words_of_the_parser(cli, tmp_pat
     [
         (["--data.val_size=300"], "--data.val_size"),
         (["--data.split_seed=5"], "--data.split_seed"),
+        (["--data.split_seed=null"], "--data.split_seed"),
     ],
 )
 def test_other_images_are_not_held_out_midway(cli, trained, flags, name):

@@ -61,6 +61,14 @@ def test_another_seed_holds_out_others():
     assert one != two
 
 
+def test_without_a_seed_the_last_images_are_held_out():
+    data = ready(split_seed=None, val_size=30)
+    images, targets = data.load(train=True)
+    for split, part in (("train", slice(None, -30)), ("validation", slice(-30, None))):
+        assert torch.equal(data.splits[split][0], images[part])
+        assert torch.equal(data.splits[split][1], targets[part])
+
+
 def test_without_validation_the_training_images_keep_their_order():
     data = ready(val_size=0, num_train=50)
     images, targets = data.load(train=True)

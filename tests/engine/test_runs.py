@@ -4,6 +4,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_zoo.engine import runs
 from mnist_zoo.errors import ZooError
@@ -11,9 +12,8 @@ from mnist_zoo.errors import ZooError
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
-    for name in ("LOCAL_RANK", "MNIST_ZOO_RUN"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+    monkeypatch.setenv("MNIST_ZOO_RUN", "")
+    monkeypatch.delenv("MNIST_ZOO_RUN")
 
 
 def test_the_first_is_version_0_then_they_count_up(tmp_path):
@@ -48,10 +48,20 @@ def test_runs_that_start_at_once_never_share_a_folder(tmp_path, executor):
 
 def test_the_processes_of_one_run_share_its_folder(tmp_path, monkeypatch):
     first = runs.claim(tmp_path).folder
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert runs.claim(tmp_path).folder == first
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    other = runs.claim(tmp_path)
+    assert other.folder == first
+    other.discard()
+    assert first.exists()
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
     assert runs.claim(tmp_path).folder != first
+
+
+def test_a_process_that_cannot_know_the_folder_makes_none_and_removes_none(tmp_path, monkeypatch):
+    (tmp_path / "version_0").mkdir()
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    runs.claim(tmp_path).discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["version_0"]
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):

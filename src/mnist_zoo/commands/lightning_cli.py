@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.markup import escape
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
 
 # Of several processes, the first speaks.
-console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+console = Console(highlight=False, soft_wrap=True, quiet=rank_zero_only.rank != 0)
 
 # Of a run for which neither a recipe nor the user says how long it is.
 _NUM_EPOCHS = 10

@@ -9,22 +9,32 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from mnist_zoo.errors import ZooError
 
-# Lightning starts one process a device; the first claims the folder for all.
+# Where Lightning starts one process a device, the first tells the others by this.
 _SHARED_WITH_OTHER_RANKS = "MNIST_ZOO_RUN"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A folder that one run alone has, and the folders around it that were made for it."""
+    """A folder that one run alone has, and the folders around it that were made for it.
+
+    Attributes:
+        folder: The folder. Where torchrun or SLURM started the processes, only the first knows
+            its number, and the others, which write nothing, have the folder that it lies in.
+        created: The folders that were made for it, itself left out.
+        is_ours: Whether this process made the claim, and not another one of the same run.
+    """
 
     folder: Path
     created: tuple[Path, ...] = ()
+    is_ours: bool = True
 
     def discard(self) -> None:
         """Undo the claim, for a run that failed before it wrote a checkpoint."""
-        if any(self.folder.glob("checkpoints/*")):
+        if not self.is_ours or any(self.folder.glob("checkpoints/*")):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         for folder in self.created:
@@ -33,15 +43,15 @@ class Claim:
 
 
 def claim(folder: Path) -> Claim:
-    """Create the next free ``version_N`` in a folder.
+    """Create the next free ``version_N`` in a folder; of several processes, the first does.
 
     Creating a folder either succeeds or fails whole, so two runs never claim the same one.
 
     Raises:
         ZooError: The folder cannot be created or written.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0" and _SHARED_WITH_OTHER_RANKS in os.environ:
-        return Claim(Path(os.environ[_SHARED_WITH_OTHER_RANKS]))
+    if rank_zero_only.rank:
+        return Claim(Path(os.environ.get(_SHARED_WITH_OTHER_RANKS, folder)), is_ours=False)
     created = tuple(path for path in (folder, *folder.parents) if not path.exists())
     try:
         folder.mkdir(parents=True, exist_ok=True)
