@@ -222,8 +222,8 @@ def import_class(path: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise UnknownNameError(
-                f"no module {module_name} for {path}: it must be installed,"
-                f" or lie as a file in {Path.cwd()}"
+                f"no module {module_name} for {path}: it must be installed, or lie as a file in the"
+                " current folder."
             ) from None
         raise UnknownNameError(f"{module_name} fails to import: {error}") from error
     except Exception as error:
@@ -233,7 +233,7 @@ def import_class(path: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        classes = [n for n, value in vars(module).items() if isinstance(value, type)]
+        classes = [n for n in dir(module) if isinstance(getattr(module, n), type)]
         hint = did_you_mean(name, classes)
         raise UnknownNameError(f"module {module_name} has no class {name}.{hint}") from None
 
@@ -302,12 +302,17 @@ def find_recipe(name: str) -> Path:
     )
 
 
-def settings_hash(config: str) -> str:
-    """Return the SHA-256 of a recipe's settings, given its text, whatever its comments say."""
+def settings_hash(config: str, code: bytes = b"") -> str:
+    """Return the SHA-256 of a recipe's settings, whatever its comments say.
+
+    Args:
+        config: Text of the recipe.
+        code: What else decides what comes out.
+    """
     import yaml
 
     settings = json.dumps(yaml.safe_load(config), sort_keys=True)
-    return hashlib.sha256(settings.encode()).hexdigest()
+    return hashlib.sha256(settings.encode() + code).hexdigest()
 
 
 def recipe_hashes() -> dict[str, str]:

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from mnist_zoo.commands import pictures
 
@@ -78,6 +79,16 @@ def test_curves_are_drawn_over_the_number_of_epochs(trained):
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
     assert [line.get_label() for line in loss.get_lines()] == ["training", "validation"]
     assert accuracy.get_lines()[1].get_xdata().tolist() == [1, 2, 3]
+
+
+def test_curves_are_of_what_was_logged(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        for epoch in range(2):
+            writer.add_scalar("val/acc", 0.5, epoch)
+            writer.add_scalar("epoch", epoch, epoch)
+    (accuracy,) = pictures.of_fit(tmp_path, "Own")["curves"].axes
+    assert accuracy.get_ylabel() == "accuracy"
+    assert [line.get_label() for line in accuracy.get_lines()] == ["validation"]
 
 
 class TestTestCurve:

@@ -258,6 +258,56 @@ def test_the_test_images_are_read_once_after_training(tmp_path, monkeypatch):
     assert {**again, "seconds": 0} == {**outcome, "seconds": 0}
 
 
+OWN = """
+from torch import nn
+from mnist_zoo.models import Classifier
+
+class Own(Classifier):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    def training_step(self, batch, batch_idx):
+        images, targets = batch
+        return self.loss(self(images), targets)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "net_of_a_sweep", raising=False)
+    file = tmp_path / "net_of_a_sweep.py"
+    file.write_text(OWN)
+    return file
+
+
+def test_a_network_of_ones_own_needs_no_recipe_and_logs_what_it_likes(own, tmp_path):
+    flags = ["--data=Digits", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
+    (run,) = plan(flags, recipes=["net_of_a_sweep.Own"], seeds=[0])
+    assert run.recipe == "net_of_a_sweep.Own"
+    outcome = sweep_run.train_and_test(run, tmp_path)
+    assert outcome["status"] == "finished"
+    assert outcome["train_loss"] is None
+    assert outcome["val_acc"] == outcome["epochs"]["val/acc"][-1]
+
+
+def test_a_network_of_ones_own_is_another_once_its_file_is_edited(own):
+    def made():
+        return plan(recipes=["net_of_a_sweep.Own"], seeds=[0])[0].key
+
+    before = made()
+    assert made() == before
+    own.write_text(OWN.replace("784, 10", "784, 10, bias=False"))
+    assert made() != before
+
+
+def test_a_network_of_the_zoo_has_its_recipe_by_its_path_too():
+    paths = ["mnist_zoo.models.Dense", "mnist_zoo.models.dense.Dense", "Dense"]
+    assert len({plan(recipes=[path], seeds=[0])[0].key for path in paths}) == 1
+
+
 def test_an_ensemble_is_of_seeds_in_their_order_each_used_once():
     runs = plan(["--model.lr=1,2"], seeds=[5, 0, 3, 4, 9])
     groups = sweep_ensemble.groups(runs, 2)

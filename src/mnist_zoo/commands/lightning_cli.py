@@ -16,7 +16,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.markup import escape
 
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
 
 # Of several processes, the first speaks.
-console = Console(highlight=False, soft_wrap=True, quiet=rank_zero_only.rank != 0)
+console = Console(highlight=False, soft_wrap=True, quiet=not runs.is_first_process())
 
 # Of a run for which neither a recipe nor the user says how long it is.
 _NUM_EPOCHS = 10

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from mnist_zoo import registry
 from mnist_zoo.errors import ZooError, did_you_mean
 
 _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
@@ -37,6 +38,8 @@ _ELSEWHERE = {
     "seed": "--seed_everything",
 }
 _NO_CLASS = re.compile(r"Expected a dot import path string: (.*)")
+_NEEDS = re.compile(r"given class_path '([\w.]+)':\s+the following arguments are required: (.*)")
+_NO_IMPORT = re.compile(r"given class_path '([\w.]+)':\s+(?:No module|module .* has no attribute)")
 
 
 def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str:
@@ -59,7 +62,12 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     key = ".".join(keys)
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         flag = f"--{key}.{match[1]}"
-        accepted = {f"--{key}.{name}" for cls in classes.values() for name in parameters(cls)}
+        accepted = {
+            f"--{key}.{name}"
+            for cls in classes.values()
+            if key in _KINDS
+            for name in parameters(cls)
+        }
         if flag in accepted:
             return f"unknown option {flag}. The {_KINDS.get(key, 'class')} chosen has none such."
         return f"unknown option {flag}.{_meant(flag, accepted)}"
@@ -72,6 +80,20 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
         choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
         return f"--{key} {match[1]}: no such class.{did_you_mean(match[1], known)}{choices}"
+    if match := _NO_IMPORT.search(message):
+        try:
+            registry.import_class(match[1])
+        except registry.UnknownNameError as error:
+            return str(error)
+    if match := _NEEDS.search(message):
+        needed = match[2].split(", ")
+        name = match[1].rpartition(".")[2]
+        how = " and ".join(f"--{key}.{argument}" for argument in needed)
+        return f"{name} needs {' and '.join(needed)}: give {how}."
+    if match := re.search(r"does not correspond to a subclass of (\w+)", message):
+        return f"--{key} {value}: not a {_KINDS.get(key, 'class')}, which derives from {match[1]}."
+    if key in _KINDS and "Not a valid subclass" in message:
+        return f"{key} has no class_path in the configuration. Give one there, or by --{key}."
     if re.search(r"arguments are required: .*\bmodel\b|Classifier is abstract", message):
         return "which network? Name one with --model.\nAll networks: mnist-zoo models"
     expected = [

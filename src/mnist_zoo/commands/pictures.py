@@ -74,14 +74,15 @@ def of_fit(run_folder: Path, title: str) -> dict[str, Figure]:
     """Draw loss and accuracy by epoch from the event files of a run, by name; {} without any."""
     scalars = events.read_scalars(run_folder)
     found = {tag: curve for tag in scalars if (curve := by_epoch(scalars, tag))[0]}
-    figures = {}
-    if "train/loss" in found and "train/acc" in found:
-        figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
-        for axes, name, ylabel in zip(
-            figure.subplots(1, 2), ("loss", "acc"), ("loss", "accuracy"), strict=True
-        ):
-            stages = {"training": f"train/{name}", "validation": f"val/{name}"}
-            groups = {stage: [found[tag]] for stage, tag in stages.items() if tag in found}
+    figures, panels = {}, {}
+    for name, ylabel in (("loss", "loss"), ("acc", "accuracy")):
+        stages = {"training": f"train/{name}", "validation": f"val/{name}"}
+        if groups := {stage: [found[tag]] for stage, tag in stages.items() if tag in found}:
+            panels[ylabel] = groups
+    if panels:
+        figure = Figure(figsize=(4.5 * len(panels), 3.6), dpi=150, layout="constrained")
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (ylabel, groups) in zip(all_axes, panels.items(), strict=True):
             draw_curves(axes, groups, ylabel=ylabel)
         figure.suptitle(title, fontsize="medium")
         figures["curves"] = figure

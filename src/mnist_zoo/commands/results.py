@@ -128,8 +128,8 @@ def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
     before.subtract(record["recipe"] for record in kept)
     for recipe, number in (+before).items():
         print(
-            f"warning: {number} records of {recipe} left out: made with other settings than the"
-            " recipe has now",
+            f"warning: {number} records of {recipe} left out: made with other settings, or other"
+            " code of one's own, than the recipe has now",
             file=sys.stderr,
         )
     return kept

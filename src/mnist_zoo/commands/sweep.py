@@ -7,6 +7,7 @@ a record is written only when its run is over.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import re
 import tempfile
@@ -41,8 +42,9 @@ Flags of fit are passed on; several values, divided by commas, are all tried
 (a comma within brackets, braces or quotes divides nothing).
 
 The same command, given again after it was stopped in any way, makes only the
-runs that have no record yet, and goes on with those that were begun. Several
-sweeps at once share the work. The exit status is 1 if a run crashed."""
+runs that have no record yet, and goes on with those that were begun; a network
+of one's own whose file was edited is another. Several sweeps at once share the
+work. The exit status is 1 if a run crashed."""
 
 _EPILOG = """\
 examples:
@@ -54,7 +56,11 @@ examples:
 def main(argv: list[str]) -> int:
     """Make the runs that have no record yet, then print the table of all of them."""
     parser = Parser(prog="mnist-zoo sweep", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("recipes", nargs="+", help="names of recipes or configuration files")
+    parser.add_argument(
+        "recipes",
+        nargs="+",
+        help="names of recipes, configuration files, or classes such as my_net.MyNet",
+    )
     parser.add_argument(
         "--seeds", default="5", help="N for the seeds 0 to N-1, or seeds: 3,7 or 5-9; default: 5"
     )
@@ -284,14 +290,44 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
         grid.append([f"{name}={value}" for value in dict.fromkeys(alternatives)])
     hashes: dict[str, str] = {}
     for recipe in recipes:
-        file = training.checked(registry.find_recipe(recipe))
-        config = file.read_text(encoding="utf-8")
-        sha256 = registry.settings_hash(config)
-        if hashes.setdefault(file.stem, sha256) != sha256:
-            raise ZooError(f"two recipes are called {file.stem}: records could not tell them apart")
+        name, config = _recipe(recipe)
+        sha256 = registry.settings_hash(config, _own_code(config))
+        if hashes.setdefault(name, sha256) != sha256:
+            raise ZooError(f"two recipes are called {name}: records could not tell them apart")
         for chosen in itertools.product(*grid):
             for seed in seeds:
-                yield Run(file.stem, config, sha256, chosen, seed)
+                yield Run(name, config, sha256, chosen, seed)
+
+
+def _recipe(name: str) -> tuple[str, str]:
+    """Return the name and the text of a recipe, a file or a network of the user's own."""
+    is_class = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) and not name.endswith(
+        (".yaml", ".yml")
+    )
+    recipe: str | Path = name
+    if is_class and not Path(name).exists() and name not in registry.recipes():
+        if (known := registry.recipe_of(name)) is None:
+            return name, f"model: {name}\n"
+        recipe = known.path
+    file = training.checked(registry.find_recipe(str(recipe)))
+    return file.stem, file.read_text(encoding="utf-8")
+
+
+def _own_code(config: str) -> bytes:
+    """Return the file of a recipe's network if it is the user's own: edited, it is another."""
+    import yaml
+
+    model = yaml.safe_load(config).get("model")
+    path = str(model.get("class_path", "") if isinstance(model, dict) else model or "")
+    if "." not in path or registry.is_known(path):
+        return b""
+    registry.look_into_current_folder()
+    try:
+        spec = importlib.util.find_spec(path.rpartition(".")[0])
+    except ImportError:
+        return b""
+    file = Path(spec.origin) if spec and spec.origin else None
+    return file.read_bytes() if file and file.is_file() else b""
 
 
 def _alternatives(text: str) -> list[str]:

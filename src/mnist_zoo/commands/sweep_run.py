@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import platform
 import re
@@ -160,18 +161,22 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
         for tag in _BY_EPOCH
         if tag in scalars
     }
+    # A training_step of the user's own need not log what those of the zoo do.
+    trained = {tag: values[-1] for tag, values in epochs.items()}
+    test_loss = float(tested["test/loss"])
+    diverged = not math.isfinite(test_loss) or trained.get("train/loss", 0) is None
     at_their_step = min(
         scalars.get("val/acc", ()),
         key=lambda point: abs(point[0] - weights.progress["steps"]),
         default=None,
     )
     return {
-        "status": "diverged" if epochs["train/loss"][-1] is None else "finished",
+        "status": "diverged" if diverged else "finished",
         "weights": weights.path.stem,
         "test_acc": _rounded(float(tested["test/acc"])),
-        "test_loss": _rounded(float(tested["test/loss"])),
-        "train_loss": epochs["train/loss"][-1],
-        "train_acc": epochs["train/acc"][-1],
+        "test_loss": _rounded(test_loss),
+        "train_loss": trained.get("train/loss"),
+        "train_acc": trained.get("train/acc"),
         "val_acc": at_their_step and _rounded(at_their_step[1]),
         "num_train_images": cli.datamodule.num_train_images,
         "num_epochs": last.progress["epochs"],

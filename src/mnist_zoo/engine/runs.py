@@ -42,6 +42,11 @@ class Claim:
                 folder.rmdir()
 
 
+def is_first_process() -> bool:
+    """Return whether this is the only process of a run, or the first of several."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # set by Lightning
+
+
 def claim(folder: Path) -> Claim:
     """Create the next free ``version_N`` in a folder; of several processes, the first does.
 
@@ -50,7 +55,7 @@ def claim(folder: Path) -> Claim:
     Raises:
         ZooError: The folder cannot be created or written.
     """
-    if rank_zero_only.rank:
+    if not is_first_process():
         return Claim(Path(os.environ.get(_SHARED_WITH_OTHER_RANKS, folder)), is_ours=False)
     created = tuple(path for path in (folder, *folder.parents) if not path.exists())
     try:

@@ -115,6 +115,7 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
         raise CheckpointError(
             f"checkpoint {checkpoint.path} is of {path}, which is neither in this zoo nor an"
             f" installed plugin.\nIf it is yours and you trust it, name it: --model {path}"
+            f" (in Python, named={path!r})"
         )
     if named not in (None, path):
         raise CheckpointError(
