@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import torch
-from lightning.pytorch.callbacks import Callback
+from steps import Stopwatch
 
 from mnist_zoo import registry
 from mnist_zoo.commands.lightning_cli import ZooCLI
@@ -43,23 +43,9 @@ COMPARED: dict[str, tuple[list[str], float]] = {
 }
 
 
-class Stopwatch(Callback):
-    """Measures from before the first step to after the last."""
-
-    start: float | None = None
-    seconds = 0.0
-
-    def on_train_batch_start(self, *_: object) -> None:
-        self.start = self.start or time.perf_counter()
-
-    def on_train_batch_end(self, *_: object) -> None:
-        assert self.start is not None
-        self.seconds = time.perf_counter() - self.start
-
-
 def train(arguments: list[str]) -> None:
     """Train in this process; print the seconds of training alone."""
-    stopwatch = Stopwatch()
+    stopwatch = Stopwatch(time.perf_counter)
     request = scan(["fit", *arguments])
     with default_configs(request) as configs:
         ZooCLI(request, configs, [stopwatch])

@@ -220,7 +220,7 @@ def import_class(path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UnknownNameError(
                 f"no module {module_name} for {path}: it must be installed, or lie as a file in the"
                 " current folder."
@@ -311,7 +311,7 @@ def settings_hash(config: str, code: bytes = b"") -> str:
     """
     import yaml
 
-    settings = json.dumps(yaml.safe_load(config), sort_keys=True)
+    settings = json.dumps(yaml.safe_load(config), sort_keys=True, default=str)
     return hashlib.sha256(settings.encode() + code).hexdigest()
 
 

@@ -136,6 +136,12 @@ def test_a_device_that_is_not_there(mistake, accelerator):
             "{model: Dense, trainer: {callbacks: [{class_path: EarlyStopping}]}}",
             "EarlyStopping needs monitor: give --trainer.callbacks.monitor.",
         ),
+        ("model: [Dense]", "model must be a name, or class_path and init_args below it."),
+        ("trainer: {1: 2}", "1 is not the name of a setting."),
+        (
+            "model: Dense\ntrainer: {}\nmodel: MLPDropout",
+            "mine.yaml, line 3: not valid YAML (model",
+        ),
         ("trainer: [1, 2", "mine.yaml"),
         ("just words", "mine.yaml"),
     ],
@@ -250,7 +256,14 @@ class TestCheckpoint:
         content = torch.load(trained.best, weights_only=True)
         del content["optimizer_states"]
         torch.save(content, tmp_path / "a.ckpt")
-        assert "a.ckpt" in mistake("fit --ckpt_path=a.ckpt")
+        text = mistake("fit --ckpt_path=a.ckpt --trainer.max_epochs=9")
+        assert "a.ckpt holds no state of the optimizer" in text
+
+    def test_whose_weights_are_damaged(self, opened, trained):
+        content = bytearray(trained.best.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 400] = bytes(400)
+        assert "a.ckpt is damaged: a checksum does not fit." in opened(bytes(content))
 
 
 def test_a_network_that_fails_to_import(mistake, tmp_path):

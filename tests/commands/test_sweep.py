@@ -160,6 +160,7 @@ def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_p
         "--seed_everything",
         "--config",
         "--trainer.logger",
+        "--trainer.limit_test_batches",
         "--trainer.devices",
         "--print_config",
         "--model.help",
@@ -291,6 +292,25 @@ def test_a_network_of_ones_own_needs_no_recipe_and_logs_what_it_likes(own, tmp_p
     assert outcome["status"] == "finished"
     assert outcome["train_loss"] is None
     assert outcome["val_acc"] == outcome["epochs"]["val/acc"][-1]
+
+
+def test_a_recipe_says_neither_where_figures_go_nor_that_nothing_is_trained(own, tmp_path):
+    settings = "{max_epochs: 1, accelerator: cpu, logger: false, fast_dev_run: true}"
+    data = "{class_path: net_of_a_sweep.Mine, init_args: {num_train: 300}}"
+    own.write_text("from mnist_zoo.data import Digits\nclass Mine(Digits): ...\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"{{model: Dense, data: {data}, trainer: {settings}}}")
+    (run,) = plan(recipes=[str(file)], seeds=[0])
+    outcome = sweep_run.train_and_test(run, tmp_path)
+    assert outcome["status"] == "finished"
+    assert outcome["num_train_images"] == 270
+    assert outcome["num_steps"] == 27
+
+
+def test_a_run_that_trains_nothing_is_refused_before(cli):
+    flags = ("--data=Digits", "--seeds=1", "--trainer.limit_train_batches=0")
+    error = cli("sweep", "Dense", *flags, status=2).err
+    assert "--trainer.limit_train_batches 0: trains nothing." in error
 
 
 def test_a_network_of_ones_own_is_another_once_its_file_is_edited(own):

@@ -290,6 +290,31 @@ class TestResume:
         assert config["model"]["init_args"]["optimizer_args"] == {"momentum": 0.5}
         assert config["data"]["init_args"]["batch_size"] == 32
 
+    def test_goes_on_to_the_end_that_was_set_by_time(self, cli, fit, tmp_path):
+        cli(
+            "fit", "--model=Dense", "--data=Digits", "--data.num_train=50", *ON_CPU,
+            "--trainer.max_epochs=null", "--trainer.max_time=00:00:00:01", "--pictures=false",
+        )  # fmt: skip
+        last = tmp_path / "runs/Dense/version_0/checkpoints/last.ckpt"
+        config = yaml.safe_load(cli("fit", f"--ckpt_path={last}", "--print_config").out)
+        assert config["trainer"]["max_time"] == "00:00:00:01"
+        assert config["trainer"]["max_epochs"] is None
+
+    def test_cannot_know_what_a_network_makes_of_another_rate(self, cli, tmp_path):
+        (tmp_path / "grouped.py").write_text(
+            "import torch\n"
+            "from mnist_zoo.models import Dense\n"
+            "class Grouped(Dense):\n"
+            "    def configure_optimizers(self):\n"
+            "        groups = [{'params': [p], 'lr': self.lr} for p in self.parameters()]\n"
+            "        return torch.optim.Adam(groups)\n"
+        )
+        network = "--model=grouped.Grouped"
+        cli("fit", network, "--data=Digits", *ON_CPU, "--trainer.max_epochs=1", "--pictures=false")
+        last = f"--ckpt_path={tmp_path}/runs/Grouped/version_0/checkpoints/last.ckpt"
+        on = ("fit", last, network, *ON_CPU, "--trainer.max_epochs=2", "--model.lr=0.5")
+        assert "a resumed run cannot change --model.lr" in cli(*on, status=2).err
+
     def test_says_which_callbacks_it_does_not_take_over(self, cli, fit, tmp_path):
         stopping = ("--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss")
         fit(*stopping)
@@ -775,7 +800,10 @@ OWN = (
     [
         ("loss(self, outputs, targets): F.cross_entropy(outputs, targets)", "Net is NoneType, "),
         ("loss(self, outputs, targets): return outputs.sum(1)", "the loss of Net is (2,), where"),
-        ("configure_optimizers(self): torch.optim.SGD(self.parameters())", "Net was not trained: "),
+        (
+            "configure_optimizers(self): torch.optim.SGD(self.parameters())",
+            "Net cannot be trained: ",
+        ),
         ("parameters(self, recurse=True): return iter(())", "Net has no parameters to train"),
     ],
 )
@@ -802,6 +830,11 @@ def test_a_class_that_fails_says_so_without_the_words_of_the_parser(cli, tmp_pat
     (tmp_path / "mine.py").write_text(OWN.replace("        super().__init__(**kwargs)\n", ""))
     with pytest.raises(AttributeError, match=r"before Module.__init__\(\) call"):
         cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU)
+
+
+def test_a_share_that_is_no_image_at_all_is_none(fit, tmp_path):
+    assert "none held out" in fit("--data.val_size=0.0003").out
+    assert not (tmp_path / "runs/ConvNetReLU/version_0/checkpoints/best.ckpt").exists()
 
 
 @pytest.mark.parametrize(

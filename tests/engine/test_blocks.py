@@ -13,9 +13,11 @@ from lightning.pytorch.callbacks import (
     Timer,
 )
 from lightning.pytorch.plugins import MixedPrecision
+from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
+from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
 
 NUM_BATCHES = 21  # 640 images in minibatches of 31: twenty whole ones, and one of 20
@@ -217,6 +219,32 @@ def test_everything_is_left_as_it_was():
     plain = Trainer(max_epochs=1, **quiet)
     plain.fit(net, data)
     assert (blocks.global_step, plain.global_step) == (5, NUM_BATCHES)
+
+
+class Validations(Callback):
+    number = 0
+
+    def on_validation_end(self, *_):
+        self.number += 1
+
+
+def test_validation_after_every_minibatch():
+    counted = Validations()
+    train(Dense, 4, epochs=1, val_check_interval=1, callbacks=[counted], num_sanity_val_steps=0)
+    assert counted.number == NUM_BATCHES
+
+
+class OwnLoader(Digits):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(*self.splits["train"]), batch_size=100)
+
+
+def test_a_loader_of_ones_own_is_left_to_lightning(capsys):
+    quiet = {"accelerator": "cpu", "logger": False, "enable_model_summary": False}
+    quiet |= {"enable_checkpointing": False, "callbacks": [Blocks(4), Average(decay=0.9)]}
+    trainer = Trainer(max_epochs=1, limit_train_batches=3, **quiet)
+    trainer.fit(Dense(), OwnLoader())
+    assert trainer.global_step == 3
 
 
 class Interrupt(Callback):

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
@@ -86,7 +86,10 @@ class Save(Callback):
 
 
 def train(folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", **settings):
-    """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch."""
+    """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch.
+
+    Steps are taken in blocks; ``num_steps`` None is Lightning's plain loop.
+    """
     seed_everything(0)
     network = MLPDropout(
         num_hidden=32, lr=0.05, scheduler=scheduler, optimizer_args={"momentum": 0.9}
@@ -97,7 +100,7 @@ def train(folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Blocks(num_steps), Last(), *callbacks],
+        callbacks=[*([] if num_steps is None else [Blocks(num_steps)]), Last(), *callbacks],
         **{"max_epochs": 3, **settings},
     )
     data = Digits(num_train=320, val_size=20, rotation=10, shift=1)
@@ -139,6 +142,32 @@ def test_a_run_resumed_at_the_end_of_an_epoch_ends_with_the_same_weights(
         tmp_path / "resumed", num_steps, ckpt_path=file, scheduler=scheduler, **settings
     )
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_lightnings_plain_loop_goes_on_counting_the_steps_of_blocks(tmp_path):
+    file = tmp_path / "end.ckpt"
+    train(tmp_path, 4, Keep(1, file))
+    train(tmp_path / "resumed", None, ckpt_path=file)
+
+
+class Validated(Callback):
+    def __init__(self):
+        self.at = []
+
+    def on_validation_end(self, trainer, *_):
+        if not trainer.sanity_checking:
+            self.at.append(trainer.global_step)
+
+
+def test_a_run_resumed_after_a_validation_in_mid_epoch_validates_as_it_would_have(tmp_path):
+    best = ModelCheckpoint(tmp_path, "{step}", monitor="step", mode="max", save_top_k=-1)
+    settings = {"val_check_interval": 10, "max_epochs": 3}
+    whole, resumed = Validated(), Validated()
+    train(tmp_path, 1, best, whole, **settings)
+    assert whole.at == list(range(10, 91, 10))
+    file = tmp_path / "step=20.ckpt"
+    train(tmp_path / "resumed", 1, resumed, ckpt_path=file, **settings)
+    assert resumed.at == whole.at[2:]
 
 
 @pytest.mark.parametrize(

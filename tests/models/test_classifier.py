@@ -154,6 +154,14 @@ class TestTraining:
         expected = network.probabilities(network((images - 0.5) / 0.25))
         assert torch.allclose(network.predict(images), expected, atol=1e-6)
 
+    def test_predict_of_a_network_in_half_precision(self):
+        images = torch.rand(3, 1, 28, 28)
+        network = ConvNetReLU()
+        expected = network.predict(images)
+        read = network.to(torch.bfloat16).predict(images)
+        assert read.dtype == torch.float32
+        assert torch.allclose(read, expected, atol=0.02)
+
     def test_predict_takes_pictures_arrays_and_tensors(self):
         network = Dense()
         bytes_ = torch.zeros(3, 28, 28, dtype=torch.uint8)

@@ -26,6 +26,7 @@ from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
     Average,
     FinalMetrics,
+    NeedsOptimizer,
     ProgressBar,
     SaveConfig,
     callback_names,
@@ -51,6 +52,9 @@ _NUM_EPOCHS = 10
 class ZooParser(LightningArgumentParser):
     """LightningCLI's parser without the pages of usage before each error."""
 
+    subcommand = ""
+    """The command that is parsed."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ``ZooError`` with the part of the message that says what is wrong."""
         if not self.exit_on_error:
@@ -58,8 +62,7 @@ class ZooParser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         base = data.ImageData if 'Parser key "data' in message else Classifier
         text = messages.plain(message, parser._option_string_actions, _subclasses(base))
-        command = parser.prog.replace(" [options]", "")
-        raise ZooError(f"{text}\nFor all options: {command} --help") from ex
+        raise ZooError(f"{text}\nFor all options: mnist-zoo {self.subcommand} --help") from ex
 
 
 class FinishedError(ZooError):
@@ -128,8 +131,9 @@ class ZooCLI(LightningCLI):
                 raise
             raise ZooError(text) from error
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+    def parse_arguments(self, parser: ZooParser, args: Any) -> None:  # type: ignore[override]
         """Parse the arguments given, whatever ``sys.argv`` holds."""
+        parser.subcommand = self.request.subcommand
         self.config = parser.parse_args(args)
         seed = self.config[self.config.subcommand].seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
@@ -225,7 +229,7 @@ class ZooCLI(LightningCLI):
                 )
             # The average copies the network, which blocks then tie to the trainer and its data.
             blocks = Blocks(num_steps, self.config[self.subcommand].cuda_graph)
-            callbacks += [*self._averaging(), blocks]
+            callbacks += [NeedsOptimizer(), *self._averaging(), blocks]
             if self.config[self.subcommand].test_curve:
                 callbacks.append(TestCurve())
         if self.subcommand == "fit" and not trainer.fast_dev_run:
@@ -335,12 +339,6 @@ class ZooCLI(LightningCLI):
             console.print(f"{batches} of training and validation went through; nothing was saved.")
             return
         name = type(self.model).__name__
-        groups = [group for it in self.trainer.optimizers for group in it.param_groups]
-        if not any(group["params"] for group in groups):
-            # Lightning goes through all epochs with a stand-in.
-            raise ZooError(
-                f"{name} was not trained: its configure_optimizers returns no optimizer."
-            )
         losses = [self.trainer.callback_metrics.get(f"{s}/loss") for s in ("train", "val")]
         if not all(loss is None or torch.isfinite(loss) for loss in losses):
             console.print("The loss is not a number: the training has diverged.", style="yellow")
@@ -512,7 +510,7 @@ class CheckingCLI(ZooCLI):
 
     def before_fit(self) -> None:
         """Try the network, and find the data."""
-        for name in ("max_epochs", "max_steps"):
+        for name in ("max_epochs", "max_steps", "limit_train_batches"):
             if self.config[self.subcommand].trainer[name] == 0:
                 raise ZooError(f"--trainer.{name} 0: trains nothing.")
         self._probe()

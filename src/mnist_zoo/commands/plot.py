@@ -95,7 +95,7 @@ def _runs_in(folder: Path) -> list[Path]:
     if not found:
         hint = "mnist-zoo fit writes runs into runs/."
         if (folder / "config.yaml").is_file():
-            hint = "It was trained with --trainer.logger false."
+            hint = "It was trained without TensorBoard (--trainer.logger)."
         raise ZooError(f"{folder}: there are no curves in it (events.out.tfevents…). {hint}")
     return found
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _ITS_OWN = (
     "--config", "-c", "--ckpt_path", "--seed_everything", "--trainer.default_root_dir",
     "--trainer.devices", "--trainer.enable_progress_bar", "--trainer.fast_dev_run",
-    "--trainer.logger", "--trainer.logger.class_path", "--trainer.num_nodes", "--pictures",
-    "--print_config", "-h", "--help",
+    "--trainer.limit_predict_batches", "--trainer.limit_test_batches", "--trainer.logger",
+    "--trainer.logger.class_path", "--trainer.num_nodes", "--pictures", "--print_config", "-h",
+    "--help",
 )  # fmt: skip
 
 _DESCRIPTION = """\

@@ -81,6 +81,6 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
             "test_loss": float(f"{-probability.log().mean():.6g}"),
             "num_steps": sum(record["num_steps"] for record in records),
             "seconds": round(sum(record["seconds"] for record in records), 1),
-            **{name: newest[name] for name in shared},
+            **{name: newest[name] for name in shared if name in newest},
         }
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
+from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 OnEpoch = Callable[[int, int | None], None]
 """Is told how many epochs are done, and of how many."""
 
-_OF_THE_MACHINE = ("--data.root", "--trainer.accelerator")
+_OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
 # Several devices would each start the sweep again, which is how Lightning trains on them.
 _ONE_DEVICE = "--trainer.devices=1"
+# A recipe may say otherwise, but records are made of what these leave behind.
+_AS_RECORDED = (
+    _ONE_DEVICE, "--trainer.num_nodes=1", "--trainer.logger=true", "--trainer.fast_dev_run=false",
+)  # fmt: skip
 _WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
 # What a record keeps by epoch, where the run wrote it.
 _BY_EPOCH = (
@@ -149,6 +154,8 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     from mnist_zoo.report import events
 
     run_folder = _train(run, folder, on_epoch)
+    if not (run_folder / "checkpoints" / "last.ckpt").exists():
+        raise ZooError("nothing was trained")
     last = checkpoints.read(run_folder / "checkpoints" / "last.ckpt")
     weights = checkpoints.read(tested_weights(last.path))
     cli = _command(ZooCLI, "test", *_checkpoint(weights.path), _ONE_DEVICE, *run.of_the_machine)
@@ -229,7 +236,7 @@ def _flags(run: Run, folder: Path) -> list[str]:
     """Write the recipe into a folder, and return all that ``fit`` is told of the run."""
     config = folder / f"{run.recipe}.yaml"
     config.write_text(run.config, encoding="utf-8")
-    return [f"--config={config}", _ONE_DEVICE, f"--seed_everything={run.seed}", *run.flags]
+    return [f"--config={config}", *_AS_RECORDED, f"--seed_everything={run.seed}", *run.flags]
 
 
 def _command(cls: type[ZooCLI], *words: str, **kwargs: Any) -> ZooCLI:
@@ -242,11 +249,17 @@ def _command(cls: type[ZooCLI], *words: str, **kwargs: Any) -> ZooCLI:
 
 
 def _checkpoint(file: Path) -> list[str]:
-    """Return the flags that name a checkpoint of ours, and its network if it is not in the zoo."""
+    """Return the flags that name a checkpoint of ours, and its classes that are the user's own."""
     from mnist_zoo.models import checkpoint as checkpoints
 
-    path = checkpoints.read(file).model["class_path"]
-    return [f"--ckpt_path={file}", *([] if registry.is_known(path) else [f"--model={path}"])]
+    checkpoint = checkpoints.read(file)
+    flags, model = [f"--ckpt_path={file}"], checkpoint.model["class_path"]
+    dataset = checkpoint.data and checkpoint.data["class_path"]
+    if not registry.is_known(model):
+        flags.append(f"--model={model}")
+    if dataset and not registry.is_our_data(dataset):
+        flags.append(f"--data={dataset}")
+    return flags
 
 
 def _rounded(value: float) -> float:

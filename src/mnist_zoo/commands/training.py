@@ -140,6 +140,11 @@ def default_configs(request: Request) -> Iterator[list[str]]:
             " (export --measure also tests them),\n"
             f"{request.subcommand} takes a checkpoint of mnist-zoo fit."
         )
+    if request.subcommand == "fit" and not checkpoint.resumable:
+        raise ZooError(
+            f"{request.ckpt_path} holds no state of the optimizer, so that training cannot go on"
+            " from it.\nIt can be given to test, validate, predict and export."
+        )
     path = checkpoints.trusted_class(checkpoint, named=request.model)
     request.model = path
     _refuse_unknown_arguments(checkpoint)
@@ -169,7 +174,7 @@ def checked(config: Path) -> Path:
     import yaml
 
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        settings = yaml.load(config.read_text(encoding="utf-8"), _once_each())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
@@ -177,13 +182,19 @@ def checked(config: Path) -> Path:
         raise ZooError(f"--config {config}{line}: not valid YAML ({problem}).") from error
     if not isinstance(settings, dict):
         raise ZooError(f"--config {config}: holds no settings, which look like `trainer: ...`.")
+    if odd := [key for key in _keys(settings) if not isinstance(key, str)]:
+        raise ZooError(f"--config {config}: {odd[0]} is not the name of a setting.")
     for key in ("trainer", "best", "last"):
         if not isinstance(settings.get(key, {}), dict):
             raise ZooError(f"--config {config}: {key} must hold settings, one a line below it.")
     if settings.get("ckpt_path"):
         raise ZooError(f"--config {config}: ckpt_path is not read there; use --ckpt_path.")
     for key in ("model", "data"):
-        entry = settings.get(key)
+        entry = settings.get(key, {})
+        if not isinstance(entry, str | dict):
+            raise ZooError(
+                f"--config {config}: {key} must be a name, or class_path and init_args below it."
+            )
         if isinstance(entry, dict) and "class_path" in entry:
             misplaced = sorted({*entry} - {"class_path", "init_args", "dict_kwargs"})
             if misplaced:
@@ -191,6 +202,30 @@ def checked(config: Path) -> Path:
                     f"--config {config}: {key}.{misplaced[0]} must stand under {key}.init_args."
                 )
     return config
+
+
+def _once_each() -> type:
+    """Return a loader of YAML that refuses a key given twice, of which YAML would keep the last."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            for number, (key, _) in enumerate(node.value):
+                if key.value in names[:number]:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value} is given twice", problem_mark=key.start_mark
+                    )
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+def _keys(settings: Any) -> Iterator[Any]:
+    """Yield the keys of settings, those within settings too."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        yield key
+        yield from _keys(value)
 
 
 def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,9 @@ class Batches:
             (a fraction).
         augmentation: distorts the images, uint8 (N, H, W) then, differently in each epoch.
         num_distorted_epochs: after so many epochs the images are left as they are; None: never.
+
+    Raises:
+        DataError: ``limit`` is a fraction that makes less than one minibatch.
     """
 
     batch_sampler = None

@@ -93,7 +93,7 @@ class Blocks(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have the data module yield blocks and the network train on them."""
         datamodule: Any = getattr(trainer, "datamodule", None)
-        if stage != "fit" or not hasattr(datamodule, "block_size"):
+        if stage != "fit" or not _yields_blocks(datamodule):
             return
         if _needs_every_step(trainer, pl_module):
             return
@@ -128,6 +128,15 @@ class Blocks(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         trainer.limit_train_batches = datamodule.limit_train_batches
         datamodule.block_size, datamodule.limit_train_batches = 1, 1.0
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let Lightning's plain loop go on counting from here, too."""
+        if self._block is not None:
+            loop = checkpoint["loops"]["fit_loop"]
+            steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
+            steps["total"]["ready"] = steps["total"]["completed"] = checkpoint["global_step"]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -271,6 +280,14 @@ class _BlockStep:
             )
 
 
+def _yields_blocks(datamodule: Any) -> bool:
+    """Whether a data module's training loader is ours, and not one of its own."""
+    if not hasattr(datamodule, "block_size"):
+        return False
+    owner = next(cls for cls in type(datamodule).__mro__ if "train_dataloader" in vars(cls))
+    return owner.__module__.startswith("mnist_zoo.")
+
+
 def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
     """Whether something takes part in every step that a block would pass over."""
     # A scaler has to take its factor off the gradients before they are clipped, as Lightning does.
@@ -301,8 +318,11 @@ def _takes_part(callback: Callback) -> bool:
 
 def _counts_batches(trainer: Trainer) -> bool:
     """Whether something is due after a number of batches, or a time, within an epoch."""
+    interval = getattr(trainer, "val_check_interval", None)
     return (
-        getattr(trainer, "val_check_interval", None) not in (None, 1.0)
+        # 1 is after every batch, 1.0 after all of them.
+        isinstance(interval, int)
+        or interval not in (None, 1.0)
         or getattr(trainer, "_val_check_time_interval", None) is not None
         or trainer.check_val_every_n_epoch is None
         or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
@@ -315,9 +335,10 @@ def _count_blocks_anew(trainer: Trainer) -> None:
     if position := loader.state_dict()["position"]:
         to_come = -(-(loader.num_batches - position) // loader.block_size)
         count: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        # Unless written in the midst of validation, it does not count its last as complete yet.
+        behind = count.ready - count.completed
         count.ready = count.started = count.processed = len(loader) - to_come
-        # The checkpoint was written before the last of them was counted as complete.
-        count.completed = count.ready - 1
+        count.completed = count.ready - behind
 
 
 def _num_training_steps(trainer: Trainer) -> float:

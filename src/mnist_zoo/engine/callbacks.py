@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgre
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from mnist_zoo.errors import ZooError
+
 # Settings that decide what a run computes and keeps; a resumed run takes them from its checkpoint.
 # Plain numbers and words only: nothing that a stranger's file could have imported.
 RESUMED_SETTINGS = {
@@ -26,6 +28,7 @@ RESUMED_SETTINGS = {
         "limit_val_batches",
         "max_epochs",
         "max_steps",
+        "max_time",
         "min_epochs",
         "min_steps",
         "overfit_batches",
@@ -54,7 +57,8 @@ class ProgressBar(RichProgressBar):
     def total_train_batches(self) -> int | float:
         """Return the number of optimizer steps in an epoch, not that of blocks."""
         loader: Any = self.trainer.train_dataloader
-        return loader.num_batches if hasattr(loader, "num_batches") else super().total_train_batches
+        in_blocks = getattr(loader, "block_size", 1) > 1
+        return loader.num_batches if in_blocks else super().total_train_batches
 
     def _get_train_description(self, current_epoch: int) -> str:
         # Lightning counts epochs from 0, people and our pictures from 1.
@@ -92,6 +96,23 @@ class FinalMetrics(Callback):
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 metrics = {f"final/{name}": value for name, value in final.items()}
                 logger.log_hyperparams(arguments, metrics)
+
+
+class NeedsOptimizer(Callback):
+    """Refuses a network without an optimizer: Lightning would go through all epochs in vain."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether there is something that will be trained.
+
+        Raises:
+            ZooError: There is not.
+        """
+        groups = [group for it in trainer.optimizers for group in it.param_groups]
+        if not any(group["params"] for group in groups):
+            name = type(pl_module).__name__
+            raise ZooError(
+                f"{name} cannot be trained: its configure_optimizers returns no optimizer."
+            )
 
 
 class Average(EMAWeightAveraging):

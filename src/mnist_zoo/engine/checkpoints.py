@@ -32,7 +32,9 @@ class Best(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save nothing where there is no validation that would log the monitored value."""
         datamodule = getattr(trainer, "datamodule", None)
-        validated = getattr(datamodule, "val_size", None) != 0 and trainer.limit_val_batches != 0
+        validated = (
+            getattr(datamodule, "num_val_images", None) != 0 and trainer.limit_val_batches != 0
+        )
         if not validated and not str(self.monitor).startswith("train/"):
             self.save_top_k = 0
         super().setup(trainer, pl_module, stage)
@@ -71,6 +73,9 @@ class Last(ModelCheckpoint):
     Args:
         every_n_train_steps: Also write it when so many more optimizer steps have been taken, at
             the end of the block of steps that reaches the number; None: after every epoch only.
+
+    Raises:
+        ZooError: The number is below 1.
     """
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:

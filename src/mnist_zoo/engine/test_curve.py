@@ -57,7 +57,8 @@ class TestCurve(Callback):
                 outputs = network(images)
                 loss = network.loss(outputs, targets)
             right = (outputs.argmax(dim=1) == targets).sum()
-            sums += torch.tensor([float(loss) * len(targets), float(right), len(targets)])
+            found = [float(loss) * len(targets), float(right), len(targets)]
+            sums += torch.tensor(found, dtype=sums.dtype)
         # Left where it is on a single device, which may know no float64.
         if trainer.world_size > 1:
             reduced = trainer.strategy.reduce(sums.to(network.device), reduce_op="sum")

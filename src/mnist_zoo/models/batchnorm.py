@@ -88,6 +88,9 @@ class ConvNetBatchNorm(_Normalized):
             of the time off.
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
         kwargs: Arguments of ``Classifier``.
+
+    Raises:
+        ValueError: ``label_smoothing`` is not in [0, 1].
     """
 
     def __init__(
@@ -117,6 +120,9 @@ class ConvNetSeparable(_Normalized):
         num_times: How many times each separable convolution is used.
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
         kwargs: Arguments of ``Classifier``.
+
+    Raises:
+        ValueError: ``label_smoothing`` is not in [0, 1].
     """
 
     def __init__(

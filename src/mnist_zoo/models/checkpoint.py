@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Checkpoint:
             the record of the run that made them.
         progress: Complete epochs and optimizer steps behind it; empty for weights.
         state_dict: The weights.
+        resumable: Whether training can go on from it, with the state of its optimizer.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Checkpoint:
     run: dict[str, Any]
     progress: dict[str, int]
     state_dict: dict[str, torch.Tensor]
+    resumable: bool = False
 
     @property
     def network(self) -> str:
@@ -80,6 +83,11 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             ) from error
         reason = str(error).partition(". ")[0]
         raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
+    if zipfile.is_zipfile(file):
+        # PyTorch does not compare the checksums.
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip():
+                raise CheckpointError(f"checkpoint {file} is damaged: a checksum does not fit.")
     try:
         zoo = dict(content)["mnist_zoo"]
         return Checkpoint(
@@ -93,6 +101,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
                 "steps": content["global_step"],
             },
             dict(content["state_dict"]),
+            {"optimizer_states", "pytorch-lightning_version"} <= content.keys(),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise CheckpointError(

@@ -121,10 +121,12 @@ class Classifier(LightningModule, ABC):
             ZooError: The weights have diverged, so that some answers are not numbers.
         """
         pixels = (handwriting.to_pixels(images) - self.pixel_mean) / self.pixel_std
+        # After training in 16-true, weights are numbers of half precision.
+        dtype = next(self.parameters()).dtype
         with evaluation_mode(self):
             answers = torch.cat(
                 [
-                    self.probabilities(self(batch.to(self.device)))
+                    self.probabilities(self(batch.to(self.device, dtype))).float()
                     for batch in torch.split(pixels, batch_size)
                 ]
             )
@@ -222,6 +224,9 @@ class Classifier(LightningModule, ABC):
         fixed = self._before.keys() & {*_FIXED}
         if "lr" in self._before and self.scheduler_class:
             fixed.add("lr")
+        if type(self).configure_optimizers is not Classifier.configure_optimizers:
+            # What it makes of the settings, only the class itself knows.
+            fixed |= self._before.keys()
         if fixed:
             raise ZooError(
                 f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
