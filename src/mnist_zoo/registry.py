@@ -195,13 +195,13 @@ def class_and_arguments(made: Any) -> dict[str, Any]:
 
     Its ``hparams`` also hold what its class gives to the class above; that cannot be given again.
     """
-    accepted = _accepted(type(made))  # type: ignore[arg-type]  # mypy takes no class for hashable
-    arguments = {name: value for name, value in made.hparams.items() if name in accepted}
+    names = accepted(type(made))  # type: ignore[arg-type]  # mypy takes no class for hashable
+    arguments = {name: value for name, value in made.hparams.items() if name in names}
     return {"class_path": path_of(type(made)), "init_args": arguments}
 
 
 @cache
-def _accepted(cls: type) -> frozenset[str]:
+def accepted(cls: type) -> frozenset[str]:
     """Return the names of the arguments that a class accepts, also through ``**kwargs``."""
     from jsonargparse import ArgumentParser
 

@@ -66,7 +66,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
             f"--{key}.{name}"
             for cls in classes.values()
             if key in _KINDS
-            for name in parameters(cls)
+            for name in registry.accepted(cls)
         }
         if flag in accepted:
             return f"unknown option {flag}. The {_KINDS.get(key, 'class')} chosen has none such."
@@ -115,17 +115,6 @@ def _meant(word: str, options: Iterable[str]) -> str:
     if flag and flag.startswith(prefix):
         return f" Did you mean {flag}?"
     return did_you_mean(word, options)
-
-
-def parameters(cls: type) -> set[str]:
-    """Return the names that a class accepts in ``__init__``, those of its bases included."""
-    return {
-        name
-        for base in cls.__mro__
-        if "__init__" in vars(base)
-        for name, parameter in inspect.signature(base).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    }
 
 
 def of_exception(error: BaseException | None) -> str | None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from mnist_zoo.engine import runs
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import events, pictures, summary
-from mnist_zoo.report.curves import Curve, draw_curves, plot_curves
+from mnist_zoo.report.curves import draw_curves, over_epochs, plot_curves
 
 if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
@@ -73,7 +73,7 @@ def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dic
 def of_fit(run_folder: Path, title: str) -> dict[str, Figure]:
     """Draw loss and accuracy by epoch from the event files of a run, by name; {} without any."""
     scalars = events.read_scalars(run_folder)
-    found = {tag: curve for tag in scalars if (curve := by_epoch(scalars, tag))[0]}
+    found = {tag: curve for tag in scalars if (curve := over_epochs(scalars, tag))[0]}
     figures, panels = {}, {}
     for name, ylabel in (("loss", "loss"), ("acc", "accuracy")):
         stages = {"training": f"train/{name}", "validation": f"val/{name}"}
@@ -121,10 +121,3 @@ def _to_tensorboard(files: Sequence[Path], run_folder: Path, step: int) -> None:
             with Image.open(file) as image:
                 tag = file.stem.replace("-", "/", 1)
                 writer.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
-
-
-def by_epoch(scalars: events.Scalars, tag: str) -> Curve:
-    """Return a tag's values over the number of epochs behind them, without those not finite."""
-    values = events.by_epoch(scalars, tag)
-    points = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
-    return [epoch for epoch, _ in points], [value for _, value in points]

@@ -193,8 +193,7 @@ def _figure(
 ) -> Figure:
     from matplotlib.figure import Figure
 
-    from mnist_zoo.commands.pictures import by_epoch
-    from mnist_zoo.report.curves import draw_curves, names_as_written
+    from mnist_zoo.report.curves import draw_curves, names_as_written, over_epochs
 
     size = (4.5 * len(tags) + 0.5, _PANEL_HEIGHT)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
@@ -206,7 +205,8 @@ def _figure(
         for folder in having:
             points = scalars[folder][tag]
             steps = [step for step, _ in points], [value for _, value in points]
-            groups[names[folder]].append(by_epoch(scalars[folder], tag) if in_epochs else steps)
+            curve = over_epochs(scalars[folder], tag) if in_epochs else steps
+            groups[names[folder]].append(curve)
         notes = ["nothing was chosen by it"] if tag.startswith("test_curve/") else []
         if any(len(curves) > 1 for curves in groups.values()):
             notes.append("mean, lowest to highest")

@@ -92,7 +92,6 @@ def _read(arguments: argparse.Namespace) -> int:
     import torch
 
     from mnist_zoo.report import predictions
-    from mnist_zoo.report.sheet import save_sheet
 
     network, classes = _network(arguments)
     pictures: list[tuple[str, list[predictions.Reading]]] = []
@@ -130,8 +129,10 @@ def _read(arguments: argparse.Namespace) -> int:
     if arguments.save_sheet and pictures:
         best = [reading.best() for _, readings in pictures for reading in readings]
         labels = [f"{classes[number]}  {probability:.1%}" for number, probability in best]
-        file = save_sheet(arguments.save_sheet, torch.cat(seen), labels)
-        print(f"What the network saw: {file}", file=sys.stderr)
+        from mnist_zoo.report.pictures import gallery, save
+
+        save(gallery(torch.cat(seen), labels), arguments.save_sheet)
+        print(f"What the network saw: {arguments.save_sheet}", file=sys.stderr)
     return 0 if not failed else 1 if pictures else 2
 
 

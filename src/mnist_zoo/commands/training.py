@@ -249,10 +249,9 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
-    from mnist_zoo.commands.messages import parameters
     from mnist_zoo.models.checkpoint import CheckpointError
 
-    known = parameters(registry.import_class(checkpoint.model["class_path"]))
+    known = registry.accepted(registry.import_class(checkpoint.model["class_path"]))
     for name in checkpoint.model["init_args"]:
         if name not in known:
             raise CheckpointError(

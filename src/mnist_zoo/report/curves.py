@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
 
+from mnist_zoo.report import events
+
 Curve = tuple[Sequence[float], Sequence[float]]
 """x, ascending, and y; of equal length."""
 
@@ -27,6 +29,13 @@ _DASHES = (
     (0, (3, 1.5)), (0, (7, 2, 1.5, 2, 1.5, 2)), (0, (1, 3)), (0, (10, 4)),
 )  # fmt: skip
 _FEW = 25  # so many points are marked one by one
+
+
+def over_epochs(scalars: events.Scalars, tag: str) -> Curve:
+    """Return a tag's values over the number of epochs behind them, without those not finite."""
+    values = events.by_epoch(scalars, tag)
+    points = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def plot_curves(

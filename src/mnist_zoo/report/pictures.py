@@ -137,7 +137,7 @@ def wrongly_read(
         f"{_reading(p, t, classes)}\n{_percent(share)}"
         for p, t, share in zip(predictions.tolist(), targets.tolist(), top.tolist(), strict=True)
     ]
-    return _gallery(images, captions, num_columns=8, lines=2, title=title)
+    return gallery(images, captions, num_columns=8, lines=2, title=title)
 
 
 def sheet(
@@ -162,7 +162,7 @@ def sheet(
     captions = [f"{'✓' if p == t else '✗'} {_reading(p, t, classes)}" for p, t in read]
     right = [p == t for p, t in read]
     columns = math.ceil(len(read) / 2)
-    return _gallery(images, captions, num_columns=columns, lines=1, right=right, title=title)
+    return gallery(images, captions, num_columns=columns, lines=1, right=right, title=title)
 
 
 def filters(weights: Tensor, title: str = "", limit: int = 64) -> Figure:
@@ -271,16 +271,26 @@ def saliency(
     return figure
 
 
-def _gallery(
+def gallery(
     images: Tensor,
     captions: Sequence[str],
     *,
-    num_columns: int,
-    lines: int,
-    title: str,
+    num_columns: int = 8,
+    lines: int = 1,
+    title: str = "",
     right: Sequence[bool] | None = None,
 ) -> Figure:
-    """Draw images in rows, each over its caption of so many lines."""
+    """Draw images in rows, each over its caption.
+
+    Args:
+        images: (N, 28, 28), N >= 1, of any range of values.
+        captions: What to write below each.
+        num_columns: Number of images in a row.
+        lines: Number of lines of each caption.
+        title: Heading of the figure.
+        right: Which captions are in the colour of what is right, the others in that of what is
+            wrong; None: all in black.
+    """
     images = _scaled(images)
     num_columns = min(num_columns, len(images))
     num_rows = math.ceil(len(images) / num_columns)
