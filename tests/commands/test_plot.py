@@ -164,7 +164,7 @@ class TestErrors:
     def test_a_run_without_logger(self, cli, tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "config.yaml").write_text("trainer: {logger: false}")
-        assert "--trainer.logger false" in cli("plot", "run", status=2).err
+        assert "without TensorBoard (--trainer.logger)" in cli("plot", "run", status=2).err
 
     def test_unknown_tag(self, cli, tmp_path):
         write_run(tmp_path / "a")

@@ -133,7 +133,10 @@ def test_the_sheet_shows_what_the_network_saw(cli, pictures, tmp_path):
     sheet = Image.open(tmp_path / "seen.png")
     assert sheet.width > 400
     assert sheet.convert("L").getextrema() == (0, 255)
-    for file, said in (("no/seen.png", "cannot write no/seen.png: "), ("a.jpg", "end in .png")):
+    for file, said in (
+        ("scans/b.png/x.png", "cannot write scans/b.png/x.png: "),
+        ("a.jpg", "end in .png"),
+    ):
         assert said in cli("predict", "scans", f"--save_sheet={file}", status=2).err
 
 
