@@ -795,6 +795,15 @@ OWN = (
 )
 
 
+def test_a_softmax_too_many_is_told(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(f"{OWN}        self.layers.append(nn.Softmax(dim=1))\n")
+    flags = ("--data=Digits", "--trainer.fast_dev_run=true", *ON_CPU)
+    told = "gives probabilities, but its loss takes logits: leave out the softmax at its end."
+    assert f"Net {told}" in " ".join(cli("fit", "--model=mine.Net", *flags).out.split())
+    for model in ("Dense", "MLPLogSoftmax", "ConvNetReLU"):
+        assert "probabilities" not in cli("fit", f"--model={model}", *flags).out
+
+
 @pytest.mark.parametrize(
     ("method", "text"),
     [

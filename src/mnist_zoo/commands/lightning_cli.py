@@ -281,7 +281,13 @@ class ZooCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say what is about to be trained, on what, for how long."""
-        self._probe()
+        outputs = self._probe()
+        if _are_probabilities(outputs) and type(self.model).loss is Classifier.loss:
+            console.print(
+                f"{type(self.model).__name__} gives probabilities, but its loss takes logits: leave"
+                " out the softmax at its end.",
+                style="yellow",
+            )
         if self.config[self.subcommand].channels_last:
             self._put_channels_last()
         if different := self._held_out_differently():
@@ -422,6 +428,8 @@ class ZooCLI(LightningCLI):
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
             self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
+            if self.run_folder:
+                runs.require_writable(self.run_folder)
         if self.run_folder is None:
             network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
@@ -451,13 +459,17 @@ class ZooCLI(LightningCLI):
             # Its forward has a view that asks for the ordinary layout.
             self.model.to(memory_format=torch.contiguous_format)
 
-    def _probe(self) -> None:
-        """Refuse a network that cannot sort images into ten classes, before anything else runs."""
+    def _probe(self) -> torch.Tensor:
+        """Refuse a network that cannot sort images into ten classes, before anything else runs.
+
+        Returns:
+            What it gives for two black images, (2, 10).
+        """
         name = type(self.model).__name__
         images = torch.zeros(2, 1, 28, 28)
         try:
             with torch.no_grad(), evaluation_mode(self.model):
-                outputs = self.model(images)
+                outputs: torch.Tensor = self.model(images)
                 shape = tuple(outputs.shape)
         except Exception as error:
             reason = messages.first_lines(error)
@@ -474,7 +486,7 @@ class ZooCLI(LightningCLI):
         try:
             loss = self.model.loss(outputs, torch.zeros(2, dtype=torch.int64))
         except Exception:
-            return  # it may need more than there is before training
+            return outputs  # it may need more than there is before training
         if not isinstance(loss, torch.Tensor) or loss.shape:
             found = (
                 f"{tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
@@ -482,6 +494,7 @@ class ZooCLI(LightningCLI):
             raise ZooError(
                 f"the loss of {name} is {found}, where a tensor of one number is wanted."
             )
+        return outputs
 
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
         """Print the figures of an evaluation, and draw its pictures."""
@@ -523,6 +536,11 @@ class CheckingCLI(ZooCLI):
 
     def after_fit(self) -> None:
         """Say nothing."""
+
+
+def _are_probabilities(outputs: torch.Tensor) -> bool:
+    """Whether each row of outputs (N, 10) has no negative number and sums to 1."""
+    return bool((outputs >= 0).all() and ((outputs.sum(dim=1) - 1).abs() < 1e-4).all())
 
 
 def _subclasses(base: type) -> dict[str, type]:

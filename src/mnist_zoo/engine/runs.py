@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,22 @@ def claim(folder: Path) -> Claim:
     run = folder / f"version_{number}"
     os.environ[_SHARED_WITH_OTHER_RANKS] = str(run)
     return Claim(run, created)
+
+
+def require_writable(folder: Path) -> None:
+    """Find out whether a run can go on in its folder.
+
+    Raises:
+        ZooError: The folder cannot be written.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ZooError(
+            f"cannot write to {folder}: {error.strerror}.\n"
+            "Copy it to where you can, and name the checkpoint there."
+        ) from error
 
 
 def of_checkpoint(path: Path) -> Path | None:
