@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from mnist_zoo import data, registry
 from mnist_zoo.commands import messages
-from mnist_zoo.engine import runs
+from mnist_zoo.engine import probe, runs
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
     Average,
@@ -34,9 +34,9 @@ from mnist_zoo.engine.callbacks import (
 from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.engine.pictures import Gather
 from mnist_zoo.engine.test_curve import TestCurve
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import ZooError, first_lines
 from mnist_zoo.models import Classifier
-from mnist_zoo.models.classifier import evaluation_mode, num_parameters
+from mnist_zoo.models.classifier import num_parameters
 from mnist_zoo.report import summary
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class ZooCLI(LightningCLI):
                 "mnist_zoo."
             )
             if ours and isinstance(cause, ValueError | RuntimeError):
-                name, reason = type(network).__name__, messages.first_lines(cause)
+                name, reason = type(network).__name__, first_lines(cause)
                 raise ZooError(
                     f"{name} cannot be built with these --model flags: {reason}."
                 ) from error
@@ -281,15 +281,15 @@ class ZooCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say what is about to be trained, on what, for how long."""
-        outputs = self._probe()
-        if _are_probabilities(outputs) and type(self.model).loss is Classifier.loss:
+        outputs = probe.check(self.model)
+        if probe.are_probabilities(outputs) and type(self.model).loss is Classifier.loss:
             console.print(
                 f"{type(self.model).__name__} gives probabilities, but its loss takes logits: leave"
                 " out the softmax at its end.",
                 style="yellow",
             )
         if self.config[self.subcommand].channels_last:
-            self._put_channels_last()
+            probe.put_channels_last(self.model)
         if different := self._held_out_differently():
             raise ZooError(
                 f"a resumed run cannot change {different}: images that it was trained on would be"
@@ -450,52 +450,6 @@ class ZooCLI(LightningCLI):
                 return f"--data.{name}"
         return None
 
-    def _put_channels_last(self) -> None:
-        """Choose the fastest layout for convolutions, unless the network cannot take it."""
-        self.model.to(memory_format=torch.channels_last)
-        try:
-            self._probe()
-        except ZooError:
-            # Its forward has a view that asks for the ordinary layout.
-            self.model.to(memory_format=torch.contiguous_format)
-
-    def _probe(self) -> torch.Tensor:
-        """Refuse a network that cannot sort images into ten classes, before anything else runs.
-
-        Returns:
-            What it gives for two black images, (2, 10).
-        """
-        name = type(self.model).__name__
-        images = torch.zeros(2, 1, 28, 28)
-        try:
-            with torch.no_grad(), evaluation_mode(self.model):
-                outputs: torch.Tensor = self.model(images)
-                shape = tuple(outputs.shape)
-        except Exception as error:
-            reason = messages.first_lines(error)
-            raise ZooError(
-                f"{name} fails on images of shape {tuple(images.shape)}: {reason}"
-            ) from error
-        if shape != (2, 10):
-            raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
-        if not num_parameters(self.model):
-            raise ZooError(
-                f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
-                " Sequential or ModuleList, not in a mere list."
-            )
-        try:
-            loss = self.model.loss(outputs, torch.zeros(2, dtype=torch.int64))
-        except Exception:
-            return outputs  # it may need more than there is before training
-        if not isinstance(loss, torch.Tensor) or loss.shape:
-            found = (
-                f"{tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-            )
-            raise ZooError(
-                f"the loss of {name} is {found}, where a tensor of one number is wanted."
-            )
-        return outputs
-
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
         """Print the figures of an evaluation, and draw its pictures."""
         name = {"val": "validation"}.get(stage, stage)
@@ -526,7 +480,7 @@ class CheckingCLI(ZooCLI):
         for name in ("max_epochs", "max_steps", "limit_train_batches"):
             if self.config[self.subcommand].trainer[name] == 0:
                 raise ZooError(f"--trainer.{name} 0: trains nothing.")
-        self._probe()
+        probe.check(self.model)
         self.datamodule.prepare_data()
         for stage in ("fit", "test"):
             self.datamodule.setup(stage)
@@ -536,11 +490,6 @@ class CheckingCLI(ZooCLI):
 
     def after_fit(self) -> None:
         """Say nothing."""
-
-
-def _are_probabilities(outputs: torch.Tensor) -> bool:
-    """Whether each row of outputs (N, 10) has no negative number and sums to 1."""
-    return bool((outputs >= 0).all() and ((outputs.sum(dim=1) - 1).abs() < 1e-4).all())
 
 
 def _subclasses(base: type) -> dict[str, type]:

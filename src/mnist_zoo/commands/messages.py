@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mnist_zoo import registry
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.errors import ZooError, did_you_mean, first_lines
 
 _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
 _GOT = re.compile(r"Got value: (.*)")
@@ -173,9 +173,3 @@ def of_trainer(error: Exception) -> str:
             "Leave the flag out to use what there is, or say --trainer.accelerator cpu."
         )
     return f"the trainer refuses its settings: {first_lines(error)}"
-
-
-def first_lines(error: BaseException) -> str:
-    """Return the first two lines of what an exception says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "\n".join(lines[:2])

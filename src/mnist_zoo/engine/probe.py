@@ -1,0 +1,62 @@
+"""A first look at a network, with two black images, before anything is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mnist_zoo.errors import ZooError, first_lines
+from mnist_zoo.models.classifier import Classifier, evaluation_mode, num_parameters
+
+
+def check(network: Classifier) -> Tensor:
+    """Refuse a network that cannot be trained to sort images into ten classes.
+
+    Returns:
+        What it gives for two black images, (2, 10).
+
+    Raises:
+        ZooError: It fails on them or gives something else, it has no parameters, or its loss is
+            no single number.
+    """
+    name = type(network).__name__
+    images = torch.zeros(2, 1, 28, 28)
+    try:
+        with torch.no_grad(), evaluation_mode(network):
+            outputs: Tensor = network(images)
+            shape = tuple(outputs.shape)
+    except Exception as error:
+        reason = first_lines(error)
+        raise ZooError(
+            f"{name} fails on images of shape {tuple(images.shape)}: {reason}"
+        ) from error
+    if shape != (2, 10):
+        raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
+    if not num_parameters(network):
+        raise ZooError(
+            f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
+            " Sequential or ModuleList, not in a mere list."
+        )
+    try:
+        loss = network.loss(outputs, torch.zeros(2, dtype=torch.int64))
+    except Exception:
+        return outputs  # it may need more than there is before training
+    if not isinstance(loss, Tensor) or loss.shape:
+        found = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ZooError(f"the loss of {name} is {found}, where a tensor of one number is wanted.")
+    return outputs
+
+
+def are_probabilities(outputs: Tensor) -> bool:
+    """Return whether each row of outputs (N, 10) has no negative number and sums to 1."""
+    return bool((outputs >= 0).all() and ((outputs.sum(dim=1) - 1).abs() < 1e-4).all())
+
+
+def put_channels_last(network: Classifier) -> None:
+    """Choose the fastest layout for convolutions, unless the network cannot take it."""
+    network.to(memory_format=torch.channels_last)
+    try:
+        check(network)
+    except ZooError:
+        # Its forward has a view that asks for the ordinary layout.
+        network.to(memory_format=torch.contiguous_format)
