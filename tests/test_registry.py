@@ -330,3 +330,16 @@ def test_a_published_figure_holds_within_its_tolerance(tolerance, mean, holds):
     assert recipe.published == "100.00 %"
     assert recipe.reproduced_by(mean) is holds
     assert registry.Recipe("A", Path("A.yaml"), {}).reproduced_by(mean) is None
+
+
+def test_a_mean_far_above_the_published_figure_agrees_with_it():
+    facts = {"Published": "90.00 %", "Tolerance": "0.5 points"}
+    assert registry.Recipe("A", Path("A.yaml"), facts).reproduced_by(99.0) is True
+
+
+def test_modules_of_the_current_folder_come_after_all_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["/first", "/second"])
+    for _ in range(2):
+        registry.look_into_current_folder()
+        assert sys.path == ["/first", "/second", str(tmp_path)]

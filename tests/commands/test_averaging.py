@@ -33,7 +33,9 @@ def test_a_resumed_run_averages_on(fit, cli, tmp_path):
         torch.testing.assert_close(whole[weights], resumed[weights], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("flag", ["--average.decay=1.5", "--average.every_n_steps=0"])
+@pytest.mark.parametrize(
+    "flag", ["--average.decay=1.5", "--average.decay=1", "--average.every_n_steps=0"]
+)
 def test_what_cannot_be_averaged_is_refused(fit, flag):
     flags = {"--average.decay=0.9", flag} if "every" in flag else {flag}
     error = fit(*flags, status=2).err

@@ -118,6 +118,26 @@ def test_beyond_loopback_the_page_has_the_names_that_others_give_it(address):
     assert names_of("box.example", address) == ["*"]
 
 
+def test_unless_told_otherwise_the_page_is_for_this_machine_alone(cli, monkeypatch):
+    import uvicorn
+
+    names, addresses, opened = [], [], []
+    monkeypatch.setattr("mnist_zoo.demo.app.make_app", lambda *args: names.append(args[2]))
+    monkeypatch.setattr(demo, "_networks", lambda *_: {})
+    monkeypatch.setattr(demo, "_open", opened.append)
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda _, sockets: addresses.append(sockets[0].getsockname()[0])
+    )
+    said = cli("demo", "--port=0").out
+    cli("demo", "--port=0", "--host=0.0.0.0", "--no_browser")
+    assert addresses == ["127.0.0.1", "0.0.0.0"]
+    assert "127.0.0.1" in names[0]
+    assert "*" not in names[0]
+    assert names[1] == ["*"]
+    (url,) = opened
+    assert f"Draw a digit: {url}\n" in said
+
+
 def test_the_address_is_one_that_a_browser_takes():
     for host, url in (("127.0.0.1", "http://127.0.0.1:{}/"), ("0.0.0.0", "http://localhost:{}/")):
         with demo._listen(host, 0) as listener:

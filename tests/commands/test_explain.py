@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from mnist_zoo.commands import explain
-from mnist_zoo.models import Classifier, ConvNetReLU, MLPDropout
+from mnist_zoo.data import Digits
+from mnist_zoo.models import Classifier, ConvNetReLU, Dense, MLPDropout
 
 BOTH = {"explain-filters.png", "explain-saliency.png"}
 
@@ -147,3 +148,41 @@ def test_refuses_what_the_checkpoint_is_not_of(cli, trained, argument, said):
 
 def test_takes_the_data_of_the_checkpoint_by_their_name(cli, copied):
     cli("explain", f"--ckpt_path={copied.best}", "--num=1", "--data=Digits")
+
+
+def test_grey_is_half_way_between_paper_and_ink_however_they_are_normalised(monkeypatch):
+    seen = {}
+
+    def gradients(network, images, classes, baseline):
+        seen.update(lowest=float(images.min()), highest=float(images.max()), grey=baseline)
+        return torch.zeros(len(images), 28, 28)
+
+    monkeypatch.setattr("mnist_zoo.report.saliency.integrated_gradients", gradients)
+    network = Dense().eval()
+    network.pixel_mean, network.pixel_std = 0.1, 0.5
+    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    images[:, 10:18, 13:15] = 255
+    explain._figures(network, tuple("0123456789"), images, ["a", "b"])
+    assert seen == pytest.approx({"lowest": -0.2, "highest": 1.8, "grey": 0.8})
+
+
+def test_the_first_test_images_are_shown_with_their_own_classes(cli, copied, monkeypatch):
+    shown = []
+    draw = explain._figures
+    monkeypatch.setattr(explain, "_figures", lambda *args: shown.append(args[2:]) or draw(*args))
+    cli("explain", f"--ckpt_path={copied.best}", "--num=5")
+    ((images, names),) = shown
+    expected, targets = (part[:5] for part in Digits().load(train=False))
+    assert torch.equal(images, expected)
+    assert names == [str(target) for target in targets.tolist()]
+
+
+def test_of_many_digits_as_many_are_drawn_as_have_room(tmp_path, capsys):
+    picture = Image.new("L", (60, 60), 255)
+    picture.paste(0, (20, 10, 27, 50))
+    for number in range(17):
+        picture.save(tmp_path / f"{number:02}.png")
+    images, files, failed = explain._given([str(tmp_path)])
+    assert len(images) == len(files) == 16
+    assert not failed
+    assert capsys.readouterr().err == "warning: only 16 of 17 digits are drawn\n"

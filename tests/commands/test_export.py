@@ -73,6 +73,18 @@ def test_safetensors_are_loaded_as_the_checkpoint_is(export, images, trained, cl
     assert str(tmp_path.anchor + "tmp") not in json.dumps([weights.run, weights.data])
 
 
+def test_where_ones_data_lie_is_not_told(export, trained, tmp_path):
+    content = torch.load(trained.best, weights_only=True)
+    places = {name: f"/home/me/{name}" for name in ("root", "train_file", "test_file")}
+    entry = {"class_path": "mnist_zoo.data.TextFile", "init_args": {"batch_size": 7, **places}}
+    content["mnist_zoo"]["data"] = entry
+    torch.save(content, tmp_path / "own.ckpt")
+    export("safetensors", "--out", "x.safetensors", ckpt_path="own.ckpt")
+    weights = checkpoint.read(tmp_path / "x.safetensors")
+    assert weights.data == {**entry, "init_args": {"batch_size": 7}}
+    assert None not in weights.run["settings"].values()
+
+
 def test_weights_are_exported_again_with_their_record(export, tmp_path):
     export("safetensors", "--out", "x.safetensors", "--measure")
     export("safetensors", "--out", "y.safetensors", ckpt_path="x.safetensors")

@@ -8,14 +8,24 @@ from torch.utils.tensorboard import SummaryWriter
 from mnist_zoo.commands import plot
 
 
-def write_run(folder, *, values=(0.5, 0.7), tag="val/acc", model="ConvNetReLU", seed=0, **settings):
+def write_run(
+    folder,
+    *,
+    values=(0.5, 0.7),
+    tag="val/acc",
+    model="ConvNetReLU",
+    seed=0,
+    counts=True,
+    **settings,
+):
     """Write the configuration and the curve of a run; ``None`` for ``model``: no configuration."""
     folder.mkdir(parents=True)
     with SummaryWriter(folder) as writer:
         for epoch, value in enumerate(values):
             step = 10 * (epoch + 1) - 1
             writer.add_scalar(tag, value, step)
-            writer.add_scalar("epoch", epoch, step)
+            if counts:
+                writer.add_scalar("epoch", epoch, step)
     if model is not None:
         config = {
             "seed_everything": seed,
@@ -138,6 +148,15 @@ def test_a_curve_of_the_test_images_says_that_it_chose_nothing(drawn, tmp_path):
     write_run(tmp_path / "a", tag="test_curve/acc")
     (axes,) = drawn("a", "--tag=test_curve/acc")[1].axes
     assert axes.get_title("left") == "nothing was chosen by it"
+
+
+@pytest.mark.parametrize(("counts", "xlabel", "x"), [(True, "epoch", 1), (False, "step", 9)])
+def test_runs_are_drawn_over_epochs_if_all_say_theirs(drawn, tmp_path, counts, xlabel, x):
+    write_run(tmp_path / "a", lr=1)
+    write_run(tmp_path / "b", lr=2, counts=counts)
+    (axes,) = drawn("a", "b")[1].axes
+    assert axes.get_xlabel() == xlabel
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == [x, x]
 
 
 def test_a_run_that_lacks_a_tag_is_left_out(cli, tmp_path):

@@ -1,5 +1,7 @@
 """``mnist-zoo results``: the table of the records, and where it is written."""
 
+from pathlib import Path
+
 import pytest
 
 from mnist_zoo import registry
@@ -121,3 +123,34 @@ def test_a_figure_by_epoch_is_drawn(cli, records, tmp_path):
     assert "Did you mean train/loss?" in result.err
     assert not (tmp_path / "other.png").exists()
     assert "must end in .png" in cli("results", "--plot", "curves.jpg", status=2).err
+
+
+def test_a_figure_of_the_test_images_says_that_it_chose_nothing(cli, records, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        "mnist_zoo.report.pictures.save", lambda figure, file: figures.append(figure)
+    )
+    epochs = {"train/acc": [0.5, 0.7], "test_curve/acc": [0.5, 0.6]}
+    records(recorded(0, 0.97, epochs=epochs))
+    cli("results", "--plot=a.png")
+    cli("results", "--plot=a.png", "--tag=test_curve/acc")
+    heading = "mean over seeds, lowest to highest"
+    assert [(axes.get_ylabel(), axes.get_title("left")) for f in figures for axes in f.axes] == [
+        ("train/acc", heading),
+        ("test_curve/acc", f"{heading}; nothing was chosen by it"),
+    ]
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_is(cli, records, tmp_path, monkeypatch):
+    records(recorded(0, 0.975))
+    text = "above\n<!-- begin: mnist-zoo results --markdown -->\n<!-- end -->\n"
+    (tmp_path / "plain.md").write_text(text)
+
+    def half(self, text, encoding):
+        self.write_bytes(text.encode(encoding)[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        assert "No space left" in cli("results", "--readme", "plain.md", status=2).err
+    assert (tmp_path / "plain.md").read_text() == text

@@ -1,11 +1,15 @@
 """Sweeps: every combination once, recorded whole, and never run twice."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +54,7 @@ def test_the_plan_is_the_product_of_recipes_values_and_seeds():
         ("{pct_start: 0.25, three_phase: false}", ["{pct_start: 0.25, three_phase: false}"]),
         ("[1, 2],[3, [4, 5]]", ["[1, 2]", "[3, [4, 5]]"]),
         ("'a,b',\"c,d\"", ["'a,b'", '"c,d"']),
+        ('"it\'s, so",b', ['"it\'s, so"', "b"]),
         ("", [""]),
     ],
 )
@@ -84,6 +89,31 @@ def test_what_changes_nothing_is_no_setting():
     assert one.key == other.key
     assert one.folder == other.folder
     assert other.of_the_machine == ("--data.root=x",)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--data.root=x",
+        "--trainer.accelerator=cpu",
+        "--steps_per_execution=3",
+        "--cuda_graph=false",
+        "--test_curve=true",
+    ],
+)
+def test_none_of_these_makes_another_run(flag):
+    assert [run.key for run in plan([flag])] == [run.key for run in plan()]
+
+
+def test_a_run_goes_on_from_the_newest_of_its_checkpoints(tmp_path):
+    assert sweep_run.last_checkpoint(tmp_path) is None
+    for version, written in (("version_0", 1000), ("version_1", 3000), ("version_2", 2000)):
+        file = tmp_path / "Dense" / version / "checkpoints" / "last.ckpt"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (written, written))
+    newest = tmp_path / "Dense" / "version_1" / "checkpoints" / "last.ckpt"
+    assert sweep_run.last_checkpoint(tmp_path) == newest
 
 
 def test_a_recipe_that_was_changed_makes_another_run(tmp_path):
@@ -154,6 +184,23 @@ def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_p
         assert result.err.startswith(f"error: {flag} file: cannot be written to: ")
 
 
+@pytest.mark.parametrize("flag", ["--results", "--runs"])
+def test_a_folder_that_takes_no_files_is_told_before_anything_runs(
+    cli, tmp_path, monkeypatch, flag
+):
+    monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
+    temporary_file = tempfile.TemporaryFile
+
+    def refuse(**kwargs):
+        if kwargs["dir"].name == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return temporary_file(**kwargs)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    error = cli("sweep", "Dense", flag, "full", status=2).err
+    assert error == f"error: {flag} full: cannot be written to: No space left on device.\n"
+
+
 @pytest.mark.parametrize(
     "flag",
     [
@@ -210,6 +257,41 @@ def test_a_crashed_run_is_recorded_and_made_again_next_time(tmp_path):
         assert one.print_table() == 1
     (crashed,) = [r for r in results.read(tmp_path / "results") if r["status"] == "crashed"]
     assert crashed["reason"] == "ValueError: boom"
+
+
+def test_a_run_of_another_sweep_that_crashed_is_not_counted(tmp_path):
+    for seed in (13, 14):
+        one = sweep._Sweep(plan(seeds=[seed]), tmp_path / "results", tmp_path / "runs")
+        one.run(Recorded(), 1)
+    assert one.print_table() == 0
+
+
+class Interrupted(Recorded):
+    """Workers that are stopped by Ctrl-C while the run of seed 1 is being made."""
+
+    def __init__(self):
+        super().__init__()
+        self.working, self.stopped = threading.Event(), threading.Event()
+
+    def make(self, run, on_epoch):
+        if run.seed != 1:
+            self.working.wait(60)
+            raise KeyboardInterrupt
+        self.working.set()
+        self.stopped.wait(60)
+        return run.crashed("its process ended with -9")
+
+    def stop(self):
+        self.stopped.set()
+
+
+def test_what_ctrl_c_stops_is_no_crashed_run(tmp_path, capsys):
+    one = sweep._Sweep(plan(seeds=[0, 1]), tmp_path / "results", tmp_path / "runs")
+    with pytest.raises(SystemExit) as end:
+        one.run(Interrupted(), 2)
+    assert end.value.code == 130
+    assert "The same command goes on where it was." in capsys.readouterr().out
+    assert results.read(tmp_path / "results") == []
 
 
 def test_a_run_that_another_sweep_is_making_is_left_to_it(tmp_path, capsys):
@@ -347,7 +429,9 @@ def test_networks_tested_together_answer_by_their_mean_probabilities(tmp_path):
     for run in members:
         (tmp_path / run.folder).mkdir()
         records.append(run.record(sweep_run.train_and_test(run, tmp_path / run.folder)))
+    records[1] |= {"date": "2999-12-31", "versions": {"torch": "9.9"}}
     record = sweep_ensemble.test(members, records, tmp_path)
+    assert record["versions"] == {"torch": "9.9"}, "those of the newest run"
 
     networks = [load(next((tmp_path / run.folder).rglob("best.ckpt"))) for run in members]
     data = Digits(num_train=300)
@@ -362,6 +446,19 @@ def test_networks_tested_together_answer_by_their_mean_probabilities(tmp_path):
 
     results.append(tmp_path / "results", record)
     assert results.read(tmp_path / "results") == [record]
+
+
+def test_an_ensemble_finds_the_data_where_its_members_did(tmp_path, monkeypatch):
+    def data_with_test_images(checkpoint, named, root=None):
+        raise ZooError(f"no {named} in {root}")
+
+    module = "mnist_zoo.commands.training.data_with_test_images"
+    monkeypatch.setattr(module, data_with_test_images)
+    trained_on = SimpleNamespace(data={"class_path": "mnist_zoo.data.MNIST"})
+    monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: trained_on)
+    monkeypatch.setattr(sweep_ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")
+    with pytest.raises(ZooError, match=r"no mnist_zoo\.data\.MNIST in here"):
+        sweep_ensemble.test(plan(["--data.root=here"]), [], tmp_path)
 
 
 def test_an_ensemble_needs_the_weights_of_its_members(tmp_path):

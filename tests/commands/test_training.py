@@ -3,6 +3,7 @@
 import csv
 import shlex
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mnist_zoo
+from mnist_zoo.commands.training import data_here
 from mnist_zoo.data import Digits, to_float
 from mnist_zoo.engine.blocks import _BlockStep
 from mnist_zoo.models import ConvNetReLU
@@ -51,6 +53,11 @@ class TestFit:
             "ConvNetReLU (85,670 parameters) on Digits (1,293 training images, 144 held out for"
             " validation), 3 epochs → runs/ConvNetReLU/version_0"
         )
+
+    def test_it_suggests_the_weights_that_validation_chose(self, trained):
+        file = "runs/ConvNetReLU/version_0/checkpoints/best.ckpt"
+        assert f"Checkpoint: {file}\n" in trained.out
+        assert f"mnist-zoo test --ckpt_path {file}\n" in trained.out
 
     def test_the_command_that_it_suggests_last_works(self, cli, copied):
         (line,) = [line for line in copied.out.splitlines() if "mnist-zoo test" in line]
@@ -693,12 +700,22 @@ class TestAStrangersCheckpoint:
 
     @pytest.mark.parametrize("argument", ["lr", "optimizer_args"])
     def test_as_an_argument(self, open_changed, trap, argument):
-        open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update({argument: trap}))
+        text = open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update({argument: trap}))
+        assert "more than numbers and words" in text
 
     @pytest.mark.parametrize("argument", ["optimizer_args", "scheduler_args"])
-    def test_within_an_argument(self, open_changed, trap, argument):
-        nested = {argument: {"momentum": trap}}
-        open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(nested))
+    @pytest.mark.parametrize("in_a_list", [False, True])
+    def test_within_an_argument(self, open_changed, trap, argument, in_a_list):
+        nested = {argument: {"momentum": [0.9, trap] if in_a_list else trap}}
+        text = open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(nested))
+        assert "more than numbers and words" in text
+
+    @pytest.mark.parametrize(
+        "path", ["mnist_zoo.handwriting.Digit", "mnist_zoo.models.checkpoint.Path"]
+    )
+    def test_as_a_class_of_ours_that_is_no_network(self, open_changed, path):
+        text = open_changed(lambda c: c["mnist_zoo"]["model"].update(class_path=path))
+        assert f"is of {path}, which is neither in this zoo" in text
 
     @pytest.mark.parametrize("name", ["trap.Net", "torch.optim.SGD", "logging.FileHandler"])
     def test_as_its_optimizer(self, open_changed, name):
@@ -708,6 +725,11 @@ class TestAStrangersCheckpoint:
     @pytest.mark.parametrize("part", ["model", "data"])
     def test_as_the_class_in_the_settings_of_its_run(self, open_changed, trap, part):
         open_changed(lambda c: c.update(mnist_zoo_run={part: trap}))
+
+    @pytest.mark.parametrize("setting", ["precision", "gradient_clip_val"])
+    def test_as_a_setting_of_its_trainer(self, open_changed, trap, setting):
+        text = open_changed(lambda c: c.update(mnist_zoo_run={"trainer": {setting: trap}}))
+        assert f"--trainer.{setting}" not in text, "left out, not taken for a value"
 
     @pytest.mark.parametrize("part", ["callbacks", "logger", "strategy"])
     def test_as_a_part_of_its_trainer(self, open_changed, trap, part):
@@ -759,6 +781,15 @@ def test_a_saved_configuration_makes_a_new_run_beside_the_old_one(cli, copied):
     assert (again / "checkpoints" / "last.ckpt").is_file()
     assert sorted(path.name for path in again.parent.iterdir()) == ["version_0", "version_1"]
     assert before == {path: path.stat().st_mtime_ns for path in copied.folder.rglob("*")}
+
+
+def test_the_folder_of_the_data_is_that_of_the_checkpoint_where_there_is_one(tmp_path):
+    def found(root):
+        entry = {"class_path": "mnist_zoo.data.MNIST", "init_args": {"root": root, "batch_size": 7}}
+        return data_here(SimpleNamespace(data=entry), named=None)["init_args"]
+
+    assert found(str(tmp_path)) == {"root": str(tmp_path), "batch_size": 7}
+    assert found(str(tmp_path / "elsewhere")) == {"batch_size": 7}
 
 
 def test_a_checkpoint_can_be_evaluated_on_other_data(cli, copied):

@@ -1,6 +1,7 @@
 """Random distortions of training images."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -48,6 +49,23 @@ def test_a_quarter_turn_is_clockwise(images):
     assert torch.equal(quarter, images.rot90(-1, (1, 2)))
 
 
+def test_the_lean_of_upright_lines_has_a_draw_of_its_own(images):
+    lean = Augmentation(shear=math.degrees(math.atan(2)))
+    leaning = lean(images, torch.tensor([[0.5, 1.0, 0.5, 0.5, 0.5]]).expand(40, 5))
+    # Two pixels a row, none half-way between the two rows in the middle.
+    for row, steps in ((12, 3), (13, 1), (14, -1), (15, -3)):
+        assert torch.equal(leaning[:, row], images[:, row].roll(steps, 1))
+
+
+def test_the_field_that_bends_has_the_deviation_that_was_asked_for():
+    bend = Augmentation(elastic=1.5)
+    ramp = (9 * torch.arange(28, dtype=torch.uint8)).expand(200, 28, 28)
+    bent = bend(ramp, draw(bend, 200))
+    # Of the random shifts, 7 × 7 in an image, these lie on pixels.
+    shifts = (bent.float() - ramp)[:, 9:19:9, 9:19:9] / 9
+    assert shifts.std() == pytest.approx(1.5, rel=0.1)
+
+
 def test_larger_digits_cover_more(images):
     grow = Augmentation(scale=0.3)
     larger = grow(images, torch.tensor([[0.5, 0.5, 1.0, 0.5, 0.5]]).expand(40, 5))
@@ -61,6 +79,12 @@ def test_a_stretched_digit_is_wider_and_less_high(images):
     (height, width), (less, more) = box(images), box(wider)
     assert (more / width).mean() == pytest.approx(1.25, abs=0.05)
     assert (less / height).mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_a_stretch_by_one_halves_the_width_at_most(images):
+    stretch = Augmentation(stretch=1)
+    narrower = stretch(images, torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.5, 0.0]]).expand(40, 6))
+    assert (box(narrower)[1] / box(images)[1]).mean() == pytest.approx(0.5, abs=0.05)
 
 
 def box(images):
@@ -92,7 +116,9 @@ def test_refitted_digits_keep_their_size_and_their_place(images):
     assert (after - before.round()).std() == pytest.approx(12**-0.5, rel=0.2), "anywhere in it"
 
 
-def test_refitting_leaves_the_shape_of_a_digit_that_is_not_distorted(images):
+@pytest.mark.parametrize("faintness", [1, 6])
+def test_refitting_leaves_the_shape_of_a_digit_that_is_not_distorted(images, faintness):
+    images = images // faintness
     nothing = Augmentation(refit=True)
     y, x = (centre(images) + 0.5).frac()
     draws = torch.full((40, 5), 0.5)
@@ -132,6 +158,26 @@ def test_epochs_differ_and_come_again_with_the_seed(images):
     first = epoch(one)
     assert torch.equal(first, epoch(other))
     assert not torch.equal(first.sort(dim=0).values, epoch(one).sort(dim=0).values)
+
+
+def test_the_distortions_follow_from_seed_and_epoch(images):
+    def in_order(seed):
+        return Batches(images, torch.arange(40), 6, seed=seed, augmentation=EVERYTHING)
+
+    one = in_order(seed=1)
+    first, second = epoch(one), epoch(one)
+    assert torch.equal(first, epoch(in_order(seed=1)))
+    for other in (second, epoch(in_order(seed=2))):
+        assert (first != other).flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rotation": 1.0}, {"scale": 0.2}, {"shear": 3.0}, {"shift": 4}, {"elastic": 0.5},
+     {"stretch": 0.6}, {"rotation": 1.0, "refit": True}],
+)  # fmt: skip
+def test_every_flag_of_the_data_distorts_by_itself(settings):
+    assert Digits(**settings).augmentation == Augmentation(**settings)
 
 
 def test_a_loader_resumed_in_mid_epoch_distorts_as_it_would_have(images):

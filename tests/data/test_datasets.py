@@ -164,6 +164,20 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(error, tmp_path, f
     assert not list(tmp_path.iterdir())
 
 
+def test_a_download_that_fails_half_way_leaves_nothing(tmp_path, fake, monkeypatch):
+    whole = fake(MNIST)
+
+    def half(root, train, download):
+        if not train:
+            raise URLError("no network")
+        whole(root, train, download)
+
+    monkeypatch.setattr(vision, "MNIST", half)
+    with pytest.raises(DataError, match="could not be downloaded: no network"):
+        MNIST(root=str(tmp_path)).prepare_data()
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_download_leaves_nothing(tmp_path, fake):
     fake(MNIST, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):

@@ -40,6 +40,13 @@ def test_reads_gzip_beside(pair):
     assert all(map(torch.equal, read_images(*pair), plain))
 
 
+def test_of_a_file_and_its_gzip_the_file_is_read(pair):
+    plain = read_images(*pair)
+    for path in pair:
+        path.with_name(path.name + ".gz").write_bytes(b"an older one")
+    assert all(map(torch.equal, read_images(*pair), plain))
+
+
 def test_reads_long_labels(pair):
     labels = np.zeros((4, 8), dtype=">i4")
     labels[:, 0] = [9, 8, 0, 1]

@@ -90,9 +90,17 @@ def test_replicas_share_an_epoch_equally(num_images, num_replicas):
     together = flat(indices)
     assert set(together) == set(range(num_images))
     assert len(together) - num_images < num_replicas
-    if len(together) == num_images:
-        whole = flat(epoch(batches(num_images, 2, seed=1)))
-        assert [index for group in zip(*indices, strict=True) for index in group] == whole
+    # What is missing to equal shares comes from the beginning of the order.
+    whole = flat(epoch(batches(num_images, 2, seed=1))) * num_replicas
+    in_turn = [index for group in zip(*indices, strict=True) for index in group]
+    assert in_turn == whole[: len(together)]
+
+
+@pytest.mark.parametrize(("limit", "number"), [(3, 3), (9, 4), (0.5, 2), (0.9, 3), (1.0, 4)])
+def test_a_limit_is_a_number_of_minibatches_or_a_share_rounded_down(limit, number):
+    loader = batches(limit=limit, shuffle=False)
+    assert len(loader) == number
+    assert epoch(loader) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]][:number]
 
 
 class Recorder(LightningModule):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -188,6 +190,22 @@ def test_seed_everything_decides_the_order():
         return [targets.tolist() for _, targets in ready().train_dataloader()]
 
     assert order(1) == order(1) != order(2)
+
+
+def test_processes_share_one_order_whatever_their_own_seeds():
+    def share(rank):
+        seed_everything(rank, verbose=False)
+        data = ready()
+        data.trainer = SimpleNamespace(
+            strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda seed: 7),
+            distributed_sampler_kwargs={"num_replicas": 2, "rank": rank},
+            overfit_batches=0,
+        )
+        return torch.cat([images for images, _ in data.train_dataloader()])
+
+    shares = [share(rank) for rank in range(2)]
+    assert [len(images) for images in shares] == [90, 90]
+    assert rows(torch.cat(shares)) == rows(ready().splits["train"][0])
 
 
 class Recorder(LightningModule):

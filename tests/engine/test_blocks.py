@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
     GradientAccumulationScheduler,
     ModelCheckpoint,
     StochasticWeightAveraging,
@@ -111,9 +112,32 @@ def test_a_setting_holds_in_blocks(network_class, settings):
     assert_the_same(train(network_class, 4, **settings), train(network_class, None, **settings))
 
 
+def test_an_epoch_cut_short_within_its_only_block_steps_no_scheduler():
+    network = {"scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.5}}
+    _, trainer, _ = train(Dense, 1000, network=network, max_steps=26)
+    assert trainer.global_step == 26
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1 * 0.5
+
+
 def test_a_block_is_one_call_of_the_training_step():
     assert len(train(Dense, 4)[2].rates) == 2 * 6
     assert len(train(Dense, 1)[2].rates) == 2 * NUM_BATCHES
+
+
+class Own(Dense):
+    """Of the user's own, and trained as those of the zoo."""
+
+
+@pytest.mark.parametrize(
+    ("network_class", "flag", "graphed"),
+    [(Dense, None, True), (Dense, False, False), (Own, None, False), (Own, True, True)],
+)
+def test_a_cuda_graph_is_for_networks_of_the_zoo_unless_told_otherwise(
+    network_class, flag, graphed
+):
+    blocks = Blocks(4, cuda_graph=flag)
+    train(network_class, None, callbacks=[blocks], max_steps=4)
+    assert blocks._block.cuda_graph is graphed
 
 
 class Doubled(Dense):
@@ -202,6 +226,12 @@ class Annealed(Dense):
 
     def loss(self, outputs, targets):
         return super().loss(outputs, targets) / (1 + self.trainer.global_step)
+
+
+def test_weights_are_averaged_after_every_step():
+    average, same = EMAWeightAveraging(decay=0.9), EMAWeightAveraging(decay=0.9)
+    averaged = train(Dense, None, callbacks=[average, Blocks(4)])
+    assert_the_same(averaged, train(Dense, None, callbacks=[same]))
 
 
 def test_a_loss_may_go_by_the_number_of_the_step():
@@ -300,6 +330,12 @@ def test_cosine_annealing_is_stepped_after_every_epoch():
 def test_cosine_annealing_spans_a_run_that_is_limited_by_steps(settings):
     rates = train(Dense, 1, network={"scheduler": "CosineAnnealingLR"}, **settings)[2].rates
     assert rates[NUM_BATCHES] == pytest.approx(0.05)
+
+
+def test_cosine_annealing_spans_the_epoch_in_which_a_run_ends():
+    network = {"scheduler": "CosineAnnealingLR"}
+    trainer = train(Dense, 1, network=network, max_steps=NUM_BATCHES + 1)[1]
+    assert trainer.lr_scheduler_configs[0].scheduler.T_max == 2
 
 
 @pytest.mark.parametrize("num_steps", [None, 4])

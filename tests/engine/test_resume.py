@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.models import MLPDropout
 
 FIT = (
@@ -120,6 +120,14 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(stopped, num_step
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("num_steps", [1, 7, 64])
+def test_a_scheduler_by_epochs_goes_on_in_a_run_resumed_in_mid_epoch(num_steps, tmp_path):
+    file = tmp_path / "middle.ckpt"
+    whole = train(tmp_path, 4, Save(8, file), scheduler="CosineAnnealingLR")
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, scheduler="CosineAnnealingLR")
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 @pytest.mark.parametrize(("scheduler", "num_steps"), [("OneCycleLR", 64), ("CosineAnnealingLR", 1)])
 @pytest.mark.parametrize(
@@ -168,6 +176,42 @@ def test_a_run_resumed_after_a_validation_in_mid_epoch_validates_as_it_would_hav
     file = tmp_path / "step=20.ckpt"
     train(tmp_path / "resumed", 1, resumed, ckpt_path=file, **settings)
     assert resumed.at == whole.at[2:]
+
+
+def test_a_checkpoint_is_on_disk_before_it_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
+    file, before = tmp_path / "checkpoints" / "last.ckpt", []
+    WholeFiles().save_checkpoint({"step": 1}, file)
+    monkeypatch.setattr(os, "fsync", lambda _: before.append(torch.load(file, weights_only=True)))
+    WholeFiles().save_checkpoint({"step": 2}, file)
+    assert before == [{"step": 1}]
+    assert torch.load(file, weights_only=True) == {"step": 2}
+    assert list(file.parent.iterdir()) == [file]
+
+
+class Saved(Callback):
+    """Notes after how many steps a checkpoint is written."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_save_checkpoint(self, trainer, *_):
+        self.steps.append(trainer.global_step)
+
+
+def test_the_last_checkpoint_is_also_written_after_so_many_steps_and_no_more_often(tmp_path):
+    saved = Saved()
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Blocks(4), Last(every_n_train_steps=10), saved],
+        max_epochs=2,
+    )
+    trainer.fit(MLPDropout(num_hidden=8), Digits(num_train=320, val_size=20))
+    # Blocks end at 12, 20, 42 and 50, the epochs at 30 and 60.
+    assert saved.steps == [12, 20, 30, 42, 50, 60]
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,25 @@ class Watch(Callback):
     on_train_batch_end = on_train_epoch_end = on_validation_end = on_fit_end = _look
 
 
-def fit(folder, *callbacks, epochs=2):
+class Noisy(MLPDropout):
+    """Draws random numbers in evaluation, too."""
+
+    def forward(self, images):
+        return super().forward(images + 0.1 * torch.rand_like(images))
+
+
+class Drawing(Digits):
+    """Draws random numbers when it is loaded."""
+
+    def load(self, train):
+        torch.rand(1)
+        return super().load(train)
+
+
+def fit(folder, *callbacks, epochs=2, network_class=MLPDropout, data_class=Digits):
     """Train a network with dropout; return trainer, network and the random state at the end."""
     seed_everything(0)
-    network = MLPDropout(num_hidden=32)
+    network = network_class(num_hidden=32)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -40,7 +55,7 @@ def fit(folder, *callbacks, epochs=2):
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(network, Digits(batch_size=64))
+    trainer.fit(network, data_class(batch_size=64))
     return trainer, network, torch.get_rng_state()
 
 
@@ -59,6 +74,14 @@ def test_weights_and_random_numbers_are_those_of_a_run_without_it(tmp_path, bloc
     curve = {tag: with_it.pop(tag) for tag in ("test_curve/loss", "test_curve/acc")}
     assert with_it == without
     assert [step for step, _ in curve["test_curve/acc"]] == [s for s, _ in with_it["train/acc"]]
+
+
+@pytest.mark.parametrize("classes", [{"network_class": Noisy}, {"data_class": Drawing}], ids=str)
+def test_random_numbers_that_are_drawn_for_it_are_drawn_again(tmp_path, classes):
+    _, plain, plain_state = fit(tmp_path / "plain", **classes)
+    _, watched, state = fit(tmp_path / "curve", TestCurve(), **classes)
+    assert torch.equal(plain_state, state)
+    torch.testing.assert_close(watched.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
 
 def test_the_last_value_is_what_test_finds(tmp_path):

@@ -86,6 +86,30 @@ class TestOptimizer:
         assert momentum.stride() == weight.stride() != expected.stride()
         assert torch.equal(momentum, expected)
 
+    def test_of_a_resumed_run_has_its_state_in_the_layout_of_the_weights(self, tmp_path):
+        def fit(max_epochs, layout, ckpt_path=None):
+            net = ConvNetReLU(optimizer_args={"momentum": 0.9}).to(memory_format=layout)
+            run = trainer(max_epochs=max_epochs, limit_train_batches=2, limit_val_batches=0)
+            run.fit(net, Digits(), ckpt_path=ckpt_path)
+            return run
+
+        fit(1, torch.contiguous_format).save_checkpoint(tmp_path / "a.ckpt")
+        resumed = fit(2, torch.channels_last, tmp_path / "a.ckpt")
+        for weight, state in resumed.optimizers[0].state.items():
+            assert state["momentum_buffer"].stride() == weight.stride()
+
+    def test_of_a_resumed_run_with_a_scheduler_keeps_its_learning_rate(self, tmp_path):
+        def fit(max_epochs, lr, ckpt_path=None):
+            net = Dense(lr=lr, scheduler="StepLR", scheduler_args={"step_size": 1})
+            run = trainer(max_epochs=max_epochs, limit_train_batches=2, limit_val_batches=0)
+            run.fit(net, Digits(), ckpt_path=ckpt_path)
+            return run
+
+        fit(1, 0.1).save_checkpoint(tmp_path / "a.ckpt")
+        assert fit(2, 0.1, tmp_path / "a.ckpt").global_step == 4
+        with pytest.raises(ZooError, match=r"a resumed run cannot change --model\.lr"):
+            fit(2, 0.2, tmp_path / "a.ckpt")
+
     def test_scheduler_args_win_over_what_spans_the_run(self):
         own = {"total_steps": 50, "max_lr": 4.0, "div_factor": 4}
         network = Dense(scheduler="OneCycleLR", scheduler_args=own)
@@ -126,6 +150,15 @@ class TestTraining:
             "all outputs are equal: the first is read"
         )
         assert (tested["test/acc/0"], tested["test/acc/1"]) == (1, 0)
+
+    def test_every_test_counts_its_own_images_alone(self):
+        network, data, run = Dense(num_hidden=3), Digits(num_test=50), trainer()
+        torch.nn.init.zeros_(network.layers[3].weight)
+        for answer in (7, 4):
+            network.layers[3].bias.data = torch.eye(10)[answer]
+            (tested,) = run.test(network, data, verbose=False)
+            right = {f"test/acc/{digit}": float(digit == answer) for digit in range(10)}
+            assert {name: tested[name] for name in right} == right
 
     def test_predicts_probabilities_with_targets_or_without(self):
         network = Dense().eval()

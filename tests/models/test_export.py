@@ -56,6 +56,34 @@ def test_graph_of_every_network(name, kind, images, tmp_path):
     assert export.export(network, kind, tmp_path / "x", images, about(network)) < 1e-5
 
 
+class TwoParts(MLPLogSoftmax):
+    """Has weights outside of ``layers``."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = nn.Parameter(torch.ones(10))
+
+    def forward(self, images):
+        return (super().forward(images) * self.scale).log_softmax(dim=1)
+
+
+def test_only_of_a_network_that_is_its_layers_keys_are_those_of_the_layers(images, tmp_path):
+    for network, first in ((build("Dense"), "1.weight"), (TwoParts().eval(), "scale")):
+        file = tmp_path / "x.pt"
+        assert export.export(network, "state_dict", file, images, about(network)) == 0
+        keys = torch.load(file, weights_only=True).keys()
+        assert next(iter(keys)) == first
+        assert all(key.startswith("layers.") for key in keys - {"scale"}) == (first == "scale")
+
+
+def test_a_file_may_be_read_by_whom_other_files_may(images, tmp_path):
+    (tmp_path / "other").touch()
+    network = build("Dense")
+    for kind in ("state_dict", "safetensors"):
+        export.export(network, kind, tmp_path / kind, images, about(network))
+        assert (tmp_path / kind).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_normalization_travels_with_the_weights(images, tmp_path):
     network = build("MLPLogSoftmax")
     network.pixel_mean, network.pixel_std = 0.5, 0.5

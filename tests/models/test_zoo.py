@@ -108,6 +108,44 @@ def test_has_a_recipe_whose_head_says_what_is_known_of_it(name, network):
         assert recipe.facts["Parameters"] == f"{num_parameters(type(network)(**arguments)):,}"
 
 
+def layers(sequential):
+    """The layers in the order in which an image goes through them, a dropout with its share."""
+    for layer in sequential:
+        if isinstance(layer, nn.Sequential):
+            yield from layers(layer)
+        elif not isinstance(layer, nn.Identity):
+            share = f" {layer.p}" if isinstance(layer, nn.Dropout) else ""
+            yield f"{type(layer).__name__}{share}"
+
+
+CONV_SIGMOID, CONV_RELU = "Conv2d, MaxPool2d, Sigmoid", "Conv2d, MaxPool2d, ReLU"
+POOLED, KEPT = "Conv2d, MaxPool2d, BatchNorm2d, ReLU", "Conv2d, BatchNorm2d, ReLU"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    {
+        "Dense": "Flatten, Linear, Sigmoid, Linear, Sigmoid",
+        "ConvNetSimple": f"{CONV_SIGMOID}, Flatten, Linear, Sigmoid, Linear",
+        "ConvNetTwoConv": f"{CONV_SIGMOID}, {CONV_SIGMOID}, Flatten, Linear, Sigmoid, Linear",
+        "ConvNetReLU": f"{CONV_RELU}, {CONV_RELU}, Flatten, Linear, ReLU, Linear",
+        "ConvNetDropout": f"{CONV_RELU}, {CONV_RELU}, Flatten, Dropout 0.5, Linear, ReLU,"
+        " Dropout 0.5, Linear, ReLU, Dropout 0.5, Linear",
+        "ConvNetThreeDense": f"{CONV_RELU}, Dropout 0.25, {CONV_RELU}, Flatten, Linear, ReLU,"
+        " Dropout 0.5, Linear, ReLU, Linear",
+        "MLPDropout": "Flatten, Linear, ReLU, Dropout 0.5, Linear, ReLU, Dropout 0.5, Linear",
+        "MLPLogSoftmax": "Flatten, Linear, ReLU, Linear, ReLU, Linear, ReLU, Linear, ReLU, Linear,"
+        " LogSoftmax",
+        "ConvNetBatchNorm": f"{POOLED}, {KEPT}, {POOLED}, {KEPT}, {KEPT}, MaxPool2d, Flatten,"
+        " Linear",
+        "ConvNetSeparable": f"{POOLED}, Separable, MaxPool2d, Separable, MaxPool2d, Separable,"
+        " AdaptiveAvgPool2d, Flatten, Linear",
+    }.items(),
+)
+def test_has_the_layers_that_it_names(network, expected):
+    assert ", ".join(layers(network.layers)) == expected
+
+
 @pytest.mark.parametrize(("name", "number"), PUBLISHED_PARAMETERS.items())
 def test_has_as_many_parameters_as_published(network, number):
     assert num_parameters(network) == number
@@ -162,6 +200,17 @@ def test_dense_is_trained_by_the_squared_error_against_one_hot_targets(images, t
     assert network.loss(outputs, targets).item() == pytest.approx(total / 80)
 
 
+def test_the_probabilities_of_dense_are_in_proportion_to_its_activations():
+    outputs = torch.rand(8, 10) / 2
+    probabilities = build("Dense").probabilities(outputs)
+    torch.testing.assert_close(probabilities, outputs / outputs.sum(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize(("name", "share"), [("ConvNetBatchNorm", 0.1), ("ConvNetSeparable", 0.0)])
+def test_targets_are_softened_as_much_as_the_options_say(network, share):
+    assert network.label_smoothing == share
+
+
 def test_mlp_log_softmax_is_trained_by_the_negative_log_likelihood(images, targets):
     network = build("MLPLogSoftmax")
     outputs = network(images)
@@ -199,3 +248,39 @@ def test_options_of_a_network_change_it(name, arguments, images):
     network = build(name, **arguments)
     assert num_parameters(network) < PUBLISHED_PARAMETERS[name]
     assert network(images).shape == (8, 10)
+
+
+NORMALIZED = ["ConvNetBatchNorm", "ConvNetSeparable"]
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_targets_are_softened_in_training_only(name, targets):
+    network, outputs = build(name, label_smoothing=0.2), torch.randn(8, 10)
+    plain = F.cross_entropy(outputs, targets)
+    spread = -outputs.log_softmax(dim=1).mean()
+    torch.testing.assert_close(network.loss(outputs, targets), 0.8 * plain + 0.2 * spread)
+    torch.testing.assert_close(network.eval().loss(outputs, targets), plain)
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_weights_decay_and_biases_and_norms_do_not(name):
+    network = build(name, lr=0.1, weight_decay=0.5)
+    for parameter in network.parameters():
+        torch.nn.init.ones_(parameter)
+        parameter.grad = torch.zeros_like(parameter)
+    network.configure_optimizers().step()
+    for name, parameter in network.named_parameters():
+        expected = torch.full_like(parameter, 0.95 if parameter.ndim > 1 else 1)
+        torch.testing.assert_close(parameter, expected, msg=name)
+
+
+def test_a_separable_convolution_adds_to_what_it_has_from_the_second_time_on():
+    from mnist_zoo.models.batchnorm import Separable
+
+    torch.manual_seed(0)
+    separable, maps = Separable(4, num_times=3).eval(), torch.randn(2, 4, 6, 6)
+    first, second, third = separable.norms
+    torch.nn.init.zeros_(third.weight)
+    once = first(separable.conv(maps)).relu()
+    twice = once + second(separable.conv(once)).relu()
+    torch.testing.assert_close(separable(maps), twice)

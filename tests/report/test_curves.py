@@ -23,12 +23,12 @@ def band(figure):
 
 
 def test_draws_mean_and_band_from_lowest_to_highest():
-    seeds = [([0, 1, 2], [1, 2, 3]), ([0, 1, 2], [3, 4, 8])]
-    figure = plot_curves({"two": seeds}, ylabel="loss")
+    seeds = [([0, 1, 2], values) for values in ([1, 2, 3], [3, 4, 8], [2, 9, 4])]
+    figure = plot_curves({"three": seeds}, ylabel="loss")
     (line,) = lines(figure)
     assert line.get_xdata().tolist() == [0, 1, 2]
-    assert line.get_ydata().tolist() == [2, 3, 5.5]
-    assert band(figure) == {0: (1, 3), 1: (2, 4), 2: (3, 8)}
+    assert line.get_ydata().tolist() == [2, 5, 5]
+    assert band(figure) == {0: (1, 3), 1: (2, 9), 2: (3, 8)}
 
 
 def test_a_single_curve_has_no_band_and_without_a_name_no_legend():
@@ -47,6 +47,15 @@ def test_the_legend_names_the_groups_in_their_order():
     groups = {f"lr {n}": [([0, 1], [n, n])] for n in range(8)}
     texts = plot_curves(groups, ylabel="loss").axes[0].get_legend().get_texts()
     assert [text.get_text() for text in texts] == list(groups)
+
+
+@pytest.mark.parametrize(("number", "beside"), [(5, False), (6, True)])
+def test_a_long_legend_stands_beside_the_curves(number, beside):
+    figure = plot_curves({f"lr {n}": [([0, 1], [n, n])] for n in range(number)}, ylabel="loss")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    right = axes.get_window_extent().x1
+    assert (axes.get_legend().get_window_extent().x0 > right) == beside
 
 
 def test_a_curve_that_ends_early_counts_as_far_as_it_goes():

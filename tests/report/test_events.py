@@ -52,10 +52,12 @@ def test_a_value_belongs_to_the_epoch_marked_nearest():
         "train/loss": [(9, 4.0), (19, math.nan), (29, 1.0)],
         "val/acc": [(9, 0.5), (29, 0.75)],
         "test_curve/acc": [(10, 0.1), (20, 0.2), (30, 0.3)],
+        "lr": [(8, 0.3), (18, 0.2), (28, 0.1)],
     }
     assert by_epoch(scalars, "train/loss") == [4.0, None, 1.0]
     assert by_epoch(scalars, "val/acc") == [0.5, None, 0.75]
     assert by_epoch(scalars, "test_curve/acc") == [0.1, 0.2, 0.3]
+    assert by_epoch(scalars, "lr") == [0.3, 0.2, 0.1]
     assert by_epoch(scalars, "val/loss") == [None, None, None]
 
 
@@ -68,6 +70,7 @@ def test_the_time_between_two_parts_of_a_run_does_not_count(tmp_path, monkeypatc
     import time
 
     for number, start in ((1, 5000.0), (2, 9000.0)):
-        monkeypatch.setattr(time, "time", lambda start=start: start)
+        # A file is begun ten seconds before its first value.
+        monkeypatch.setattr(time, "time", lambda start=start: start - 10)
         write(tmp_path, number, {"train/loss": [(n, 1.0) for n in range(4)]}, start)
-    assert read_seconds(tmp_path) == pytest.approx(6.0)
+    assert read_seconds(tmp_path) == pytest.approx(26.0)

@@ -137,6 +137,11 @@ class TestFilters:
         assert len(found) == shape[0]
         assert {weights.shape for weights in found} == {drawn_shape}
 
+    def test_of_several_channels_their_mean_is_drawn(self):
+        weights = torch.randn(2, 3, 5, 5)
+        for found, expected in zip(drawn(pictures.filters(weights)), weights.mean(1), strict=True):
+            torch.testing.assert_close(torch.as_tensor(found.data), expected)
+
     def test_no_more_than_can_be_seen(self):
         assert len(drawn(pictures.filters(torch.randn(1000, 784)))) == 64
 
@@ -160,6 +165,13 @@ def test_saliency_shows_the_image_what_speaks_for_and_what_against():
     assert (speaks_for[3, 4], speaks_for[5, 6]) == (2, 0)
     assert (against[3, 4], against[5, 6]) == (0, 1)
     assert {"image", "for", "against", "7"} == set(words(figure))
+
+
+def test_saliency_has_a_scale_for_each_image_that_few_pixels_go_beyond():
+    shares = torch.arange(784.0).view(1, 28, 28) / 783
+    figure = pictures.saliency(torch.zeros(2, 28, 28), torch.cat([shares, -2 * shares]), ["", ""])
+    most = [image.get_clim()[1] for image in figure.axes[0].images[2:]]
+    assert most == pytest.approx([0.99, 1.98] * 2)
 
 
 def test_a_dollar_sign_is_no_formula(tmp_path):

@@ -49,6 +49,14 @@ def test_a_run_made_again_after_a_crash_counts_once(tmp_path):
     assert [r["status"] for r in results.read(tmp_path)] == ["finished"]
 
 
+def test_runs_of_different_seeds_flags_and_settings_all_count(tmp_path):
+    one = record(0, 0.9)
+    others = [record(1, 0.9), record(0, 0.9, flags=["--a=1"]), {**one, "recipe_sha256": "1"}]
+    for run in (one, *others):
+        results.append(tmp_path, run)
+    assert results.read(tmp_path) == [one, *others]
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_written_as_null(tmp_path, loss):
     results.append(tmp_path, {**record(0, 0.1, status="diverged"), "test_loss": loss})
@@ -70,6 +78,20 @@ def test_the_table_gives_mean_deviation_and_interval():
     header, line = shown([record(seed, acc) for seed, acc in enumerate((0.90, 0.92, 0.94))])
     assert header.split() == ["recipe", "n", "mean", "std", "min–max", "95", "%", "interval"]
     assert line.split() == ["Dense", "3", "92.00", "2.00", "90.00–94.00", "87.03–96.97"]
+
+
+def test_two_runs_have_no_interval():
+    header, line = shown([record(0, 0.90), record(1, 0.94)])
+    assert "interval" not in header
+    assert line.split() == ["Dense", "2", "92.00", "2.83", "90.00–94.00"]
+
+
+@pytest.mark.parametrize(
+    ("accs", "interval"), [((0.90, 0.99, 1.0), "82.65–100.00"), ((0.0, 0.01, 0.1), "0.00–17.35")]
+)
+def test_an_interval_does_not_leave_the_range_of_accuracies(accs, interval):
+    _, line = shown([record(seed, acc) for seed, acc in enumerate(accs)])
+    assert line.split()[-1] == interval
 
 
 def test_crashed_and_diverged_runs_are_counted_as_failed():

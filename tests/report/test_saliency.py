@@ -16,6 +16,18 @@ def test_of_a_linear_network_the_shares_are_weight_times_difference_from_grey():
     assert torch.allclose(shares.flatten(1), expected, atol=1e-6)
 
 
+def test_of_a_quadratic_network_few_steps_are_exact():
+    images = torch.rand(2, 1, 28, 28)
+    shares = integrated_gradients(
+        lambda some: some.square().flatten(1).sum(1, keepdim=True),
+        images,
+        torch.tensor([0, 0]),
+        baseline=0.25,
+        num_steps=3,
+    )
+    torch.testing.assert_close(shares, (images.square() - 0.25**2).squeeze(1))
+
+
 @pytest.mark.parametrize("network_class", [ConvNetReLU, MLPLogSoftmax])
 @pytest.mark.parametrize("baseline", [0.0, 0.5])
 def test_the_shares_add_up_to_what_the_image_changes(network_class, baseline):

@@ -114,6 +114,11 @@ class Last(ModelCheckpoint):
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
             self._saved_at = trainer.global_step
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint after every epoch."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._saved_at = trainer.global_step
+
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""
         random = {"cpu": torch.get_rng_state()}
