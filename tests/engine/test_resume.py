@@ -85,7 +85,9 @@ class Save(Callback):
             trainer.save_checkpoint(self.file)
 
 
-def train(folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", **settings):
+def train(
+    folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90, **settings
+):
     """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch.
 
     Steps are taken in blocks; ``num_steps`` None is Lightning's plain loop.
@@ -105,15 +107,15 @@ def train(folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR",
     )
     data = Digits(num_train=320, val_size=20, rotation=10, shift=1)
     trainer.fit(network, data, ckpt_path=ckpt_path)
-    assert trainer.global_step == 90
+    assert trainer.global_step == num_taken
     return network.state_dict()
 
 
 @pytest.mark.parametrize("stopped", [8, 42])
-@pytest.mark.parametrize("num_steps", [1, 4, 7, 64])
+@pytest.mark.parametrize("num_steps", [None, 1, 4, 7, 64])
 def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(stopped, num_steps, tmp_path):
     file = tmp_path / "middle.ckpt"
-    whole = train(tmp_path, 4, Save(stopped, file))
+    whole = train(tmp_path, num_steps and 4, Save(stopped, file))
     progress = torch.load(file, weights_only=True)
     assert progress["global_step"] == stopped
     resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file)
@@ -186,6 +188,34 @@ def test_a_checkpoint_is_on_disk_before_it_takes_the_place_of_the_one_before(tmp
     assert before == [{"step": 1}]
     assert torch.load(file, weights_only=True) == {"step": 2}
     assert list(file.parent.iterdir()) == [file]
+
+
+class StopAt(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+@pytest.mark.parametrize("num_steps", [None, 1, 4, 64])
+@pytest.mark.parametrize("stopped", [26, 42])
+def test_a_run_that_took_all_its_steps_goes_on_with_more_as_if_it_had_had_them(
+    num_steps, stopped, tmp_path
+):
+    settings = {"scheduler": None, "max_epochs": 3}
+    whole = train(tmp_path, num_steps, **settings)
+    train(tmp_path / "short", num_steps, **settings, max_steps=stopped, num_taken=stopped)
+    file = next((tmp_path / "short").rglob("last.ckpt"))
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **settings)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_a_run_that_a_callback_ended_in_mid_epoch_goes_on_from_there(tmp_path):
+    whole = train(tmp_path, None)
+    train(tmp_path / "short", None, StopAt(42), num_taken=42)
+    file = next((tmp_path / "short").rglob("last.ckpt"))
+    torch.testing.assert_close(train(tmp_path, None, ckpt_path=file), whole, rtol=0, atol=0)
 
 
 class Saved(Callback):

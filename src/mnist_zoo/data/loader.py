@@ -119,6 +119,12 @@ class Batches:
         if epoch != self._epoch:
             self._epoch, self._position, self._resumed = epoch, 0, False
 
+    def take_back(self, num_batches: int) -> None:
+        """Count so many of the minibatches yielded last as not yielded."""
+        if self._position == 0:
+            self._epoch, self._position = self._epoch - 1, self.num_batches
+        self._position -= num_batches
+
     def state_dict(self) -> dict[str, Any]:
         """Return seed, epoch, and the number of minibatches of that epoch already yielded."""
         return {"seed": self.seed, "epoch": self._epoch, "position": self._position}

@@ -153,14 +153,14 @@ class Blocks(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Step the schedulers that go by epochs, as Lightning's plain loop does."""
-        if pl_module.automatic_optimization or self._block is None:
+        if pl_module.automatic_optimization:
             return
         is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(self._plateau_metric(trainer))
-            elif config.interval == "epoch" and is_last and not self._block.cut_short:
+            elif config.interval == "epoch" and is_last:
                 scheduler.step()
 
     @staticmethod
@@ -188,8 +188,6 @@ class _BlockStep:
             trainer
         )
         self.cuda_graph = cuda_graph
-        self.cut_short = False
-        """Whether ``max_steps`` ended the run in the midst of a block."""
         self._steps: Steps | None = None
 
     def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -198,7 +196,11 @@ class _BlockStep:
         images, targets = batch
         if trainer.max_steps >= 0:
             num_images = (trainer.max_steps - trainer.global_step) * self.batch_size
-            self.cut_short = num_images < len(targets)
+            if num_images < len(targets):
+                # An epoch that is cut short is not validated; a resumed run takes up the rest.
+                trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
+                loader: Any = trainer.train_dataloader
+                loader.take_back(math.ceil((len(targets) - num_images) / self.batch_size))
             images, targets = images[:num_images], targets[:num_images]
         if self._steps is None:
             self._steps = self._graphed(images.device) or self._take

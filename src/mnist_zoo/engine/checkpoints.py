@@ -94,6 +94,9 @@ class Last(ModelCheckpoint):
         """Put the random generators where they were when the checkpoint was written."""
         super().on_train_start(trainer, pl_module)
         self._device = trainer.strategy.root_device
+        # A scheduler that asks for the number of steps has Lightning build the loader before it
+        # knows the place in the data, which it would hand over only when it builds it.
+        trainer.fit_loop._load_combined_loader_states()
         _go_to_next_epoch(trainer)
         self._saved_at = trainer.global_step
         if self._random_states:
@@ -105,19 +108,26 @@ class Last(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the checkpoint when enough steps have been taken since the last time."""
+        """Write the checkpoint when enough steps have been taken, or the run ends in mid-epoch."""
         due = self.every_n_steps and (
             trainer.global_step // self.every_n_steps > self._saved_at // self.every_n_steps
         )
         # The end of an epoch has a checkpoint of its own, after validation.
-        if due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
+        if not _at_end_of_epoch(trainer) and (due or trainer.fit_loop.epoch_loop.done):
+            file = Path(str(self.dirpath)) / "last.ckpt"
+            trainer.save_checkpoint(file, weights_only=False)
+            self.best_model_path = str(file)
             self._saved_at = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoint after every epoch."""
-        super().on_train_epoch_end(trainer, pl_module)
-        self._saved_at = trainer.global_step
+        """Write the checkpoint after every epoch.
+
+        Of an epoch that was cut short, Lightning takes the rest for done; a run that goes on from
+        the checkpoint of its last step does not.
+        """
+        if _at_end_of_epoch(trainer) or self._saved_at != trainer.global_step:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved_at = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""
@@ -130,6 +140,10 @@ class Last(ModelCheckpoint):
         """Keep the states for the start of training: until then other code draws numbers too."""
         super().load_state_dict(state_dict)
         self._random_states = state_dict["random"]
+
+
+def _at_end_of_epoch(trainer: Trainer) -> bool:
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 def _go_to_next_epoch(trainer: Trainer) -> None:
