@@ -55,6 +55,16 @@ def legend(figure):
     return [text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in texts]
 
 
+def test_networks_of_ones_own_that_are_called_alike_have_lines_of_their_own(drawn, tmp_path):
+    for module in ("one", "other"):
+        config = write_run(tmp_path / "runs" / module) / "config.yaml"
+        settings = yaml.safe_load(config.read_text())
+        settings["model"]["class_path"] = f"{module}.Net"
+        config.write_text(yaml.safe_dump(settings))
+    _, figure = drawn("runs")
+    assert legend(figure) == ["one.Net", "other.Net"]
+
+
 def test_runs_that_differ_by_their_seed_share_a_line(drawn, tmp_path):
     for seed in range(3):
         write_run(tmp_path / f"runs/a{seed}", seed=seed, lr=0.1, values=(0.1 * seed, 0.5))

@@ -114,7 +114,8 @@ def _settings(config: Path) -> dict[str, Any] | None:
     flat = {name.replace(".init_args.", "."): value for name, value in _flat(settings, "")}
     for name in ("model", "data"):
         if path := flat.pop(f"{name}.class_path", None):
-            flat[name] = str(path).rpartition(".")[2]
+            ours = str(path).startswith("mnist_zoo.")
+            flat[name] = str(path).rpartition(".")[2] if ours else str(path)
     return {
         name: value
         for name, value in flat.items()
