@@ -127,10 +127,10 @@ def _read(arguments: argparse.Namespace) -> int:
         console.width = console.measure(table, options=endless).maximum
         console.print(table, crop=False)
     if arguments.save_sheet and pictures:
-        best = [reading.best() for _, readings in pictures for reading in readings]
-        labels = [f"{classes[number]}  {probability:.1%}" for number, probability in best]
         from mnist_zoo.report.pictures import gallery, save
 
+        best = [reading.best() for _, readings in pictures for reading in readings]
+        labels = [f"{classes[number]}  {probability:.1%}" for number, probability in best]
         save(gallery(torch.cat(seen), labels), arguments.save_sheet)
         print(f"What the network saw: {arguments.save_sheet}", file=sys.stderr)
     return 0 if not failed else 1 if pictures else 2
