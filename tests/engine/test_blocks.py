@@ -112,11 +112,19 @@ def test_a_setting_holds_in_blocks(network_class, settings):
     assert_the_same(train(network_class, 4, **settings), train(network_class, None, **settings))
 
 
-def test_an_epoch_cut_short_within_its_only_block_steps_no_scheduler():
-    network = {"scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.5}}
-    _, trainer, _ = train(Dense, 1000, network=network, max_steps=26)
-    assert trainer.global_step == 26
-    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1 * 0.5
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.5}},
+        {"scheduler": "ReduceLROnPlateau", "scheduler_args": {"patience": 0}},
+    ],
+)
+@pytest.mark.parametrize("max_steps", [5, 26])
+def test_an_epoch_cut_short_within_its_only_block_is_as_in_the_plain_loop(network, max_steps):
+    settings = {"network": network, "max_steps": max_steps}
+    in_blocks, plain = train(Dense, 1000, **settings), train(Dense, None, **settings)
+    assert in_blocks[1].global_step == max_steps
+    assert_the_same(in_blocks, plain)
 
 
 def test_a_block_is_one_call_of_the_training_step():

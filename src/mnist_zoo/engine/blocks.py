@@ -153,14 +153,14 @@ class Blocks(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Step the schedulers that go by epochs, as Lightning's plain loop does."""
-        if pl_module.automatic_optimization:
+        is_whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if pl_module.automatic_optimization or not is_whole:
             return
-        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(self._plateau_metric(trainer))
-            elif config.interval == "epoch" and is_last:
+            elif config.interval == "epoch":
                 scheduler.step()
 
     @staticmethod
@@ -199,6 +199,7 @@ class _BlockStep:
             if num_images < len(targets):
                 # An epoch that is cut short is not validated; a resumed run takes up the rest.
                 trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
+                trainer.val_check_batch = math.inf
                 loader: Any = trainer.train_dataloader
                 loader.take_back(math.ceil((len(targets) - num_images) / self.batch_size))
             images, targets = images[:num_images], targets[:num_images]
