@@ -307,6 +307,20 @@ class TestResume:
         assert config["trainer"]["max_time"] == "00:00:00:01"
         assert config["trainer"]["max_epochs"] is None
 
+    def test_says_by_which_setting_a_run_that_has_ended_can_go_on(self, cli, fit, tmp_path):
+        last = f"--ckpt_path={tmp_path}/runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        fit("--trainer.max_steps=3", epochs=-1)
+        said = cli("fit", last, *ON_CPU, status=2).err
+        assert "has been trained to its end.\nTo go on: --trainer.max_steps N" in said
+        cli("fit", last, *ON_CPU, "--trainer.max_steps=5")
+
+    def test_keeps_its_configuration_where_it_cannot_be_written_anew(self, cli, copied):
+        config = copied.folder / "config.yaml"
+        config.unlink()
+        config.mkdir()
+        on = ("fit", f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=9")
+        assert f"cannot write {config}: " in cli(*on, status=2).err
+
     def test_cannot_know_what_a_network_makes_of_another_rate(self, cli, tmp_path):
         (tmp_path / "grouped.py").write_text(
             "import torch\n"

@@ -1,4 +1,5 @@
 import errno
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_comments_blank_lines_and_windows_line_ends(path):
         (line(pixels=[0, 256] + [0] * 782), "expected pixels from 0 to 255, found 256 as value 2"),
         (line(pixels=[-1] + [0] * 783), "expected pixels from 0 to 255, found -1 as value 1"),
         (line(label=10), "expected a label from 0 to 9 as the last value, found 10"),
+        (line(pixels=[0] * 783 + ["1_0"]), "expected integers, found '1_0'"),
         (line(label="five"), "expected integers, found 'five'"),
     ],
 )
@@ -118,3 +120,10 @@ def test_round_trip_of_real_images(mnist_root, path):
     assert torch.equal(read_images, images[:1000])
     assert torch.equal(read_targets, targets[:1000])
     assert np.array_equal(np.loadtxt(path, dtype=int)[:, -1], targets[:1000])
+
+
+def test_a_compressed_file_says_what_to_do(tmp_path):
+    file = tmp_path / "images.txt.gz"
+    file.write_bytes(gzip.compress(line().encode()))
+    with pytest.raises(DataError, match=r"line 1: this is compressed; unpack it first\."):
+        read_text(file)

@@ -33,7 +33,8 @@ def weights(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
+    ("how", "status"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
 def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(how, status, zoo, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"

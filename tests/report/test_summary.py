@@ -127,3 +127,8 @@ class TestWritePredictions:
         with pytest.raises(IndexError):
             summary.write_predictions(Path(tmp_path / "predictions.csv"), torch.zeros(3))
         assert (tmp_path / "predictions.csv").read_text() == "old"
+
+
+def test_names_of_pictures_are_printed_as_they_are():
+    file = Path("pictures/explain-a [red]b.png")
+    assert shown(summary.pictures([file])).split(None, 1)[1] == f"pictures ({file.name})\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.markup import escape
 
@@ -322,9 +324,9 @@ class ZooCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; if the user interrupts it, say how to go on."""
-        if self._is_finished():
+        if limit := self._limit_reached():
             # A course of the learning rate that was laid out for the whole run has ended with it.
-            on = "" if self.model.scheduler_class else "\nTo go on: --trainer.max_epochs N"
+            on = "" if self.model.scheduler_class else f"\nTo go on: --trainer.{limit} N"
             raise FinishedError(f"{self.request.ckpt_path} has been trained to its end.{on}")
         try:
             self.trainer.fit(**kwargs)
@@ -332,9 +334,11 @@ class ZooCLI(LightningCLI):
             last = self.run_folder and self.run_folder / "checkpoints" / "last.ckpt"
             found = last if last and last.is_file() else None
             console.print(summary.interrupted(found, self._own_classes()))
+            # Lightning ends with 1, as if something had gone wrong, or with 0, as if nothing had.
             if isinstance(ended.__context__, KeyboardInterrupt):
-                # Lightning ends with 1, as if something had gone wrong.
-                raise SystemExit(130) from None
+                raise SystemExit(128 + signal.SIGINT) from None
+            if isinstance(ended, SIGTERMException):
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise
 
     def after_fit(self) -> None:
@@ -418,18 +422,21 @@ class ZooCLI(LightningCLI):
         named = "" if registry.is_known(model) else f" --model {model}"
         return named if registry.is_our_data(dataset) else f"{named} --data {dataset}"
 
-    def _is_finished(self) -> bool:
-        steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
+    def _limit_reached(self) -> str | None:
+        """Return which setting of the trainer ended the run of the checkpoint, if one did."""
         done = self.request.progress
-        return (epochs is not None and 0 <= epochs <= done.get("epochs", -1)) or (
-            0 <= steps <= done.get("steps", -1)
-        )
+        for name, unit in (("max_steps", "steps"), ("max_epochs", "epochs")):
+            limit = getattr(self.trainer, name)
+            if limit is not None and 0 <= limit <= done.get(unit, -1):
+                return name
+        return None
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
             self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
             if self.run_folder:
                 runs.require_writable(self.run_folder)
+                runs.require_writable(self.run_folder / "checkpoints")
         if self.run_folder is None:
             network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)

@@ -78,7 +78,9 @@ def _parse(line: bytes) -> npt.NDArray[np.int16]:
     try:
         words = line.decode("utf-8-sig").split("#", 1)[0].split()
     except UnicodeDecodeError as error:
-        raise ValueError("this is not text in UTF-8") from error
+        packed = line.startswith(b"\x1f\x8b")
+        what = "this is compressed; unpack it first" if packed else "this is not text in UTF-8"
+        raise ValueError(what) from error
     if not words:
         return np.empty(0, np.int16)
     if len(words) != _NUM_PIXELS + 1:
@@ -87,6 +89,8 @@ def _parse(line: bytes) -> npt.NDArray[np.int16]:
             f" found {len(words)}"
         )
     try:
+        if "_" in "".join(words):
+            raise ValueError("to NumPy, 1_0 is 10")
         values = np.array(words, dtype=np.int64)
     except (ValueError, OverflowError) as error:
         odd = next(word for word in words if not re.fullmatch(r"[+-]?\d{1,18}", word))

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import whole
 
 # Settings that decide what a run computes and keeps; a resumed run takes them from its checkpoint.
 # Plain numbers and words only: nothing that a stranger's file could have imported.
@@ -163,7 +164,9 @@ class SaveConfig(SaveConfigCallback):
         # Defaults of some of Lightning's callbacks, which jsonargparse leaves as they are.
         yaml.SafeDumper.add_multi_representer(Enum, lambda dump, it: dump.represent_data(it.value))
         file = Path(trainer.default_root_dir) / "config.yaml"
-        self.parser.save(self.config, file, skip_unset=False, overwrite=True)
+        with whole(file) as unfinished:
+            text = self.parser.dump(self.config, skip_unset=False)
+            unfinished.write_text(text, encoding="utf-8")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

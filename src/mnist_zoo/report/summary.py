@@ -78,7 +78,8 @@ def pictures(files: Sequence[Path]) -> str:
     """Say where pictures of a folder lie; nothing where there are none."""
     if not files:
         return ""
-    return f"Pictures:   {_quoted(files[0].parent)} ({', '.join(file.name for file in files)})"
+    names = escape(", ".join(file.name for file in files))
+    return f"Pictures:   {_quoted(files[0].parent)} ({names})"
 
 
 def metrics_table(
