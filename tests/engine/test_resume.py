@@ -87,8 +87,9 @@ class Save(Callback):
 
 
 def train(
-    folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90, **settings
-):
+    folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90,
+    every_n_train_steps=None, **settings
+):  # fmt: skip
     """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch.
 
     Steps are taken in blocks; ``num_steps`` None is Lightning's plain loop.
@@ -103,7 +104,11 @@ def train(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*([] if num_steps is None else [Blocks(num_steps)]), Last(), *callbacks],
+        callbacks=[
+            *([] if num_steps is None else [Blocks(num_steps)]),
+            Last(every_n_train_steps),
+            *callbacks,
+        ],
         **{"max_epochs": 3, **settings},
     )
     data = Digits(num_train=320, val_size=20, rotation=10, shift=1)
@@ -231,16 +236,7 @@ class Saved(Callback):
 
 def test_the_last_checkpoint_is_also_written_after_so_many_steps_and_no_more_often(tmp_path):
     saved = Saved()
-    trainer = Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Blocks(4), Last(every_n_train_steps=10), saved],
-        max_epochs=2,
-    )
-    trainer.fit(MLPDropout(num_hidden=8), Digits(num_train=320, val_size=20))
+    train(tmp_path, 4, saved, every_n_train_steps=10, max_epochs=2, num_taken=60)
     # Blocks end at 12, 20, 42 and 50, the epochs at 30 and 60.
     assert saved.steps == [12, 20, 30, 42, 50, 60]
 

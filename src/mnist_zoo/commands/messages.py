@@ -62,12 +62,8 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     key = ".".join(keys)
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         flag = f"--{key}.{match[1]}"
-        accepted = {
-            f"--{key}.{name}"
-            for cls in classes.values()
-            if key in _KINDS
-            for name in registry.accepted(cls)
-        }
+        chosen = classes.values() if key in _KINDS else ()
+        accepted = {f"--{key}.{name}" for cls in chosen for name in registry.accepted(cls)}
         if flag in accepted:
             return f"unknown option {flag}. The {_KINDS.get(key, 'class')} chosen has none such."
         return f"unknown option {flag}.{_meant(flag, accepted)}"

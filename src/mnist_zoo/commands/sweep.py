@@ -305,12 +305,11 @@ def _recipe(name: str) -> tuple[str, str]:
     is_class = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) and not name.endswith(
         (".yaml", ".yml")
     )
-    recipe: str | Path = name
     if is_class and not Path(name).exists() and name not in registry.recipes():
         if (known := registry.recipe_of(name)) is None:
             return name, f"model: {name}\n"
-        recipe = known.path
-    file = training.checked(registry.find_recipe(str(recipe)))
+        name = str(known.path)
+    file = training.checked(registry.find_recipe(name))
     return file.stem, file.read_text(encoding="utf-8")
 
 
