@@ -128,6 +128,31 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(stopped, num_step
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
+class Figures(Callback):
+    """Keeps the training figures of every epoch."""
+
+    def __init__(self):
+        self.by_epoch = {}
+
+    def on_train_epoch_end(self, trainer, *_):
+        names = "train/loss", "train/acc"
+        figures = {name: trainer.callback_metrics[name].item() for name in names}
+        self.by_epoch[trainer.current_epoch] = figures
+
+
+@pytest.mark.parametrize("stopped", [8, 30, 42, 60])
+@pytest.mark.parametrize("num_steps", [None, 1, 4])
+def test_a_resumed_run_has_the_training_figures_of_whole_epochs(stopped, num_steps, tmp_path):
+    file = tmp_path / "stopped.ckpt"
+    whole, resumed = Figures(), Figures()
+    train(tmp_path, num_steps, Save(stopped, file), whole)
+    train(tmp_path / "resumed", num_steps, resumed, ckpt_path=file)
+    last = [whole.by_epoch[epoch] for epoch in resumed.by_epoch]
+    assert len(last) == 3 - stopped // 30
+    for figures, expected in zip(resumed.by_epoch.values(), last, strict=True):
+        assert figures == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("num_steps", [1, 7, 64])
 def test_a_scheduler_by_epochs_goes_on_in_a_run_resumed_in_mid_epoch(num_steps, tmp_path):
     file = tmp_path / "middle.ckpt"

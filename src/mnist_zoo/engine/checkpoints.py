@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torchmetrics import Metric
 
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import whole
@@ -68,7 +69,8 @@ class Last(ModelCheckpoint):
     """Keeps ``last.ckpt``, from which a run goes on as if it had never stopped.
 
     Lightning stores weights, optimizer, schedulers, counters and the position in the data; this
-    adds the state of the random generators, for dropout and augmentation.
+    adds the state of the random generators, for dropout and augmentation, and in mid-epoch the
+    training figures of the part that is done.
 
     Args:
         every_n_train_steps: Also write it when so many more optimizer steps have been taken, at
@@ -87,6 +89,7 @@ class Last(ModelCheckpoint):
             raise ZooError(f"--last.every_n_train_steps {every_n_train_steps}: must be at least 1.")
         self.every_n_steps = every_n_train_steps
         self._random_states: dict[str, Any] = {}
+        self._figures: dict[str, dict[str, Any]] = {}
         self._device = torch.device("cpu")
         self._saved_at = 0
 
@@ -104,6 +107,10 @@ class Last(ModelCheckpoint):
             # Its number may be another now, and a CPU has no use for the state of a GPU.
             if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
                 torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
+        metrics = _training_metrics(pl_module)
+        for name in self._figures.keys() & metrics.keys():
+            for part, value in self._figures[name].items():
+                setattr(metrics[name], part, value.to(metrics[name].device))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -129,6 +136,20 @@ class Last(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = trainer.global_step
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the figures of an epoch that is not at its end: Lightning begins them anew."""
+        if not _at_end_of_epoch(trainer):
+            metrics = _training_metrics(pl_module)
+            checkpoint["mnist_zoo_figures"] = {n: m.metric_state for n, m in metrics.items()}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the figures for the start of training."""
+        self._figures = checkpoint.get("mnist_zoo_figures", {})
+
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""
         random = {"cpu": torch.get_rng_state()}
@@ -140,6 +161,11 @@ class Last(ModelCheckpoint):
         """Keep the states for the start of training: until then other code draws numbers too."""
         super().load_state_dict(state_dict)
         self._random_states = state_dict["random"]
+
+
+def _training_metrics(network: LightningModule) -> dict[str, Metric]:
+    children = network.named_children()
+    return {n: m for n, m in children if isinstance(m, Metric) and n.startswith("train_")}
 
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:
@@ -155,7 +181,9 @@ def _go_to_next_epoch(trainer: Trainer) -> None:
     loop = trainer.fit_loop
     progress: Any = loop.epoch_progress.current
     if loop.restarting and progress.ready and progress.processed == progress.ready:
-        loop.epoch_progress.increment_completed()
+        # Of a checkpoint of the epoch's last batch, Lightning has counted it by now.
+        if progress.completed < progress.processed:
+            loop.epoch_progress.increment_completed()
         loop._restarting = loop.epoch_loop.restarting = False
         loop.reset_restart_stage()
         loop.epoch_loop.reset_restart_stage()

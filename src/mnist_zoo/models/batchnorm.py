@@ -1,4 +1,4 @@
-"""Convolutional networks with batch normalisation, this project's own: strong, and small.
+"""Convolutional networks with batch normalisation: strong, small, and those of An et al.
 
 Pooling stands before the normalisation where both follow a convolution: it leaves a quarter of
 the values to go through.
@@ -7,7 +7,7 @@ the values to go through.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,4 +139,46 @@ class ConvNetSeparable(_Normalized):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(num_maps, 10),
+        )
+
+
+class ConvNetUnpadded(_Normalized):
+    """Convolutions with more and more maps, whose size only they reduce, then a dense layer.
+
+    Each is followed by batch normalisation and ReLU, the dense layer, without biases, by batch
+    normalisation alone.
+
+    Source: S. An, M. Lee, S. Park, H. Yang and J. So, *An Ensemble of Simple Convolutional Neural
+    Network Models for MNIST Digit Recognition*, 2020, arXiv 2008.10400: M3, M5 and M7.
+
+    Args:
+        kernel_size: Rows and columns of the kernels: of 3, there are ten convolutions with 32 to
+            176 maps; of 5, five with 32 to 160; of 7, four with 48 to 192.
+        label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
+        kwargs: Arguments of ``Classifier``.
+
+    Raises:
+        ValueError: ``label_smoothing`` is not in [0, 1].
+    """
+
+    NUM_MAPS: ClassVar[dict[int, tuple[int, ...]]] = {
+        3: (32, 48, 64, 80, 96, 112, 128, 144, 160, 176),
+        5: (32, 64, 96, 128, 160),
+        7: (48, 96, 144, 192),
+    }
+
+    def __init__(
+        self, kernel_size: Literal[3, 5, 7] = 5, label_smoothing: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(label_smoothing=label_smoothing, **kwargs)
+        num_maps = self.NUM_MAPS[kernel_size]
+        size = 28 - len(num_maps) * (kernel_size - 1)
+        self.layers = nn.Sequential(
+            *(
+                conv_norm(before, after, kernel_size, padding=0)
+                for before, after in zip((1, *num_maps), num_maps, strict=False)
+            ),
+            nn.Flatten(),
+            nn.Linear(num_maps[-1] * size**2, 10, bias=False),
+            nn.BatchNorm1d(10),
         )

@@ -16,6 +16,7 @@ from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mnist_zoo import handwriting, registry
@@ -83,6 +84,7 @@ class Classifier(LightningModule, ABC):
         self.scheduler_args = scheduler_args or {}
 
         self._before: dict[str, Any] = {}
+        self.train_loss = _MeanLoss()
         self.train_acc = self._accuracy()
         self.val_acc = self._accuracy()
         self.test_acc = self._accuracy()
@@ -151,9 +153,10 @@ class Classifier(LightningModule, ABC):
 
     def log_training(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add the mean loss of some training images, and their outputs, to the epoch's figures."""
-        self.train_acc(outputs, targets)
+        self.train_loss.update(loss, len(targets))
+        self.train_acc.update(outputs, targets)
         self.log("loss", loss, prog_bar=True, logger=False)
-        self._log_epoch("train/loss", loss, targets)
+        self._log_epoch("train/loss", self.train_loss, targets)
         self._log_epoch("train/acc", self.train_acc, targets)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -333,6 +336,32 @@ class Classifier(LightningModule, ABC):
                 " --trainer.max_epochs or --trainer.max_steps."
             )
         return int(num_steps)
+
+
+class _MeanLoss(Metric):
+    """Mean loss of all images so far; not a number once training has diverged.
+
+    ``MeanMetric`` of torchmetrics looks for what is not a number, for which it waits for the
+    device at every step, or else forgets the weights.
+    """
+
+    full_state_update = False
+    total: Tensor
+    num_images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, num_images: int) -> None:
+        """Add the mean loss of some images."""
+        self.total += loss * num_images
+        self.num_images += num_images
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        return self.total / self.num_images
 
 
 @contextmanager
