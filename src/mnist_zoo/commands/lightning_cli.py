@@ -47,6 +47,30 @@ if TYPE_CHECKING:
 # Of several processes, the first speaks.
 console = Console(highlight=False, soft_wrap=True, quiet=not runs.is_first_process())
 
+# The top of each command's help, where the parser would list all options: usage, what it does.
+_HELP = {
+    "fit": (
+        "mnist-zoo fit --model NAME [options]\n"
+        "       mnist-zoo fit --config RECIPE|FILE [options]\n"
+        "       mnist-zoo fit --ckpt_path LAST.CKPT [options]",
+        "Train a network: by its recipe, by a configuration, or a stopped run to its end. Below"
+        " stand the options of training and data with what they are unless given; those of a"
+        " network: --model.help NAME. All networks and recipes: mnist-zoo models",
+    ),
+    "validate": (
+        "mnist-zoo validate --ckpt_path BEST.CKPT [options]",
+        "Evaluate a checkpoint on the validation images.",
+    ),
+    "test": (
+        "mnist-zoo test --ckpt_path BEST.CKPT [options]",
+        "Evaluate a checkpoint on the test images.",
+    ),
+    "predict": (
+        "mnist-zoo predict --ckpt_path BEST.CKPT [options]",
+        "Write what a checkpoint reads in the test images to a CSV file.",
+    ),
+}
+
 # Of a run for which neither a recipe nor the user says how long it is.
 _NUM_EPOCHS = 10
 
@@ -107,7 +131,8 @@ class ZooCLI(LightningCLI):
         ):
             raise ZooError(f"--data {request.data}: not a data set, which derives from ImageData.")
         parser_kwargs: dict[str, Any] = {
-            name: {"default_config_files": configs} for name in self.subcommands()
+            name: {"default_config_files": configs, "usage": usage, "description": description}
+            for name, (usage, description) in _HELP.items()
         }
         try:
             super().__init__(
