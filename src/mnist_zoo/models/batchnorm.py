@@ -54,6 +54,18 @@ class Separable(nn.Module):
         return maps
 
 
+class OutputNorm(nn.BatchNorm1d):
+    """Batch normalisation of (N, channels), which takes a single image as in evaluation."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Map (N, channels) to the same shape; one image alone has no variance."""
+        if len(outputs) > 1:
+            return super().forward(outputs)
+        return F.batch_norm(
+            outputs, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
 class _Normalized(Classifier):
     """Softened targets, and weight decay on the weights alone, not on biases and norms."""
 
@@ -180,5 +192,5 @@ class ConvNetUnpadded(_Normalized):
             ),
             nn.Flatten(),
             nn.Linear(num_maps[-1] * size**2, 10, bias=False),
-            nn.BatchNorm1d(10),
+            OutputNorm(10),
         )
