@@ -329,7 +329,7 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def _path(plugin: EntryPoint) -> str:
-    return plugin.value.replace(":", ".")
+    return f"{plugin.module}.{plugin.attr}"
 
 
 def shipped(name: str) -> Path:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -314,6 +315,39 @@ class TestResume:
         assert "has been trained to its end.\nTo go on: --trainer.max_steps N" in said
         cli("fit", last, *ON_CPU, "--trainer.max_steps=5")
 
+    def test_says_so_where_its_time_was_over_before_its_first_step(self, cli, tmp_path):
+        time = "--trainer.max_time={seconds: 1}"
+        cli(
+            "fit", "--model=Dense", "--data=Digits", "--data.num_train=50", *ON_CPU, time,
+            "--trainer.max_epochs=-1", "--pictures=false",
+        )  # fmt: skip
+        last = tmp_path / "runs/Dense/version_0/checkpoints/last.ckpt"
+        error = cli("fit", f"--ckpt_path={last}", *ON_CPU, status=2).err
+        assert "has been trained to its end.\nTo go on: --trainer.max_time " in error
+
+    def test_cannot_begin_or_end_to_average_its_weights(self, cli, fit, tmp_path):
+        fit("--average.decay=0.9")
+        last = f"--ckpt_path={tmp_path}/runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        on = ("fit", last, *ON_CPU, "--trainer.max_epochs=2")
+        for decay, status in (("null", 2), ("0.8", 0)):
+            result = cli(*on, f"--average.decay={decay}", status=status)
+            assert ("cannot begin or end to average" in result.err) == (status == 2)
+
+    def test_goes_on_where_its_text_file_was_moved(self, cli, tmp_path):
+        cli("data", "to-text", "one.txt", "--data=Digits", "--num=60")
+        flags = ("--data=TextFile", "--data.train_file=one.txt", *ON_CPU, "--pictures=false")
+        cli("fit", "--model=Dense", *flags, "--trainer.max_epochs=1")
+        (tmp_path / "one.txt").rename(tmp_path / "two.txt")
+        last = f"--ckpt_path={tmp_path}/runs/Dense/version_0/checkpoints/last.ckpt"
+        on = ("fit", last, *ON_CPU, "--trainer.max_epochs=2", "--data.train_file=two.txt")
+        assert "Checkpoint: " in cli(*on).out
+
+    def test_is_refused_while_the_run_goes_on_elsewhere(self, cli, copied):
+        on = ("fit", f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=4")
+        with FileLock(copied.folder / ".lock"):
+            assert "is being trained by another command" in cli(*on, status=2).err
+        cli(*on, "--pictures=false")
+
     def test_keeps_its_configuration_where_it_cannot_be_written_anew(self, cli, copied):
         config = copied.folder / "config.yaml"
         config.unlink()
@@ -519,7 +553,8 @@ def test_a_run_stays_in_its_folder_wherever_its_logger_writes(fit, tmp_path):
     few = "--trainer.limit_train_batches=2"
     out = fit(few, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=csv").out
     run = tmp_path / "runs/ConvNetReLU/version_0"
-    assert {file.name for file in run.rglob("*.*")} == {"config.yaml", "best.ckpt", "last.ckpt"}
+    files = {file.name for file in run.rglob("[!.]*.*")}
+    assert files == {"config.yaml", "best.ckpt", "last.ckpt"}
     assert "tensorboard" not in out
     out = fit(few, "--trainer.logger=false", "--pictures=true").out
     assert "tensorboard" not in out
@@ -787,7 +822,49 @@ def test_a_network_that_cannot_sort_images_is_refused_at_once(cli, tmp_path, tex
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_checkpoint_may_be_called_as_lightning_calls_one(cli, diverged, tmp_path):
+    diverged.rename(tmp_path / "last")
+    assert "diverged" in cli("test", "--ckpt_path=last", *ON_CPU, "--pictures=false").out
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (
+            ["--data.val_size=0", "--trainer.callbacks.monitor=val/loss"],
+            "EarlyStopping goes by val/loss, but no images are held out",
+        ),
+        (["--trainer.callbacks.monitor=val/lss"], "lss: nothing of that name is logged. Did you"),
+    ],
+)
+def test_what_stopping_goes_by_is_looked_at_before_training(fit, tmp_path, flags, text):
+    assert text in fit("--trainer.callbacks=EarlyStopping", *flags, status=2).err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_stopped_before_its_first_checkpoint_leaves_nothing(fit, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_BlockStep, "run", interrupted)
+    assert "--last.every_n_train_steps" in fit(status=130).out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_untyped_argument_that_is_left_out_is_named(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN.replace("(self, **", "(self, hidden, **"))
+    error = cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU, status=2).err
+    assert error == "error: Net needs hidden: give --model.hidden.\n"
+
+
+def test_classes_without_images_have_no_accuracy(cli, trained):
+    flags = ("--data.num_test=3", *ON_CPU, "--pictures=false")
+    out = cli("test", f"--ckpt_path={trained.best}", *flags).out
+    assert out.count("no images") == 7
+
+
 def test_a_saved_configuration_makes_a_new_run_beside_the_old_one(cli, copied):
+    cli("fit", f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=4", "--pictures=false")
     config = copied.folder / "config.yaml"
     before = {path: path.stat().st_mtime_ns for path in copied.folder.rglob("*")}
     cli("fit", f"--config={config}", "--trainer.max_epochs=1")

@@ -88,7 +88,7 @@ class Save(Callback):
 
 def train(
     folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90,
-    every_n_train_steps=None, **settings
+    every_n_train_steps=None, patience=None, **settings
 ):  # fmt: skip
     """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch.
 
@@ -96,7 +96,12 @@ def train(
     """
     seed_everything(0)
     network = MLPDropout(
-        num_hidden=32, lr=0.05, scheduler=scheduler, optimizer_args={"momentum": 0.9}
+        num_hidden=32,
+        lr=0.05,
+        scheduler=scheduler,
+        # No change is an improvement, so that each epoch has a step of the rate.
+        scheduler_args=None if patience is None else {"patience": patience, "threshold": 1.0},
+        optimizer_args={"momentum": 0.9},
     )
     trainer = Trainer(
         default_root_dir=folder,
@@ -151,6 +156,23 @@ def test_a_resumed_run_has_the_training_figures_of_whole_epochs(stopped, num_ste
     assert len(last) == 3 - stopped // 30
     for figures, expected in zip(resumed.by_epoch.values(), last, strict=True):
         assert figures == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_a_scheduler_by_validation_takes_the_step_that_it_was_due(num_steps, tmp_path):
+    file = tmp_path / "end.ckpt"
+    plateau = {"scheduler": "ReduceLROnPlateau", "patience": 0}
+    whole = train(tmp_path, num_steps, Keep(1, file), **plateau)
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **plateau)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_images_in_a_fixed_order_are_distorted_as_they_would_have_been(tmp_path):
+    file = tmp_path / "end.ckpt"
+    few = {"overfit_batches": 5, "num_taken": 15, "limit_val_batches": 0}
+    whole = train(tmp_path, 4, Keep(1, file), **few)
+    resumed = train(tmp_path / "resumed", 4, ckpt_path=file, **few)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, 64])

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from filelock import BaseFileLock
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.markup import escape
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo import data, registry
 from mnist_zoo.commands import messages
@@ -111,6 +114,7 @@ class ZooCLI(LightningCLI):
 
     run_folder: Path | None = None
     claim: runs.Claim | None = None
+    lock: BaseFileLock | None = None
     gather: Gather
 
     def __init__(
@@ -135,24 +139,30 @@ class ZooCLI(LightningCLI):
             for name, (usage, description) in _HELP.items()
         }
         try:
-            super().__init__(
-                Classifier,
-                data.ImageData,
-                save_config_callback=SaveConfig if request.subcommand == "fit" else None,
-                save_config_kwargs={"save_to_log_dir": False},
-                trainer_defaults={"enable_model_summary": False},
-                seed_everything_default=0,
-                parser_kwargs={"allow_abbrev": False, "prog": "mnist-zoo", **parser_kwargs},
-                parser_class=ZooParser,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                args=request.argv,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-            )
-        except Exception as error:
+            try:
+                super().__init__(
+                    Classifier,
+                    data.ImageData,
+                    save_config_callback=SaveConfig if request.subcommand == "fit" else None,
+                    save_config_kwargs={"save_to_log_dir": False},
+                    trainer_defaults={"enable_model_summary": False},
+                    seed_everything_default=0,
+                    parser_kwargs={"allow_abbrev": False, "prog": "mnist-zoo", **parser_kwargs},
+                    parser_class=ZooParser,
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    args=request.argv,
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,
+                )
+            finally:
+                if self.lock:
+                    self.lock.release()
+        except BaseException as error:
             if self.claim:
                 self.claim.discard()
+            if not isinstance(error, Exception):
+                raise
             text = messages.of_exception(error)
             if text is None or isinstance(error, ZooError):
                 raise
@@ -166,9 +176,13 @@ class ZooCLI(LightningCLI):
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
         trainer = self.config[self.config.subcommand].trainer
-        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
-            if trainer[name] is not None and trainer[name] < 1:
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
+            # A share of the batches is Lightning's to check.
+            if isinstance(trainer[name], int) and trainer[name] < 1:
                 raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
+        for name in ("max_epochs", "max_steps", "limit_train_batches"):
+            if self.config.subcommand == "fit" and trainer[name] == 0:
+                raise ZooError(f"--trainer.{name} 0: trains nothing.")
         for name, unwanted in (("enable_checkpointing", False), ("barebones", True)):
             if self.config.subcommand == "fit" and trainer[name] is unwanted:
                 raise ZooError(
@@ -270,6 +284,9 @@ class ZooCLI(LightningCLI):
 
         Of a class of the user's own the traceback says more.
         """
+        settings = self.config[self.subcommand]
+        for key in ("model", "data"):
+            _require_arguments(key, settings[key].class_path, settings[key].get("init_args") or {})
         try:
             super().instantiate_classes()
             return
@@ -307,7 +324,16 @@ class ZooCLI(LightningCLI):
             raise ZooError(messages.of_trainer(error)) from error
 
     def before_fit(self) -> None:
-        """Say what is about to be trained, on what, for how long."""
+        """Say what is about to be trained, on what, for how long.
+
+        Raises:
+            ZooError: It cannot be trained so.
+            FinishedError: It has been already.
+        """
+        if limit := self._limit_reached():
+            # A course of the learning rate that was laid out for the whole run has ended with it.
+            on = "" if self.model.scheduler_class else f"\nTo go on: {limit}"
+            raise FinishedError(f"{self.request.ckpt_path} has been trained to its end.{on}")
         outputs = probe.check(self.model)
         if probe.are_probabilities(outputs) and type(self.model).loss is Classifier.loss:
             console.print(
@@ -325,6 +351,7 @@ class ZooCLI(LightningCLI):
             )
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
+        self._require_validation()
         console.print(
             summary.before_fit(
                 type(self.model).__name__,
@@ -335,6 +362,7 @@ class ZooCLI(LightningCLI):
                 self.trainer.max_epochs,
                 self.trainer.max_steps,
                 self.run_folder,
+                (self.trainer.world_size, self.datamodule.batch_size),
             )
         )
 
@@ -348,11 +376,11 @@ class ZooCLI(LightningCLI):
             )
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; if the user interrupts it, say how to go on."""
-        if limit := self._limit_reached():
-            # A course of the learning rate that was laid out for the whole run has ended with it.
-            on = "" if self.model.scheduler_class else f"\nTo go on: --trainer.{limit} N"
-            raise FinishedError(f"{self.request.ckpt_path} has been trained to its end.{on}")
+        """Train; if the user interrupts it, say how to go on.
+
+        Raises:
+            FinishedError: The time of a resumed run was over before its first step.
+        """
         try:
             self.trainer.fit(**kwargs)
         except SystemExit as ended:
@@ -365,6 +393,11 @@ class ZooCLI(LightningCLI):
             if isinstance(ended, SIGTERMException):
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
+        if self.trainer.global_step == self.request.progress.get("steps"):
+            raise FinishedError(
+                f"{self.request.ckpt_path} has been trained to its end."
+                "\nTo go on: --trainer.max_time DD:HH:MM:SS, of all its parts together"
+            )
 
     def after_fit(self) -> None:
         """Say what came out, where it lies and what to type next."""
@@ -376,7 +409,11 @@ class ZooCLI(LightningCLI):
         name = type(self.model).__name__
         losses = [self.trainer.callback_metrics.get(f"{s}/loss") for s in ("train", "val")]
         if not all(loss is None or torch.isfinite(loss) for loss in losses):
-            console.print("The loss is not a number: the training has diverged.", style="yellow")
+            console.print(
+                "The loss is not a number: the training has diverged."
+                f" Try a smaller --model.lr than {self.model.lr}.",
+                style="yellow",
+            )
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
         loggers = self.trainer.loggers
@@ -429,6 +466,11 @@ class ZooCLI(LightningCLI):
     def _averaging(self) -> list[Average]:
         """Return the callback that averages the weights, if they are to be averaged."""
         average = self.config[self.subcommand].average
+        if self.request.averaged not in (None, average.decay is not None):
+            raise ZooError(
+                "a resumed run cannot begin or end to average its weights.\n"
+                "Leave --average.decay out, or start a new run."
+            )
         if average.decay is None:
             return []
         if not 0 <= average.decay < 1:
@@ -448,13 +490,34 @@ class ZooCLI(LightningCLI):
         return named if registry.is_our_data(dataset) else f"{named} --data {dataset}"
 
     def _limit_reached(self) -> str | None:
-        """Return which setting of the trainer ended the run of the checkpoint, if one did."""
-        done = self.request.progress
+        """Return the flag that would have the checkpoint's run go on, where a limit ended it."""
         for name, unit in (("max_steps", "steps"), ("max_epochs", "epochs")):
-            limit = getattr(self.trainer, name)
-            if limit is not None and 0 <= limit <= done.get(unit, -1):
-                return name
+            limit, done = getattr(self.trainer, name), self.request.progress.get(unit, -1)
+            if limit is not None and 0 <= limit <= done:
+                return f"--trainer.{name} N, above the {done} it has behind it"
         return None
+
+    def _require_validation(self) -> None:
+        """Refuse what goes by the validation images where none are held out.
+
+        Raises:
+            ZooError: A callback does, or the scheduler.
+        """
+        if self.datamodule.num_val_images:
+            return
+        goes_by = {
+            type(callback).__name__: str(callback.monitor)
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping)
+        }
+        if self.model.scheduler_class is ReduceLROnPlateau:
+            goes_by["ReduceLROnPlateau"] = "val/loss"
+        for name, monitor in goes_by.items():
+            if monitor.startswith("val/"):
+                raise ZooError(
+                    f"{name} goes by {monitor}, but no images are held out for validation:"
+                    " --data.val_size 0."
+                )
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
@@ -466,6 +529,7 @@ class ZooCLI(LightningCLI):
             network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
+        self.lock = runs.lock(self.run_folder)
 
     def _held_out_differently(self) -> str | None:
         """Return the flag by which other images are held out than in the checkpoint's training."""
@@ -477,6 +541,9 @@ class ZooCLI(LightningCLI):
         arguments = dict(before["init_args"])
         if "val_size" in arguments and arguments["val_size"] is None:
             arguments["val_size"] = self.datamodule.default_val_size
+        if not Path(str(arguments.get("train_file"))).exists():
+            # It was moved; where it is now cannot be compared.
+            arguments.pop("train_file", None)
         for name in ("val_size", "split_seed", "num_train", "train_file"):
             if name in arguments and arguments[name] != getattr(self.datamodule, name, None):
                 return f"--data.{name}"
@@ -509,9 +576,6 @@ class CheckingCLI(ZooCLI):
 
     def before_fit(self) -> None:
         """Try the network, and find the data."""
-        for name in ("max_epochs", "max_steps", "limit_train_batches"):
-            if self.config[self.subcommand].trainer[name] == 0:
-                raise ZooError(f"--trainer.{name} 0: trains nothing.")
         probe.check(self.model)
         self.datamodule.prepare_data()
         for stage in ("fit", "test"):
@@ -522,6 +586,22 @@ class CheckingCLI(ZooCLI):
 
     def after_fit(self) -> None:
         """Say nothing."""
+
+
+def _require_arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
+    """Refuse to build a class without an argument that it needs.
+
+    The parser takes one that has no type for one that may be left out.
+
+    Raises:
+        ZooError: There is such an argument.
+    """
+    cls = registry.import_class(path)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        bare = parameter.default is parameter.annotation is parameter.empty
+        if named and bare and given.get(name) is None:
+            raise ZooError(f"{cls.__name__} needs {name}: give --{key}.{name}.")
 
 
 def _subclasses(base: type) -> dict[str, type]:

@@ -162,7 +162,7 @@ def built_when_raised(error: BaseException | None) -> object:
 
 def of_trainer(error: Exception) -> str:
     """Return plain words for what Lightning's ``Trainer`` says of its arguments."""
-    missing = ("No supported gpu backend", "can not run on your system", "' not met")
+    missing = ("No supported gpu backend", "can not run on your system", "'torch_xla")
     if any(text in str(error) for text in missing):
         return (
             "--trainer.accelerator: PyTorch finds no such device on this machine.\n"

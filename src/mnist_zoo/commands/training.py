@@ -49,6 +49,7 @@ class Request:
         progress: Epochs and steps that the checkpoint has behind it.
         callbacks: Names of the user's callbacks that the checkpoint was trained with.
         trained_on: Class and arguments of the data that the checkpoint was trained on.
+        averaged: Whether the checkpoint holds averaged weights; None without one.
     """
 
     argv: list[str]
@@ -61,6 +62,7 @@ class Request:
     progress: dict[str, int] = field(default_factory=dict)
     callbacks: list[str] = field(default_factory=list)
     trained_on: dict[str, Any] | None = None
+    averaged: bool | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -97,8 +99,12 @@ def scan(argv: list[str]) -> Request:
         elif flag in ("--config", "-c"):
             request.configured = True
             configs += ["--config", str(checked(registry.find_recipe(value)))]
-        elif flag in ("--ckpt_path", "--data"):
-            setattr(request, flag.removeprefix("--"), value)
+        elif flag == "--ckpt_path":
+            request.ckpt_path = value
+            # Lightning has words of its own, such as last, which a file may be called.
+            request.argv += [flag, str(Path(value).absolute())]
+        elif flag == "--data":
+            request.data = value
             request.argv += [flag, value]
         else:
             path = registry.class_path(value)
@@ -161,6 +167,8 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     if request.subcommand == "fit":
         recipes = _recipe_files(path)
         config |= _resumed_settings(checkpoint.run)
+        if "average" in config:
+            request.averaged = config["average"].get("decay") is not None
         names = checkpoint.run.get("callbacks")
         request.callbacks = [str(name) for name in names] if isinstance(names, list) else []
     with tempfile.TemporaryDirectory() as folder:
@@ -238,14 +246,16 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for group, keys in RESUMED_SETTINGS.items():
         held = run[group] if isinstance(run.get(group), dict) else {}
-        settings[group] = {
-            key: held[key]
-            for key in keys
-            if key in held and isinstance(held[key], bool | int | float | str | None)
-        }
+        settings[group] = {key: held[key] for key in keys if key in held and _is_plain(held[key])}
     return settings | {
         name: run[name] for name in RESUMED_VALUES if isinstance(run.get(name), bool | int)
     }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):  # a time, such as {"minutes": 5}
+        return all(isinstance(part, int) for part in value.values())
+    return isinstance(value, bool | int | float | str | None)
 
 
 def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
@@ -269,6 +279,11 @@ def _require_a_network(request: Request) -> None:
             " runs/ConvNetReLU/version_0/checkpoints/best.ckpt (mnist-zoo fit writes it)."
         )
     if not (request.model or request.configured):
+        networks = registry.list_models()
+        known = {*networks, *registry.recipes()}
+        if named := next((word for word in request.argv[1:] if word in known), None):
+            flag = "--model" if named in networks else "--config"
+            raise ZooError(f"unknown argument {named}. Did you mean {flag} {named}?")
         raise ZooError("which network? Name one with --model.\nAll networks: mnist-zoo models")
 
 

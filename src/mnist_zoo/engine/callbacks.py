@@ -164,8 +164,11 @@ class SaveConfig(SaveConfigCallback):
         # Defaults of some of Lightning's callbacks, which jsonargparse leaves as they are.
         yaml.SafeDumper.add_multi_representer(Enum, lambda dump, it: dump.represent_data(it.value))
         file = Path(trainer.default_root_dir) / "config.yaml"
+        # Used again, it is to make a new run.
+        config = self.config.clone()
+        config.ckpt_path = None
         with whole(file) as unfinished:
-            text = self.parser.dump(self.config, skip_unset=False)
+            text = self.parser.dump(config, skip_unset=False)
             unfinished.write_text(text, encoding="utf-8")
 
     def on_save_checkpoint(

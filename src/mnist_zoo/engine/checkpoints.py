@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torchmetrics import Metric
 
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -46,13 +46,18 @@ class Best(ModelCheckpoint):
         Raises:
             ZooError: Validation logs nothing of the name, but of one much like it.
         """
-        name, logged = str(self.monitor), trainer.callback_metrics
-        if not self.save_top_k or name in logged or name.startswith("train/"):
-            return
-        # Another name altogether may be logged later, by a callback.
-        if name.startswith("val/") or difflib.get_close_matches(name, logged, cutoff=0.85):
-            hint = did_you_mean(name, logged)
-            raise ZooError(f"--best.monitor {name}: nothing of that name is logged.{hint}")
+        names = {"--best.monitor": str(self.monitor)} if self.save_top_k else {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                names["EarlyStopping goes by"] = str(callback.monitor)
+        logged = trainer.callback_metrics
+        for flag, name in names.items():
+            if name in logged or name.startswith("train/"):
+                continue
+            # Another name altogether may be logged later, by a callback.
+            if name.startswith("val/") or difflib.get_close_matches(name, logged, cutoff=0.85):
+                hint = did_you_mean(name, logged)
+                raise ZooError(f"{flag} {name}: nothing of that name is logged.{hint}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, also where the run's folder was moved since."""
@@ -90,6 +95,7 @@ class Last(ModelCheckpoint):
         self.every_n_steps = every_n_train_steps
         self._random_states: dict[str, Any] = {}
         self._figures: dict[str, dict[str, Any]] = {}
+        self._plateau: dict[int, float] = {}
         self._device = torch.device("cpu")
         self._saved_at = 0
 
@@ -101,6 +107,14 @@ class Last(ModelCheckpoint):
         # knows the place in the data, which it would hand over only when it builds it.
         trainer.fit_loop._load_combined_loader_states()
         _go_to_next_epoch(trainer)
+        # Lightning tells shuffled loaders alone which epoch it is, but all may distort by it.
+        set_epoch = getattr(trainer.train_dataloader, "set_epoch", None)
+        if set_epoch is not None:
+            progress: Any = trainer.fit_loop.epoch_progress.current
+            set_epoch(progress.processed)
+        for number, value in self._plateau.items():
+            scheduler: Any = trainer.lr_scheduler_configs[number].scheduler
+            scheduler.step(value)
         self._saved_at = trainer.global_step
         if self._random_states:
             torch.set_rng_state(self._random_states["cpu"])
@@ -139,16 +153,30 @@ class Last(ModelCheckpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the figures of an epoch that is not at its end: Lightning begins them anew."""
+        """Add what Lightning would begin anew, or leave out, when the run goes on.
+
+        In mid-epoch that is the epoch's figures; at its end, what the schedulers go by that the
+        plain loop steps only after the checkpoint.
+        """
         if not _at_end_of_epoch(trainer):
             metrics = _training_metrics(pl_module)
             checkpoint["mnist_zoo_figures"] = {n: m.metric_state for n, m in metrics.items()}
+        elif pl_module.automatic_optimization:
+            logged = trainer.callback_metrics
+            checkpoint["mnist_zoo_plateau"] = {
+                number: float(logged[str(config.monitor)])
+                for number, config in enumerate(trainer.lr_scheduler_configs)
+                if config.reduce_on_plateau
+                and config.monitor in logged
+                and (trainer.current_epoch + 1) % config.frequency == 0
+            }
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the figures for the start of training."""
+        """Keep this for the start of training."""
         self._figures = checkpoint.get("mnist_zoo_figures", {})
+        self._plateau = checkpoint.get("mnist_zoo_plateau", {})
 
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""

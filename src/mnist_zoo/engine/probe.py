@@ -33,6 +33,8 @@ def check(network: Classifier) -> Tensor:
     if shape != (2, 10):
         raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
     if not num_parameters(network):
+        if next(network.parameters(), None) is not None:
+            raise ZooError(f"{name} has nothing to train: all of its parameters are frozen.")
         raise ZooError(
             f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
             " Sequential or ModuleList, not in a mere list."

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_zoo.errors import ZooError
@@ -79,6 +80,27 @@ def claim(folder: Path) -> Claim:
     run = folder / f"version_{number}"
     os.environ[_SHARED_WITH_OTHER_RANKS] = str(run)
     return Claim(run, created)
+
+
+def lock(folder: Path) -> FileLock | None:
+    """Keep other commands from training in a run's folder until the lock is released.
+
+    Returns:
+        The lock; None in the further processes of a run, whose first one has it.
+
+    Raises:
+        ZooError: Another command has it.
+    """
+    if not is_first_process():
+        return None
+    held = FileLock(folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise ZooError(
+            f"{folder} is being trained by another command.\nWait for its end, or start a new run."
+        ) from error
+    return held
 
 
 def require_writable(folder: Path) -> None:

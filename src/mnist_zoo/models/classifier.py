@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from mnist_zoo import handwriting, registry
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -88,7 +89,9 @@ class Classifier(LightningModule, ABC):
         self.train_acc = self._accuracy()
         self.val_acc = self._accuracy()
         self.test_acc = self._accuracy()
-        self.test_acc_per_class = self._accuracy(average="none")
+        self.test_stat_scores = MulticlassStatScores(
+            self.num_classes, average="none", validate_args=False
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless the network says."""
@@ -166,14 +169,15 @@ class Classifier(LightningModule, ABC):
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add one minibatch to the test loss, accuracy and accuracy per class; return outputs."""
         outputs = self._evaluate(batch, "test", self.test_acc)
-        self.test_acc_per_class.update(outputs, batch[1])
+        self.test_stat_scores.update(outputs, batch[1])
         return outputs
 
     def on_test_epoch_end(self) -> None:
-        """Log the share of each class that was read correctly."""
-        per_class = self.test_acc_per_class.compute()
-        self.log_dict({f"test/acc/{digit}": acc for digit, acc in enumerate(per_class)})
-        self.test_acc_per_class.reset()
+        """Log the share of each class that was read correctly, if it has images."""
+        read, *_, support = self.test_stat_scores.compute().T
+        for digit in support.nonzero().flatten().tolist():
+            self.log(f"test/acc/{digit}", read[digit] / support[digit])
+        self.test_stat_scores.reset()
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, 10) of a minibatch, with or without its targets."""
@@ -182,14 +186,12 @@ class Classifier(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler if there is one, from the arguments."""
-        try:
-            optimizer = self._optimizer()
-            if not self.scheduler_class:
-                return optimizer
-            scheduler_args = self._scheduler_args()
+        optimizer = self._optimizer()
+        if not self.scheduler_class:
+            return optimizer
+        scheduler_args = self._scheduler_args()
+        with _accepted("scheduler", self.scheduler_class):
             scheduler = self.scheduler_class(optimizer, **scheduler_args)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise ZooError(f"the optimizer or scheduler does not accept this: {error}") from error
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
@@ -271,13 +273,18 @@ class Classifier(LightningModule, ABC):
             checkpoint["mnist_zoo"]["data"] = registry.class_and_arguments(datamodule)
 
     def _optimizer(self) -> Optimizer:
-        optimizer: Optimizer = self.optimizer_class(
-            self.parameter_groups(),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            **self._fused(),
-            **self.optimizer_args,
-        )
+        if self.optimizer_class is torch.optim.LBFGS:
+            raise ZooError("--model.optimizer LBFGS: cannot be used, it takes no single steps.")
+        known = inspect.signature(self.optimizer_class).parameters
+        decay = {"weight_decay": self.weight_decay}
+        with _accepted("optimizer", self.optimizer_class):
+            optimizer: Optimizer = self.optimizer_class(
+                self.parameter_groups(),
+                lr=self.lr,
+                **(decay if self.weight_decay or "weight_decay" in known else {}),
+                **self._fused(),
+                **self.optimizer_args,
+            )
         return optimizer
 
     def _fused(self) -> dict[str, bool]:
@@ -291,8 +298,8 @@ class Classifier(LightningModule, ABC):
         kind = self.device.type
         return {"fused": kind == "cpu" or (everywhere and kind in ("cuda", "mps"))}
 
-    def _accuracy(self, average: Literal["micro", "none"] = "micro") -> MulticlassAccuracy:
-        return MulticlassAccuracy(self.num_classes, average=average, validate_args=False)
+    def _accuracy(self) -> MulticlassAccuracy:
+        return MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
 
     def _evaluate(self, batch: Batch, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
         images, targets = batch
@@ -391,6 +398,20 @@ def _lay_out_as_weights(optimizer: Optimizer) -> None:
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
                 state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+@contextmanager
+def _accepted(kind: str, cls: type) -> Iterator[None]:
+    """Raise ``ZooError`` where a class of ``torch.optim`` does not accept its arguments."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        hint = did_you_mean(unknown[1], inspect.signature(cls).parameters) if unknown else ""
+        raise ZooError(
+            f"{cls.__name__} does not accept this: {str(error).rstrip('.')}.{hint}\n"
+            f"Its arguments: --model.{kind}_args"
+        ) from error
 
 
 def _class_in(module: ModuleType, name: str, kind: str) -> Any:

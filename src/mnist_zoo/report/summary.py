@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,15 +25,22 @@ def before_fit(
     max_epochs: int | None,
     max_steps: int,
     run_folder: Path | None,
+    devices: tuple[int, int] = (1, 0),
 ) -> str:
-    """Say in a line what is about to be trained, on what, for how long and where to."""
+    """Say in a line what is about to be trained, on what, for how long and where to.
+
+    ``devices`` is their number, and how many images each of several takes a step.
+    """
     held_out = f"{num_val_images:,} held out for validation" if num_val_images else "none held out"
     limits = []
     if max_epochs is not None and max_epochs >= 0:
         limits.append("1 epoch" if max_epochs == 1 else f"{max_epochs} epochs")
     if max_steps >= 0:
-        limits.append(f"at most {max_steps:,} steps")
+        limits.append(f"at most {max_steps:,} step{'s' * (max_steps != 1)}")
     until = ", ".join(limits) or "until stopped"
+    num_devices, num_images = devices
+    if num_devices > 1:
+        until += f", {num_images} images a step on each of {num_devices} devices"
     target = f" → {_quoted(run_folder)}" if run_folder else ""
     return (
         f"[bold]{network}[/] ({num_parameters:,} parameters) on {data}"
@@ -69,7 +77,10 @@ def after_fit(
 def interrupted(checkpoint: Path | None, options: str = "") -> str:
     """Say how to go on with a run that was stopped, given its last checkpoint if there is one."""
     if checkpoint is None:
-        return "Stopped before the first checkpoint was written."
+        return (
+            "Stopped before the first checkpoint was written, which is at the end of an epoch."
+            "\nTo have it written more often: --last.every_n_train_steps 1000"
+        )
     file = _quoted(checkpoint)
     return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}{options}"
 
@@ -99,9 +110,11 @@ def metrics_table(
         table.add_row("accuracy", f"[bold]{metrics[key]:.2%}[/]")
     if (key := f"{stage}/loss") in metrics:
         table.add_row("loss", f"{metrics[key]:.4f}", end_section=True)
-    for number, name in enumerate(classes):
-        if (key := f"{stage}/acc/{number}") in metrics:
-            table.add_row(f"accuracy on {name}", f"{metrics[key]:.2%}")
+    by_class = [metrics.get(f"{stage}/acc/{number}") for number, _ in enumerate(classes)]
+    if any(accuracy is not None for accuracy in by_class):
+        for name, accuracy in zip(classes, by_class, strict=True):
+            shown = "no images" if accuracy is None else f"{accuracy:.2%}"
+            table.add_row(f"accuracy on {name}", shown)
     return table
 
 
@@ -126,10 +139,11 @@ def write_predictions(file: Path, probabilities: Tensor) -> Path:
 
 def _shown(path: Path) -> str:
     """Return a path relative to the current folder where it lies inside."""
-    relative = os.path.relpath(path)
-    return str(path.absolute()) if relative.startswith("..") else relative
+    here, path = Path.cwd(), Path(os.path.abspath(path))  # noqa: PTH100  # without its ".."
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _quoted(path: Path) -> str:
     """Return a path as it is typed in a shell, its brackets kept from being read as markup."""
-    return escape(shlex.quote(_shown(path)))
+    quote = shlex.quote if os.name == "posix" else lambda text: subprocess.list2cmdline([text])
+    return escape(quote(_shown(path)))
