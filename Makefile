@@ -20,11 +20,13 @@ help: ## list the targets
 # has changed or an installation broke off.
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): PyTorch and the rest, some 6 GB; this takes a few minutes."
 	$(INSTALLER) --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): PyTorch, the tests' tools and the rest, some 6 GB."
 	$(INSTALLER) --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
