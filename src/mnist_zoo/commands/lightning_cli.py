@@ -15,6 +15,8 @@ import torch
 from filelock import BaseFileLock
 from jsonargparse import Namespace
 from lightning import Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -76,6 +78,16 @@ _HELP = {
 
 # Of a run for which neither a recipe nor the user says how long it is.
 _NUM_EPOCHS = 10
+
+
+def _num_devices() -> int | str:
+    """Return how many devices to use unless told: one, for on several a recipe is another.
+
+    Each would take as many images a step as the recipe has in all. Where processes were started
+    for several, that was told.
+    """
+    started = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    return "auto" if started else 1
 
 
 class ZooParser(LightningArgumentParser):
@@ -145,7 +157,7 @@ class ZooCLI(LightningCLI):
                     data.ImageData,
                     save_config_callback=SaveConfig if request.subcommand == "fit" else None,
                     save_config_kwargs={"save_to_log_dir": False},
-                    trainer_defaults={"enable_model_summary": False},
+                    trainer_defaults={"enable_model_summary": False, "devices": _num_devices()},
                     seed_everything_default=0,
                     parser_kwargs={"allow_abbrev": False, "prog": "mnist-zoo", **parser_kwargs},
                     parser_class=ZooParser,
