@@ -1,8 +1,10 @@
 """Runs on the built-in digits: what they leave behind, and what is made of it afterwards."""
 
 import csv
+import os
 import shlex
 import shutil
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -273,6 +275,34 @@ class TestResume:
         torch.testing.assert_close(resumed["state_dict"], straight["state_dict"], rtol=0, atol=0)
 
     @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("how", "epochs", "steps"),
+        [(signal.SIGINT, 1, 20), (signal.SIGTERM, 1, 20), (signal.SIGINT, 2, 41)],
+    )
+    def test_what_was_done_when_it_was_stopped_is_kept(
+        self, cli, fit, tmp_path, monkeypatch, how, epochs, steps
+    ):
+        run, folder = _BlockStep.run, tmp_path / "runs/ConvNetReLU"
+
+        def stopped(self, batch, batch_idx):
+            run(self, batch, batch_idx)
+            if self.trainer.global_step >= steps:
+                os.kill(os.getpid(), how)
+
+        fit(epochs=epochs)
+        with monkeypatch.context() as patch:
+            patch.setattr(_BlockStep, "run", stopped)
+            out = fit(epochs=epochs, status=128 + how).out
+        last = folder / "version_1/checkpoints/last.ckpt"
+        assert f"--ckpt_path {last.relative_to(tmp_path)}" in out
+        assert content(last)["global_step"] == steps
+        cli("fit", f"--ckpt_path={last}", *ON_CPU, "--pictures=false")
+        whole, resumed = (
+            content(folder / f"version_{number}/checkpoints/last.ckpt") for number in (0, 1)
+        )
+        assert whole["global_step"] == resumed["global_step"]
+        torch.testing.assert_close(whole["state_dict"], resumed["state_dict"], rtol=0, atol=0)
+
     def test_keeps_the_best_of_the_epochs_before_in_a_run_that_was_moved(
         self, cli, fit, tmp_path, monkeypatch
     ):
@@ -847,7 +877,7 @@ def test_a_run_stopped_before_its_first_checkpoint_leaves_nothing(fit, tmp_path,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_BlockStep, "run", interrupted)
-    assert "--last.every_n_train_steps" in fit(status=130).out
+    assert "Stopped before the first checkpoint was written." in fit(status=130).out
     assert not (tmp_path / "runs").exists()
 
 

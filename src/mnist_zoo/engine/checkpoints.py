@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +72,34 @@ class Best(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
+class Stopping:
+    """Turns the first Ctrl-C into a question that is answered between two blocks of steps."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._handler: Any = None
+
+    def listen(self) -> None:
+        """Take Ctrl-C over, where that can be done: in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._ask)
+
+    def listen_no_more(self) -> None:
+        """Leave Ctrl-C to whom it was taken from."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+
+    def stop_if_asked(self) -> None:
+        """Raise ``KeyboardInterrupt``, as Ctrl-C does, if it was typed."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, *_: Any) -> None:
+        self.stop_if_asked()
+        self.asked = True
+
+
 class Last(ModelCheckpoint):
     """Keeps ``last.ckpt``, from which a run goes on as if it had never stopped.
 
@@ -77,9 +107,12 @@ class Last(ModelCheckpoint):
     adds the state of the random generators, for dropout and augmentation, and in mid-epoch the
     training figures of the part that is done.
 
+    It is written after every epoch, and when the run is stopped by Ctrl-C or SIGTERM, at the end of
+    the block of steps that is at work. A second Ctrl-C waits for nothing.
+
     Args:
         every_n_train_steps: Also write it when so many more optimizer steps have been taken, at
-            the end of the block of steps that reaches the number; None: after every epoch only.
+            the end of the block of steps that reaches the number.
 
     Raises:
         ZooError: The number is below 1.
@@ -98,6 +131,7 @@ class Last(ModelCheckpoint):
         self._plateau: dict[int, float] = {}
         self._device = torch.device("cpu")
         self._saved_at = 0
+        self._stopping = Stopping()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the random generators where they were when the checkpoint was written."""
@@ -116,6 +150,8 @@ class Last(ModelCheckpoint):
             scheduler: Any = trainer.lr_scheduler_configs[number].scheduler
             scheduler.step(value)
         self._saved_at = trainer.global_step
+        if trainer.world_size == 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._stopping.listen()
         if self._random_states:
             torch.set_rng_state(self._random_states["cpu"])
             # Its number may be another now, and a CPU has no use for the state of a GPU.
@@ -133,12 +169,16 @@ class Last(ModelCheckpoint):
         due = self.every_n_steps and (
             trainer.global_step // self.every_n_steps > self._saved_at // self.every_n_steps
         )
+        ends = trainer.fit_loop.epoch_loop.done or trainer.received_sigterm or self._stopping.asked
         # The end of an epoch has a checkpoint of its own, after validation.
-        if not _at_end_of_epoch(trainer) and (due or trainer.fit_loop.epoch_loop.done):
+        if _at_end_of_epoch(trainer):
+            return
+        if due or ends:
             file = Path(str(self.dirpath)) / "last.ckpt"
             trainer.save_checkpoint(file, weights_only=False)
             self.best_model_path = str(file)
             self._saved_at = trainer.global_step
+        self._stopping.stop_if_asked()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint after every epoch.
@@ -149,6 +189,19 @@ class Last(ModelCheckpoint):
         if _at_end_of_epoch(trainer) or self._saved_at != trainer.global_step:
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = trainer.global_step
+        self._stopping.stop_if_asked()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave Ctrl-C as it was."""
+        super().on_train_end(trainer, pl_module)
+        self._stopping.listen_no_more()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Do the same where training was broken off."""
+        super().on_exception(trainer, pl_module, exception)
+        self._stopping.listen_no_more()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -77,10 +77,7 @@ def after_fit(
 def interrupted(checkpoint: Path | None, options: str = "") -> str:
     """Say how to go on with a run that was stopped, given its last checkpoint if there is one."""
     if checkpoint is None:
-        return (
-            "Stopped before the first checkpoint was written, which is at the end of an epoch."
-            "\nTo have it written more often: --last.every_n_train_steps 1000"
-        )
+        return "Stopped before the first checkpoint was written."
     file = _quoted(checkpoint)
     return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}{options}"
 
