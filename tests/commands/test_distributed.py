@@ -35,6 +35,13 @@ def test_two_processes_do_what_one_does_with_minibatches_twice_as_large(zoo, tmp
     one, two = (zoo("test", best, *flags).stdout for flags in (TWO[:1], TWO))
     assert "Dense on 360 test images of Digits" in two
     assert one.splitlines()[:5] == two.splitlines()[:5]
+    # Title and accuracy, though the images cannot be shared equally.
+    one, two = (
+        zoo("test", best, "--data.num_test=21", *flags).stdout.splitlines()[:4]
+        for flags in (TWO[:1], TWO)
+    )
+    assert one == two
+    assert "Dense on 21 test images of Digits" in two
 
 
 def test_torchrun_may_start_them(tmp_path, monkeypatch):

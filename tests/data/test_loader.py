@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mnist_zoo.data import Batches
+from mnist_zoo.data import Batches, DataError
 
 
 def batches(num_images=10, batch_size=3, **kwargs):
@@ -94,6 +94,27 @@ def test_replicas_share_an_epoch_equally(num_images, num_replicas):
     whole = flat(epoch(batches(num_images, 2, seed=1))) * num_replicas
     in_turn = [index for group in zip(*indices, strict=True) for index in group]
     assert in_turn == whole[: len(together)]
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_replicas", "batch_size"),
+    [(12, 3, 2), (10, 4, 2), (21, 2, 5), (21, 2, 100), (4001, 2, 1000), (5, 5, 1)],
+)
+def test_shares_that_are_not_filled_up_have_every_image_once(num_images, num_replicas, batch_size):
+    parts = [
+        epoch(batches(num_images, batch_size, rank=n, num_replicas=num_replicas, filled_up=False))
+        for n in range(num_replicas)
+    ]
+    assert sorted(flat(flat(parts))) == list(range(num_images))
+    assert len({len(part) for part in parts}) == 1
+    assert {len(minibatch) for minibatch in flat(parts)} <= set(range(1, batch_size + 1))
+
+
+@pytest.mark.parametrize(("num_images", "num_replicas", "batch_size"), [(2, 3, 10), (5, 2, 1)])
+def test_shares_that_cannot_have_as_many_minibatches_are_told(num_images, num_replicas, batch_size):
+    for rank in range(num_replicas):
+        with pytest.raises(DataError, match=f"^{num_images} images cannot be shared by"):
+            batches(num_images, batch_size, rank=rank, num_replicas=num_replicas, filled_up=False)
 
 
 @pytest.mark.parametrize(("limit", "number"), [(3, 3), (9, 4), (0.5, 2), (0.9, 3), (1.0, 4)])

@@ -27,7 +27,9 @@ class Batches:
     it restores the state in the middle of an epoch only, and has but the epoch's number at an end.
 
     Of several replicas each gets an equal share of the order, which is filled up from its
-    beginning where it cannot be shared equally, as in ``DistributedSampler``.
+    beginning where it cannot be shared equally, as in ``DistributedSampler``. Where every image is
+    to count once, it is not filled up, and some shares have an image less. All are of as many
+    minibatches even so: replicas that run different numbers of them would wait for each other.
 
     Args:
         images: (N, ...), N >= 1.
@@ -37,6 +39,7 @@ class Batches:
         seed: what the orders follow from, at least 0.
         rank: which of the replicas this is, from 0.
         num_replicas: number of processes that share the images.
+        filled_up: whether shares are filled up where the images cannot be shared equally.
         block_size: number of minibatches yielded at a time, one after the other in one pair of
             tensors; only the last of an epoch may be of fewer, and of a smaller last minibatch.
         limit: end each epoch after so many minibatches (a number), or after this share of them
@@ -45,7 +48,8 @@ class Batches:
         num_distorted_epochs: after so many epochs the images are left as they are; None: never.
 
     Raises:
-        DataError: ``limit`` is a fraction that makes less than one minibatch.
+        DataError: ``limit`` is a fraction that makes less than one minibatch, or a share that is
+            not filled up has too few images for as many minibatches as the others.
     """
 
     batch_sampler = None
@@ -61,6 +65,7 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         num_replicas: int = 1,
+        filled_up: bool = True,
         block_size: int = 1,
         limit: int | float = 1.0,
         augmentation: Augmentation | None = None,
@@ -73,15 +78,21 @@ class Batches:
         self.seed = seed
         self.rank = rank
         self.num_replicas = num_replicas
+        self.filled_up = filled_up
         self.block_size = block_size
         self.augmentation = augmentation
         self.num_distorted_epochs = num_distorted_epochs
-        whole = -(-self._share // batch_size)
+        whole = self._num_whole
         self.num_batches = min(limit if isinstance(limit, int) else int(limit * whole), whole)
         if limit and not self.num_batches:
             raise DataError(
                 f"--trainer.limit_train_batches {limit}: less than one of the {whole} minibatches"
                 " of an epoch."
+            )
+        if not filled_up and len(targets) // num_replicas < whole:
+            raise DataError(
+                f"{len(targets):,} images cannot be shared by {num_replicas} processes in"
+                f" minibatches of {batch_size}.\nTake fewer devices: --trainer.devices 1"
             )
         self._epoch = 0
         self._position = 0
@@ -101,7 +112,7 @@ class Batches:
             # Advanced before the yield: nobody asks for more once the last minibatch is out, and
             # a state taken while a minibatch is at work must count that minibatch as used.
             self._position = min(first + self.block_size, self.num_batches)
-            block = slice(first * self.batch_size, self._position * self.batch_size)
+            block = slice(self._start(first), self._start(self._position))
             if self._position == self.num_batches:
                 self._epoch, self._position = self._epoch + 1, 0
             images = self.images.index_select(0, order[block])
@@ -138,11 +149,21 @@ class Batches:
 
     @property
     def _share(self) -> int:
-        """Number of images of this replica in an epoch."""
+        """Number of images in an epoch of the replica that has most."""
         return -(-len(self.targets) // self.num_replicas)
 
+    @property
+    def _num_whole(self) -> int:
+        """Number of minibatches in an epoch without a limit."""
+        return -(-self._share // self.batch_size)
+
+    def _start(self, number: int) -> int:
+        """Place in this replica's share where a minibatch starts."""
+        # A share of an image less could have none left for its last minibatch.
+        return min(number * self.batch_size, len(self._places) - (self._num_whole - number))
+
     def _order(self) -> Tensor:
-        """Indices of this replica's images in the present epoch, (share,)."""
+        """Indices of this replica's images in the present epoch."""
         num_images = len(self.targets)
         order = torch.arange(num_images)
         if self.shuffle:
@@ -159,9 +180,15 @@ class Batches:
         return draws[self._own].to(self.images.device)
 
     @property
+    def _places(self) -> range:
+        """This replica's places among those of all replicas."""
+        num_places = self._share * self.num_replicas if self.filled_up else len(self.targets)
+        return range(self.rank, num_places, self.num_replicas)
+
+    @property
     def _own(self) -> Tensor:
-        """This replica's places among those of all replicas, (share,)."""
-        return torch.arange(self.rank, self._share * self.num_replicas, self.num_replicas)
+        """The same as a tensor."""
+        return torch.arange(self._places.start, self._places.stop, self._places.step)
 
     @staticmethod
     def _generator(*seeds: int) -> torch.Generator:

@@ -205,14 +205,14 @@ class ImageData(LightningDataModule, abc.ABC):
     def val_dataloader(self) -> Batches | list[Batches]:
         """Return the validation minibatches, or none, which lets Lightning skip validation."""
         if self.num_val_images:
-            return self._batches("validation", self.eval_batch_size)
+            return self._batches("validation", self.eval_batch_size, filled_up=False)
         # Lightning asks whether this was meant; it was.
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
         return []
 
     def test_dataloader(self) -> Batches:
         """Return the test minibatches, in order."""
-        return self._batches("test", self.eval_batch_size)
+        return self._batches("test", self.eval_batch_size, filled_up=False)
 
     def predict_dataloader(self) -> Batches:
         """Return the test minibatches, in order."""
