@@ -107,6 +107,35 @@ def test_setup_twice_changes_nothing_and_loads_what_is_needed():
     assert Synthetic().num_test_images == 0
 
 
+def test_setup_without_a_stage_loads_everything():
+    data = Synthetic()
+    data.setup()
+    assert (data.num_train_images, data.num_val_images, data.num_test_images) == (180, 20, 30)
+    assert data.loads == [True, False]
+
+
+def test_says_what_is_loaded():
+    data = Synthetic()
+    assert str(data) == repr(data) == "<Synthetic: no images>"
+    data.setup()
+    assert str(data) == repr(data) == "<Synthetic: 180 train, 20 validation, 30 test images>"
+
+
+@pytest.mark.parametrize(
+    ("loader", "loaded", "stage"),
+    [
+        ("train_dataloader", "test", "fit"),
+        ("val_dataloader", "test", "fit"),
+        ("test_dataloader", "fit", "test"),
+        ("predict_dataloader", "fit", "test"),
+    ],
+)
+def test_a_loader_of_images_not_loaded_says_what_to_call(loader, loaded, stage):
+    data = ready(loaded)
+    with pytest.raises(DataError, match=rf'^Synthetic has .*\n.* setup\("{stage}"\)\.$'):
+        getattr(data, loader)()
+
+
 def test_first_images():
     data = ready(num_train=100, num_test=7)
     data.setup("test")

@@ -152,24 +152,35 @@ class ImageData(LightningDataModule, abc.ABC):
             DataError: the images are missing or damaged.
         """
 
-    def setup(self, stage: str) -> None:
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{len(self.splits[split][1]):,} {split}"
+            for split in ("train", "validation", "test")
+            if split in self.splits
+        )
+        return f"<{type(self).__name__}: {sizes or 'no'} images>"
+
+    # That of Lightning asks for loaders of torch.
+    __str__ = __repr__
+
+    def setup(self, stage: str | None = None) -> None:
         """Load what a stage needs, unless it is there already.
 
         Args:
             stage: "fit" or "validate" for the training images, "test" or "predict" for the test
-                images.
+                images; without any, all of them.
 
         Raises:
             DataError: there are not as many images as were asked for, or the stage has none.
         """
-        if stage in ("fit", "validate"):
+        if stage in ("fit", "validate", None):
             if "train" not in self.splits:
                 self._hold_out(*self._load_first(True, "num_train", self.num_train))
             if stage == "validate":
                 _require(
                     self.num_val_images > 0, "val_size", self.val_size, "nothing to validate on"
                 )
-        elif "test" not in self.splits:
+        if stage not in ("fit", "validate") and "test" not in self.splits:
             self.splits["test"] = self._load_first(False, "num_test", self.num_test)
 
     @property
@@ -204,7 +215,7 @@ class ImageData(LightningDataModule, abc.ABC):
 
     def val_dataloader(self) -> Batches | list[Batches]:
         """Return the validation minibatches, or none, which lets Lightning skip validation."""
-        if self.num_val_images:
+        if len(self._loaded("validation")[1]):
             return self._batches("validation", self.eval_batch_size, filled_up=False)
         # Lightning asks whether this was meant; it was.
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
@@ -278,9 +289,18 @@ class ImageData(LightningDataModule, abc.ABC):
     def _num_images(self, split: str) -> int:
         return len(self.splits[split][1]) if split in self.splits else 0
 
+    def _loaded(self, split: str) -> tuple[Tensor, Tensor]:
+        if split not in self.splits:
+            stage = "test" if split == "test" else "fit"
+            raise DataError(
+                f"{type(self).__name__} has loaded no {split} images yet."
+                f'\nFirst call prepare_data() and setup("{stage}").'
+            )
+        return self.splits[split]
+
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         """Return the minibatches of a split; under a distributed trainer, this process's share."""
-        images, targets = self.splits[split]
+        images, targets = self._loaded(split)
         if self.trainer is not None:
             images, targets = _on_device(self.trainer.strategy.root_device, images, targets)
         seed, share = torch.initial_seed(), {}
