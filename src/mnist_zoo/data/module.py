@@ -39,7 +39,9 @@ class ImageData(LightningDataModule, abc.ABC):
     held out for validation, and only then expanded, so that no shifted copy of a validation image
     is ever trained on. Minibatches are ``(images, targets)``: uint8 (B, 28, 28) and int64 (B,) as
     the loaders yield them and as they go to the device, float32 (B, 1, 28, 28) as the network gets
-    them. Validation, test and prediction take ``eval_batch_size`` images at a time, in order.
+    them: bytes travel faster. Under Lightning's trainer ``on_after_batch_transfer`` turns them into
+    floats; elsewhere ``to_float`` does. Validation, test and prediction take ``eval_batch_size``
+    images at a time, in order.
 
     Args:
         batch_size: number of images in a training minibatch.
@@ -199,7 +201,10 @@ class ImageData(LightningDataModule, abc.ABC):
         return self._num_images("test")
 
     def train_dataloader(self) -> Batches:
-        """Return the training minibatches; ``seed_everything`` decides their order."""
+        """Return the training minibatches, in bytes; ``seed_everything`` decides their order.
+
+        What a network takes, ``to_float`` makes of their images.
+        """
         # Lightning asks for a fixed order when a run is to overfit its first few minibatches.
         trainer = self.trainer
         shuffle = trainer is None or trainer.overfit_batches == 0  # type: ignore[attr-defined]
@@ -214,7 +219,7 @@ class ImageData(LightningDataModule, abc.ABC):
         )
 
     def val_dataloader(self) -> Batches | list[Batches]:
-        """Return the validation minibatches, or none, which lets Lightning skip validation."""
+        """Return the validation minibatches, in bytes; or none, so that Lightning skips them."""
         if len(self._loaded("validation")[1]):
             return self._batches("validation", self.eval_batch_size, filled_up=False)
         # Lightning asks whether this was meant; it was.
@@ -222,11 +227,11 @@ class ImageData(LightningDataModule, abc.ABC):
         return []
 
     def test_dataloader(self) -> Batches:
-        """Return the test minibatches, in order."""
+        """Return the test minibatches, in bytes and in order."""
         return self._batches("test", self.eval_batch_size, filled_up=False)
 
     def predict_dataloader(self) -> Batches:
-        """Return the test minibatches, in order."""
+        """Return the test minibatches, in bytes and in order."""
         return self.test_dataloader()
 
     def on_after_batch_transfer(
