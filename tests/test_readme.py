@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -32,13 +33,14 @@ COMMANDS = sorted(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with the checkpoints and the file that the README speaks of."""
+    """A folder with the checkpoints and the files that the README speaks of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MNIST_ZOO_DATA", str(tmp_path / "data"))
     for code in PYTHON:
-        if "class MyNet" in code:
-            (tmp_path / "my_net.py").write_text(code)
+        for name, file in (("MyNet", "my_net.py"), ("Letters", "my_data.py")):
+            if f"class {name}(" in code:
+                (tmp_path / file).write_text(code)
     return tmp_path
 
 
@@ -136,6 +138,12 @@ def test_python_runs(code, folder):
     exec(compile(code, "README.md", "exec"), names)
     if "logits" in names:
         assert names["logits"].shape == (2, 10)
+    if "Letters" in names:
+        images, targets = Digits().load(train=False)
+        np.savez("test.npz", images=images.numpy(), targets=targets.numpy())
+        data = names["Letters"]()
+        data.setup("test")
+        assert data.num_test_images == len(targets)
 
 
 def test_files_that_it_links_to_are_there():
