@@ -76,13 +76,19 @@ def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str =
 def _parse(line: bytes) -> npt.NDArray[np.int16]:
     """Return the 785 values of a line, or none for a line without any; ValueError says why not."""
     try:
-        words = line.decode("utf-8-sig").split("#", 1)[0].split()
+        text = line.decode("utf-8-sig").split("#", 1)[0]
     except UnicodeDecodeError as error:
         packed = line.startswith(b"\x1f\x8b")
         what = "this is compressed; unpack it first" if packed else "this is not text in UTF-8"
         raise ValueError(what) from error
+    words = text.split()
     if not words:
         return np.empty(0, np.int16)
+    if text.count(",") >= _NUM_PIXELS:
+        # Not read: such files mostly have the label first, where it would pass for a pixel.
+        raise ValueError(
+            "the values are separated by commas; wanted are tabs, and the label last, not first"
+        )
     if len(words) != _NUM_PIXELS + 1:
         raise ValueError(
             f"expected {_NUM_PIXELS} pixel values and a label, {_NUM_PIXELS + 1} in all,"
