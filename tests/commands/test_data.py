@@ -52,6 +52,26 @@ def test_expanded(tmp_path):
     assert all(map(torch.equal, read_text(tmp_path / "five"), expanded))
 
 
+OWN = """
+import torch
+from mnist_zoo.data import ImageData
+
+class Marks(ImageData):
+    def load(self, train):
+        return torch.full((20, 28, 28), 7, dtype=torch.uint8), torch.arange(20) % 10
+"""
+
+
+def test_data_of_ones_own(cli, tmp_path):
+    (tmp_path / "own_marks.py").write_text(OWN)
+    cli("data", "to-text", "marks.txt", "--data=own_marks.Marks", "--val_size=5")
+    images, _ = read_text(tmp_path / "marks.txt")
+    assert images.shape == (15, 28, 28)
+    assert (images == 7).all()
+    error = cli("data", "to-text", "x", "--data=own_marks.Marks", "--root=y", status=2).err
+    assert "--root: own_marks.Marks takes no such option" in error
+
+
 def test_keeps_an_existing_file_unless_forced(tmp_path):
     out = tmp_path / "mine"
     out.write_text("precious")
@@ -67,7 +87,10 @@ def test_keeps_an_existing_file_unless_forced(tmp_path):
     [
         (["--data=FashonMNIST"], r"--data FashonMNIST: .* Did you mean FashionMNIST\?\nThere are"),
         (["--data=TextFile"], "--data TextFile: there is no such data set"),
-        (["--data=Digits", "--root=x"], "--root: Digits is built in"),
+        (["--data=Digits", "--root=x"], "--root: Digits takes no such option"),
+        (["--data=nowhere.Mine"], "no module nowhere for nowhere.Mine"),
+        (["--data=os.environ"], "--data os.environ: not a data set, which derives from ImageData"),
+        (["--data=mnist_zoo.data.ImageData"], "--data mnist_zoo.data.ImageData: cannot be made"),
         (["--data=Digits", "--num=0"], r"--num 0: Digits \(train\) has from 1 to 1,293 images"),
         (["--data=Digits", "--num=1294"], "--num 1294: "),
         (["--data=Digits", "--val_size=2000"], r"--data\.val_size 2000: leaves none"),

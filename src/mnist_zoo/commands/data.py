@@ -6,10 +6,15 @@ import argparse
 import contextlib
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import absolute
+
+if TYPE_CHECKING:
+    from mnist_zoo.data import ImageData
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +55,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("action", metavar="to-text", choices=["to-text"], help="what to do")
     parser.add_argument("out", metavar="OUT", help="the file to write")
-    parser.add_argument("--data", default="MNIST", help="data set (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        default="MNIST",
+        help="data set, or the path of a class of your own (default: %(default)s)",
+    )
     parser.add_argument(
         "--split",
         choices=("train", "validation", "test"),
@@ -91,21 +100,39 @@ def _size(word: str) -> int | float:
     raise argparse.ArgumentTypeError(f"{word}: expected a number of images, or a fraction.")
 
 
+def _class_named(name: str) -> type[ImageData]:
+    """Return a data set of the package, given its name, or one of the user's own, by its path."""
+    from mnist_zoo import data as zoo
+
+    known = (zoo.MNIST, zoo.FashionMNIST, zoo.KMNIST, zoo.QMNIST, zoo.EMNIST, zoo.Digits)
+    classes: dict[str, type[ImageData]] = {cls.__name__: cls for cls in known}
+    if name in classes:
+        return classes[name]
+    if "." not in name:
+        raise ZooError(
+            f"--data {name}: there is no such data set.{did_you_mean(name, classes)}\n"
+            f"There are {', '.join(classes)}, and those of your own: --data my_file.MyData"
+        )
+    registry.look_into_current_folder()
+    cls: type[ImageData] = registry.import_class(name)
+    if not (isinstance(cls, type) and issubclass(cls, zoo.ImageData)):
+        raise ZooError(f"--data {name}: not a data set, which derives from ImageData.")
+    return cls
+
+
 def _to_text(out: Path, args: argparse.Namespace) -> int:
     """Write the file and return the number of images in it."""
     from mnist_zoo import data as zoo
 
-    known = (zoo.MNIST, zoo.FashionMNIST, zoo.KMNIST, zoo.QMNIST, zoo.EMNIST, zoo.Digits)
-    classes = {cls.__name__: cls for cls in known}
-    if args.data not in classes:
-        raise ZooError(
-            f"--data {args.data}: there is no such data set.{did_you_mean(args.data, classes)}\n"
-            f"There are {', '.join(classes)}."
-        )
-    if args.root is not None and args.data == "Digits":
-        raise ZooError("--root: Digits is built in and takes no folder. Leave it out.")
+    cls = _class_named(args.data)
     given = {"root": args.root, "val_size": args.val_size}
-    data = classes[args.data](**{key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in given.items() if value is not None}
+    for name in given.keys() - registry.accepted(cls):
+        raise ZooError(f"--{name}: {args.data} takes no such option. Leave it out.")
+    try:
+        data = cls(**given)
+    except TypeError as error:
+        raise ZooError(f"--data {args.data}: cannot be made: {error}.") from error
     data.prepare_data()
     data.setup({"train": "fit", "validation": "validate", "test": "test"}[args.split])
     images, targets = data.splits[args.split]
