@@ -1,6 +1,7 @@
 """Filters of a network, and the pixels that its answers rest on."""
 
 import io
+import os
 import shutil
 import sys
 
@@ -58,6 +59,15 @@ class TestImages:
     def test_are_explained_by_installed_weights(self, cli, tmp_path):
         cli("explain", "--ckpt_path=ConvNetReLU", "four.png")
         assert "explain-saliency-four.png" in names(tmp_path / "pictures")
+
+    def test_may_be_called_what_is_no_text(self, cli, tmp_path):
+        name = os.fsdecode(b"\xff4.png")
+        try:
+            shutil.copy(tmp_path / "four.png", tmp_path / name)
+        except OSError as error:
+            pytest.skip(f"such a name cannot be given here: {error.strerror}")
+        cli("explain", "--ckpt_path=ConvNetReLU", name)
+        assert f"explain-saliency-{name}" in names(tmp_path / "pictures")
 
     def test_leave_other_pictures_alone(self, cli, copied, tmp_path):
         shutil.copy(tmp_path / "four.png", tmp_path / "again.png")
@@ -132,6 +142,12 @@ def test_a_network_of_ones_own_whose_first_layer_is_no_picture(fit, cli, tmp_pat
 )
 def test_says_what_is_wrong(cli, arguments, said):
     assert said in cli("explain", *arguments, status=2).err
+
+
+def test_of_a_network_that_has_diverged_nothing_is_drawn(cli, diverged, tmp_path):
+    said = "ConvNetReLU answers no numbers: its training has diverged."
+    assert said in cli("explain", f"--ckpt_path={diverged}", "--num=1", status=2).err
+    assert names(tmp_path) == {diverged.name}
 
 
 @pytest.mark.parametrize(

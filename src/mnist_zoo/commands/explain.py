@@ -75,7 +75,8 @@ def main(argv: list[str]) -> int:
     failed, which = False, "saliency"
     if arguments.images:
         images, files, failed = _given(arguments.images)
-        names = [file.name for file in files]
+        # What is no text in UTF-8 cannot be drawn.
+        names = [file.name.encode(errors="backslashreplace").decode() for file in files]
         which += _suffix(files)
     else:
         data = data_with_test_images(checkpoint, arguments.data)
@@ -134,8 +135,8 @@ def _figures(
 
     mean, std = network.pixel_mean, network.pixel_std
     inputs = to_float(images, mean, std)
+    predictions = network.predict(images).argmax(dim=1)
     with torch.no_grad():
-        predictions = network(inputs).argmax(dim=1)
         weights = _first_weights(network, inputs[:1])
     shares = integrated_gradients(network, inputs, predictions, baseline=(0.5 - mean) / std)
     captions = [
