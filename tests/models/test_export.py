@@ -76,6 +76,22 @@ def test_only_of_a_network_that_is_its_layers_keys_are_those_of_the_layers(image
         assert all(key.startswith("layers.") for key in keys - {"scale"}) == (first == "scale")
 
 
+class Tied(MLPLogSoftmax):
+    """Two of its layers have the same weights."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        one, two = nn.Linear(784, 784), nn.Linear(784, 784)
+        two.weight = one.weight
+        self.layers = nn.Sequential(nn.Flatten(), one, two, nn.Linear(784, 10))
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "safetensors"])
+def test_weights_that_layers_share(kind, images, tmp_path):
+    network = Tied().eval()
+    assert export.export(network, kind, tmp_path / "x", images, about(network)) == 0
+
+
 def test_a_file_may_be_read_by_whom_other_files_may(images, tmp_path):
     (tmp_path / "other").touch()
     network = build("Dense")

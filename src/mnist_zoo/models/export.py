@@ -150,7 +150,11 @@ def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Rerea
 def _safetensors(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
     from safetensors.torch import load_file
 
-    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    # Copies, for safetensors takes no weights that share memory.
+    state = {
+        key: value.clone(memory_format=torch.contiguous_format)
+        for key, value in network.state_dict().items()
+    }
     save_file(state, file, metadata={"format": "pt", "mnist_zoo": json.dumps(about)})
     return _loaded(network, load_file(file))
 
