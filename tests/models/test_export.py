@@ -1,6 +1,8 @@
 """Every network of the zoo in every format; weights of strangers."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 import mnist_zoo
 from mnist_zoo import registry
+from mnist_zoo.errors import ZooError
 from mnist_zoo.models import MLPLogSoftmax, checkpoint, export
 from mnist_zoo.models.checkpoint import CheckpointError
 
@@ -98,6 +101,18 @@ def test_a_file_may_be_read_by_whom_other_files_may(images, tmp_path):
     for kind in ("state_dict", "safetensors"):
         export.export(network, kind, tmp_path / kind, images, about(network))
         assert (tmp_path / kind).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "safetensors", "torch_export"])
+def test_a_full_disk_is_told(kind, images, tmp_path, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    network = build("Dense")
+    with pytest.raises(ZooError, match=r"^cannot write .*x: No space left on device\.$"):
+        export.export(network, kind, tmp_path / "x", images, about(network))
+    assert not list(tmp_path.iterdir())
 
 
 def test_normalization_travels_with_the_weights(images, tmp_path):

@@ -7,14 +7,14 @@ ONNX and torch_export files take ``images``, float32 (N, 1, 28, 28) in [0, 1] fo
 from __future__ import annotations
 
 import copy
+import io
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mnist_zoo.errors import ZooError
@@ -67,7 +67,7 @@ def export(
         ZooError: The network answers no numbers.
     """
     expected = network.predict(images)
-    with _written(file) as unfinished:
+    with whole(file) as unfinished:
         reread = FORMATS[kind](network, unfinished, about)
         with torch.no_grad():
             difference = float((reread(images) - expected).abs().max())
@@ -126,13 +126,12 @@ def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Rer
             (torch.zeros(2, 1, 28, 28),),
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
-        # A stream, for the name has to end in .pt2 and the unfinished file's does not.
-        with file.open("wb") as stream:
-            torch.export.save(program, stream, extra_files={"mnist_zoo": json.dumps(about)})
-    except OSError:
-        raise
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files={"mnist_zoo": json.dumps(about)})
     except Exception as error:  # whatever the exporter makes of a network
         raise _cannot(network, "torch.export", error) from error
+    file.write_bytes(content.getvalue())
+    # A stream, for the name has to end in .pt2 and the unfinished file's does not.
     with file.open("rb") as stream:
         reread: Reread = torch.export.load(stream).module()
     return reread
@@ -142,20 +141,22 @@ def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Rerea
     state = network.state_dict()
     # Keys as those of a plain nn.Sequential, where the network is nothing more.
     prefix = "layers." if all(key.startswith("layers.") for key in state) else ""
-    torch.save({key.removeprefix(prefix): value for key, value in state.items()}, file)
+    # On a full disk, torch would fail without saying so.
+    content = io.BytesIO()
+    torch.save({key.removeprefix(prefix): value for key, value in state.items()}, content)
+    file.write_bytes(content.getvalue())
     reread = torch.load(file, weights_only=True)
     return _loaded(network, {prefix + key: value for key, value in reread.items()})
 
 
 def _safetensors(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
-    from safetensors.torch import load_file
-
     # Copies, for safetensors takes no weights that share memory.
     state = {
         key: value.clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()
     }
-    save_file(state, file, metadata={"format": "pt", "mnist_zoo": json.dumps(about)})
+    metadata = {"format": "pt", "mnist_zoo": json.dumps(about)}
+    file.write_bytes(save(state, metadata))
     return _loaded(network, load_file(file))
 
 
@@ -183,18 +184,6 @@ SUFFIXES = {
     "state_dict": ".pt",
     "safetensors": ".safetensors",
 }
-
-
-@contextmanager
-def _written(file: Path) -> Iterator[Path]:
-    """Yield a path beside a file, which becomes the file if all goes well."""
-    with whole(file) as unfinished:
-        # torch and safetensors say in many ways that they cannot write; this says it in one.
-        unfinished.touch()
-        mode = unfinished.stat().st_mode
-        yield unfinished
-        # safetensors makes its files readable by their owner alone.
-        unfinished.chmod(mode)
 
 
 def _cannot(network: Classifier, what: str, error: Exception) -> ExportError:
