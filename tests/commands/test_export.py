@@ -7,8 +7,10 @@ import torch
 from safetensors import safe_open
 
 import mnist_zoo
+from mnist_zoo.commands.export import SUFFIXES
 from mnist_zoo.data import Digits
-from mnist_zoo.models import checkpoint
+from mnist_zoo.models import ConvNetReLU, checkpoint
+from mnist_zoo.models import export as exports
 
 
 @pytest.fixture
@@ -19,7 +21,8 @@ def images():
 @pytest.fixture
 def export(cli, trained):
     def run(kind, *arguments, status=0, ckpt_path=trained.best):
-        arguments = ("--ckpt_path", ckpt_path, "--format", kind, "--out", "x", *arguments)
+        out = f"x{SUFFIXES[kind]}"
+        arguments = ("--ckpt_path", ckpt_path, "--format", kind, "--out", out, *arguments)
         return cli("export", *arguments, status=status)
 
     return run
@@ -33,13 +36,13 @@ def test_onnx_gives_the_probabilities_of_any_number_of_images(export, images, tr
     out = export("onnx").out
     assert "opset 18" in out
     assert float(out.rpartition(" ")[2]) < 1e-4
-    session = ort.InferenceSession(tmp_path / "x")
+    session = ort.InferenceSession(tmp_path / "x.onnx")
     network = mnist_zoo.load(trained.best)
     for num in (1, 7):
         pixels = images[:num, None].numpy().astype("float32") / 255
         (probabilities,) = session.run(["probabilities"], {"images": pixels})
         assert abs(torch.tensor(probabilities) - network.predict(images[:num])).max() < 1e-5
-    model = onnx.load(tmp_path / "x")
+    model = onnx.load(tmp_path / "x.onnx")
     assert model.opset_import[0].version == 18
     about = json.loads({p.key: p.value for p in model.metadata_props}["mnist_zoo"])
     assert about["data"]["init_args"]["mean"] == 0.0
@@ -48,7 +51,7 @@ def test_onnx_gives_the_probabilities_of_any_number_of_images(export, images, tr
 @pytest.mark.slow
 def test_torch_export_needs_no_class_of_ours(export, images, trained, tmp_path):
     export("torch_export")
-    with (tmp_path / "x").open("rb") as stream:
+    with (tmp_path / "x.pt2").open("rb") as stream:
         module = torch.export.load(stream).module()
     expected = mnist_zoo.load(trained.best).predict(images)
     assert torch.allclose(module(images[:, None] / 255), expected, atol=1e-6)
@@ -56,13 +59,13 @@ def test_torch_export_needs_no_class_of_ours(export, images, trained, tmp_path):
 
 def test_state_dict_is_plain_tensors(export, tmp_path):
     export("state_dict")
-    state = torch.load(tmp_path / "x", weights_only=True)
+    state = torch.load(tmp_path / "x.pt", weights_only=True)
     assert type(state) is dict
     assert {"0.0.weight", "0.0.bias", "3.weight"} <= set(state)
 
 
 def test_safetensors_are_loaded_as_the_checkpoint_is(export, images, trained, cli, tmp_path):
-    export("safetensors", "--out", "x.safetensors", "--measure")
+    export("safetensors", "--measure")
     network = mnist_zoo.load(tmp_path / "x.safetensors")
     assert torch.equal(network.predict(images), mnist_zoo.load(trained.best).predict(images))
     assert not network.training
@@ -79,14 +82,14 @@ def test_where_ones_data_lie_is_not_told(export, trained, tmp_path):
     entry = {"class_path": "mnist_zoo.data.TextFile", "init_args": {"batch_size": 7, **places}}
     content["mnist_zoo"]["data"] = entry
     torch.save(content, tmp_path / "own.ckpt")
-    export("safetensors", "--out", "x.safetensors", ckpt_path="own.ckpt")
+    export("safetensors", ckpt_path="own.ckpt")
     weights = checkpoint.read(tmp_path / "x.safetensors")
     assert weights.data == {**entry, "init_args": {"batch_size": 7}}
     assert None not in weights.run["settings"].values()
 
 
 def test_weights_are_exported_again_with_their_record(export, tmp_path):
-    export("safetensors", "--out", "x.safetensors", "--measure")
+    export("safetensors", "--measure")
     export("safetensors", "--out", "y.safetensors", ckpt_path="x.safetensors")
     files = [
         safe_open(tmp_path / name, framework="pt") for name in ("x.safetensors", "y.safetensors")
@@ -100,7 +103,7 @@ def test_weights_are_exported_again_with_their_record(export, tmp_path):
 
 
 def test_weights_alone_are_not_tested_or_trained_on(export, cli):
-    export("safetensors", "--out", "x.safetensors")
+    export("safetensors")
     for command in ("test", "fit"):
         assert "weights alone" in cli(command, "--ckpt_path=x.safetensors", status=2).err
 
@@ -108,6 +111,15 @@ def test_weights_alone_are_not_tested_or_trained_on(export, cli):
 def test_where_it_goes_unless_told(cli, copied):
     assert "best.pt, " in cli("export", "--ckpt_path", copied.best, "--format=state_dict").out
     assert copied.best.with_suffix(".pt").is_file()
+
+
+def test_the_name_of_the_file_says_the_format(cli, trained, tmp_path):
+    cli("export", "--ckpt_path", trained.best, "--out=x.safetensors")
+    assert isinstance(mnist_zoo.load(tmp_path / "x.safetensors"), ConvNetReLU)
+
+
+def test_formats_are_those_that_can_be_written():
+    assert list(SUFFIXES) == list(exports.FORMATS)
 
 
 def test_installed_weights_go_into_the_current_folder(cli, tmp_path):
@@ -135,9 +147,14 @@ def test_data_of_ones_own_are_named(fit, cli, tmp_path):
     ("arguments", "text"),
     [
         ("--format=onx", "invalid choice: 'onx'"),
-        ("--format=state_dict --out=no/x", "cannot write no/x"),
-        ("--format=state_dict --out=.", "cannot write .: Is a directory."),
-        ("--format=state_dict --out=", "cannot write .: Is a directory."),
+        ("--format=state_dict --out=no/x.pt", "cannot write no/x.pt"),
+        ("--format=state_dict --out=.", "--out .: the name of such a file ends in .pt."),
+        ("--format=state_dict --out=", "--out .: the name of such a file ends in .pt."),
+        ("--format=onnx --out=x.pt", "--out x.pt: the name of such a file ends in .onnx."),
+        ("--format=torch_export --out=x.pt", "x.pt: the name of such a file ends in .pt2."),
+        ("--format=safetensors --out=x", "x: the name of such a file ends in .safetensors."),
+        ("--out=x.bin", "which format? Give --format onnx or torch_export or "),
+        ("", "or a file by --out whose name ends in .onnx or .pt2 or .pt or .safetensors."),
         ("--format=state_dict --ckpt_path=missing.ckpt", "missing.ckpt does not exist"),
         ("--format=state_dict --model=Dense", "--model Dense does not fit --ckpt_path: "),
         ("--format=state_dict --ckpt_path=ConvNet", "Did you mean ConvNetReLU?"),
@@ -150,8 +167,6 @@ def test_mistakes_are_told(cli, trained, tmp_path, arguments, text):
 
 
 def test_what_computes_something_else_is_not_written(export, monkeypatch, tmp_path):
-    from mnist_zoo.models import export as exports
-
     for wrong in (1e-3, float("nan")):
         monkeypatch.setattr(exports, "_loaded", lambda n, *_, by=wrong: lambda x: n.predict(x) + by)
         assert "nothing was written" in export("state_dict", status=2).err

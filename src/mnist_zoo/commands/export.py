@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from mnist_zoo.models import Classifier
     from mnist_zoo.models.checkpoint import Checkpoint
 
-FORMATS = ("onnx", "torch_export", "state_dict", "safetensors")
+SUFFIXES = {
+    "onnx": ".onnx",
+    "torch_export": ".pt2",
+    "state_dict": ".pt",
+    "safetensors": ".safetensors",
+}
 _NUM_CHECKED = 1000
 
 
@@ -26,10 +31,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     if not arguments.measure and (arguments.data or arguments.root):
         raise ZooError("--data and --root are for --measure, which is not given.")
-    unlike = arguments.out and arguments.out.suffix != ".safetensors"
-    if arguments.format == "safetensors" and unlike:
-        # By which it is known for such a file when it is read.
-        raise ZooError(f"--out {arguments.out}: such a file's name ends in .safetensors.")
+    kind = _format(arguments.format, arguments.out)
     named = registry.class_named(arguments.model)
 
     from mnist_zoo.commands.lightning_cli import silence
@@ -41,7 +43,7 @@ def main(argv: list[str]) -> int:
     silence()
     checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named)
-    out = arguments.out or checkpoint.path.with_suffix(exports.SUFFIXES[arguments.format])
+    out = arguments.out or checkpoint.path.with_suffix(SUFFIXES[kind])
     if not arguments.out and checkpoint.path in registry.shipped_weights().values():
         out = Path(out.name)  # not among the files of the package
     if out.absolute() == checkpoint.path.absolute():
@@ -57,8 +59,8 @@ def main(argv: list[str]) -> int:
         "licence": arguments.licence,
     }
     images = to_float(Digits(val_size=0).load(train=True)[0][:_NUM_CHECKED])
-    difference = exports.export(network, arguments.format, out, images, about)
-    opset = f" (opset {exports.OPSET})" if arguments.format == "onnx" else ""
+    difference = exports.export(network, kind, out, images, about)
+    opset = f" (opset {exports.OPSET})" if kind == "onnx" else ""
     print(f"{checkpoint.network} written to {out}{opset}, {out.stat().st_size:,} bytes")
     print(f"Largest difference from the network on {len(images):,} images: {difference:.2g}")
     if "test_acc" in record:
@@ -80,18 +82,18 @@ def _parser() -> Parser:
         ),
         epilog=(
             "examples:\n"
-            "  mnist-zoo export --ckpt_path best.ckpt --format onnx\n"
+            "  mnist-zoo export --ckpt_path best.ckpt --out network.onnx\n"
             "  mnist-zoo export --ckpt_path best.ckpt --format safetensors --measure"
         ),
     )
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
-    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--format", choices=[*SUFFIXES], help="default: what --out ends in")
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
-        help="default: beside the checkpoint, by its name; in the current folder for weights that"
-        " are installed",
+        help="its name ends in .onnx, .pt2, .pt or .safetensors; default: beside the checkpoint, by"
+        " its name; in the current folder for weights that are installed",
     )
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
     parser.add_argument(
@@ -112,6 +114,24 @@ def _parser() -> Parser:
         "--licence", default="MIT", help="licence of the weights (default: %(default)s)"
     )
     return parser
+
+
+def _format(named: str | None, out: Path | None) -> str:
+    """Return the format to write, which the name of the file says to whoever reads it.
+
+    Raises:
+        ZooError: Neither says it, or the two do not agree.
+    """
+    if named and out and out.suffix != SUFFIXES[named]:
+        raise ZooError(f"--out {out}: the name of such a file ends in {SUFFIXES[named]}.")
+    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
+    kind = named or by_suffix.get(out.suffix if out else "")
+    if kind is None:
+        raise ZooError(
+            f"which format? Give --format {' or '.join(SUFFIXES)},\n"
+            f"or a file by --out whose name ends in {' or '.join(by_suffix)}."
+        )
+    return kind
 
 
 def _data(checkpoint: Checkpoint) -> dict[str, Any] | None:

@@ -178,12 +178,6 @@ FORMATS: dict[str, Callable[[Classifier, Path, dict[str, Any]], Reread]] = {
     "state_dict": _state_dict,
     "safetensors": _safetensors,
 }
-SUFFIXES = {
-    "onnx": ".onnx",
-    "torch_export": ".pt2",
-    "state_dict": ".pt",
-    "safetensors": ".safetensors",
-}
 
 
 def _cannot(network: Classifier, what: str, error: Exception) -> ExportError:
