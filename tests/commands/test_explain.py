@@ -36,6 +36,22 @@ def test_of_a_checkpoint_outside_a_run_into_the_current_folder(cli, trained, tmp
     assert names(tmp_path / "pictures") == BOTH
 
 
+def test_into_a_folder_that_is_named(cli, copied, tmp_path):
+    cli("explain", f"--ckpt_path={copied.best}", "--num=1", "--out=drawn/here")
+    assert names(tmp_path / "drawn" / "here") == BOTH
+    assert not (copied.folder / "pictures").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_drawn(
+    cli, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(explain, "_figures", None)
+    (tmp_path / "file").touch()
+    assert cli("explain", f"--ckpt_path={trained.best}", "--out=file/here", status=2).err == (
+        "error: cannot write to file: Not a directory.\nGive another folder: --out FOLDER\n"
+    )
+
+
 class TestImages:
     @pytest.fixture(autouse=True)
     def four(self, tmp_path):

@@ -1,6 +1,7 @@
 """``predict`` with pictures: what is printed, what is told of pictures that cannot be read."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import mnist_zoo
 from mnist_zoo import data, registry
+from mnist_zoo.commands import training
 from mnist_zoo.models import checkpoint
 
 
@@ -171,6 +173,18 @@ def test_a_network_that_diverged_reads_nothing(cli, pictures, diverged):
     result = cli("predict", "scans", "--ckpt_path", diverged, status=2)
     assert result.out == ""
     assert result.err == ("error: ConvNetReLU answers no numbers: its training has diverged.\n")
+
+
+def test_a_run_that_cannot_be_written_is_told_before_the_test_images_are_read(
+    cli, copied, monkeypatch
+):
+    def refused(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    monkeypatch.setattr(training, "main", None)
+    result = cli("predict", "--ckpt_path", copied.best, status=2)
+    assert result.err.startswith(f"error: cannot write to {copied.folder}: Permission denied.\n")
 
 
 def test_help_tells_both_forms(cli):

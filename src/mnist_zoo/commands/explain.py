@@ -51,6 +51,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--num", type=int, default=8, help="how many test images; default: %(default)s"
     )
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path,
+        help="where to draw; default: pictures, in the run of the checkpoint or else in the current"
+        " folder",
+    )  # fmt: skip
     arguments = parser.parse_intermixed_args(argv)
     if not 1 <= arguments.num <= _MOST:
         raise ZooError(f"--num {arguments.num}: must be from 1 to {_MOST}.")
@@ -72,6 +77,8 @@ def main(argv: list[str]) -> int:
     checkpoint = dataclasses.replace(checkpoint, data=entry)
     checkpoints.require_data(checkpoint, entry["class_path"], arguments.data)
     classes = registry.import_class(data_here(checkpoint, arguments.data)["class_path"]).classes
+    folder = arguments.out or (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
+    _require_writable(folder)
     failed, which = False, "saliency"
     if arguments.images:
         images, files, failed = _given(arguments.images)
@@ -82,7 +89,6 @@ def main(argv: list[str]) -> int:
         data = data_with_test_images(checkpoint, arguments.data)
         images, targets = (part[: arguments.num] for part in data.splits["test"])
         names = [classes[target] for target in targets.tolist()]
-    folder = (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
     saliency, filters = _figures(network, classes, images, names)
     figures = {folder / f"explain-{which}.png": saliency}
     if filters:
@@ -91,6 +97,21 @@ def main(argv: list[str]) -> int:
         pictures.save(figure, file)
     Console(highlight=False, soft_wrap=True).print(summary.pictures(list(figures)))
     return int(failed)
+
+
+def _require_writable(folder: Path) -> None:
+    """Find out whether pictures can be drawn into a folder, which need not be there yet.
+
+    Raises:
+        ZooError: They cannot.
+    """
+    from mnist_zoo.engine import runs
+
+    try:
+        runs.require_writable(next(path for path in (folder, *folder.parents) if path.exists()))
+    except ZooError as error:
+        reason = str(error).splitlines()[0]
+        raise ZooError(f"{reason}\nGive another folder: --out FOLDER") from error
 
 
 def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:
