@@ -170,6 +170,10 @@ def test_installed_weights_have_names(monkeypatch, tmp_path):
     assert checkpoint.default_weights().stem == checkpoint.DEFAULT_WEIGHTS
     with pytest.raises(CheckpointError, match="Did you mean ConvNetReLU"):
         mnist_zoo.load("ConvNetRelu")
+    (tmp_path / "ConvNetReLU").mkdir()
+    assert isinstance(mnist_zoo.load("ConvNetReLU"), mnist_zoo.models.ConvNetReLU)
+    with pytest.raises(CheckpointError, match="is a folder, not a file"):
+        mnist_zoo.load(tmp_path / "ConvNetReLU")
     file = checkpoint.default_weights()
     monkeypatch.setattr(registry, "shipped_weights", lambda: {"Net-99.7": file})
     assert checkpoint.find("Net-99.7") == file

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     # MNIST is what the other commands take, too, for a checkpoint that names no data.
     entry = checkpoint.data or {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
     checkpoint = dataclasses.replace(checkpoint, data=entry)
-    checkpoints.require_data(checkpoint, entry["class_path"], arguments.data)
+    checkpoints.require_data(checkpoint, arguments.data)
     classes = registry.import_class(data_here(checkpoint, arguments.data)["class_path"]).classes
     folder = arguments.out or (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
     _require_writable(folder)

@@ -169,7 +169,7 @@ def _measured(
 
     if checkpoint.data is None:
         raise ZooError(f"--measure: {checkpoint.path} does not say what it was trained on.")
-    require_data(checkpoint, checkpoint.data["class_path"], named)
+    require_data(checkpoint, named)
     if named:
         registry.look_into_current_folder()
     data = data_with_test_images(checkpoint, named, root)

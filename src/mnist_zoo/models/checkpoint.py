@@ -135,17 +135,18 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
     return path
 
 
-def require_data(checkpoint: Checkpoint, path: str, named: str | None) -> None:
+def require_data(checkpoint: Checkpoint, named: str | None) -> None:
     """Make sure that the data that the user named, if any, are those of the checkpoint.
 
     Args:
-        checkpoint: It holds the data's settings, which fit no other class.
-        path: Import path of its data.
+        checkpoint: It names its data, and holds their settings, which fit no other class.
         named: What the user named: a path or, of the data of this package, a name.
 
     Raises:
         CheckpointError: They are others.
     """
+    assert checkpoint.data is not None
+    path = str(checkpoint.data["class_path"])
     name = path.rpartition(".")[2]
     if named not in (None, path, name):
         raise CheckpointError(
@@ -213,7 +214,8 @@ def find(name: str | os.PathLike[str]) -> Path:
         raise CheckpointError("--ckpt_path is given an empty word, where a file should be named.")
     shipped = registry.shipped_weights()
     path = Path(name)
-    if not path.exists() and str(name) in shipped:
+    # A folder of that name may lie here: within runs/, that of the network's runs.
+    if not path.is_file() and str(name) in shipped:
         return shipped[str(name)]
     if path.exists() or path.suffix or path.name != str(name):
         return path
