@@ -6,7 +6,7 @@ Then:   mnist-zoo predict four.png
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,12 @@ def four() -> npt.NDArray[np.uint8]:
     return image
 
 
+def main(picture: str) -> None:
+    Image.fromarray(four()).save(picture)
+    print(f"Drawn: {picture}")
+
+
 if __name__ == "__main__":
-    file = sys.argv[1] if len(sys.argv) > 1 else "four.png"
-    Image.fromarray(four()).save(file)
-    print(f"Drawn: {file}")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("picture", metavar="PICTURE", nargs="?", default="four.png")
+    main(parser.parse_args().picture)

@@ -54,6 +54,11 @@ def test_without_arguments_examples_say_how_they_are_used(script):
     assert "Traceback" not in done.stderr
 
 
+def test_help_is_shown_and_draws_nothing(tmp_path):
+    assert run("four.py", "--help", cwd=tmp_path).startswith("usage: four.py ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_of_another_network_are_told_in_a_line(four, tmp_path):
     torch.save(torch.nn.Linear(784, 10).state_dict(), tmp_path / "weights.pt")
     command = [sys.executable, EXAMPLES / "plain_torch.py", "weights.pt", "four.png"]
