@@ -39,7 +39,7 @@ def test_of_a_checkpoint_outside_a_run_into_the_current_folder(cli, trained, tmp
 def test_into_a_folder_that_is_named(cli, copied, tmp_path):
     cli("explain", f"--ckpt_path={copied.best}", "--num=1", "--out=drawn/here")
     assert names(tmp_path / "drawn" / "here") == BOTH
-    assert not (copied.folder / "pictures").exists()
+    assert not list(copied.folder.glob("pictures/explain-*"))
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_drawn(
