@@ -37,7 +37,7 @@ def test_two_processes_do_what_one_does_with_minibatches_twice_as_large(zoo, tmp
     assert one.splitlines()[:5] == two.splitlines()[:5]
     # Title and accuracy, though the images cannot be shared equally.
     one, two = (
-        zoo("test", best, "--data.num_test=21", *flags).stdout.splitlines()[:4]
+        zoo("test", best, "--data.num_test=21", *flags).stdout.splitlines()[:5]
         for flags in (TWO[:1], TWO)
     )
     assert one == two

@@ -148,8 +148,8 @@ def test_data_of_ones_own_are_named(fit, cli, tmp_path):
     [
         ("--format=onx", "invalid choice: 'onx'"),
         ("--format=state_dict --out=no/x.pt", "cannot write no/x.pt"),
-        ("--format=state_dict --out=.", "--out .: the name of such a file ends in .pt."),
-        ("--format=state_dict --out=", "--out .: the name of such a file ends in .pt."),
+        ("--format=state_dict --out=.", "cannot write .: Is a directory."),
+        ("--format=state_dict --out=", "cannot write .: Is a directory."),
         ("--format=onnx --out=x.pt", "--out x.pt: the name of such a file ends in .onnx."),
         ("--format=torch_export --out=x.pt", "x.pt: the name of such a file ends in .pt2."),
         ("--format=safetensors --out=x", "x: the name of such a file ends in .safetensors."),

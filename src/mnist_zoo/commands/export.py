@@ -92,8 +92,8 @@ def _parser() -> Parser:
         "--out",
         metavar="FILE",
         type=Path,
-        help="its name ends in .onnx, .pt2, .pt or .safetensors; default: beside the checkpoint, by"
-        " its name; in the current folder for weights that are installed",
+        help="may end in .onnx, .pt2, .pt or .safetensors, which says the format; default: beside"
+        " the checkpoint, by its name; in the current folder for weights that are installed",
     )
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
     parser.add_argument(
@@ -122,10 +122,12 @@ def _format(named: str | None, out: Path | None) -> str:
     Raises:
         ZooError: Neither says it, or the two do not agree.
     """
-    if named and out and out.suffix != SUFFIXES[named]:
-        raise ZooError(f"--out {out}: the name of such a file ends in {SUFFIXES[named]}.")
     by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
-    kind = named or by_suffix.get(out.suffix if out else "")
+    said = by_suffix.get(out.suffix) if out else named
+    # By its suffix alone a file of safetensors is known when it is read.
+    if named and said != named and (said or named == "safetensors"):
+        raise ZooError(f"--out {out}: the name of such a file ends in {SUFFIXES[named]}.")
+    kind = named or said
     if kind is None:
         raise ZooError(
             f"which format? Give --format {' or '.join(SUFFIXES)},\n"

@@ -58,8 +58,8 @@ class OutputNorm(nn.BatchNorm1d):
     """Batch normalisation of (N, channels), which takes a single image as in evaluation."""
 
     def forward(self, outputs: Tensor) -> Tensor:
-        """Map (N, channels) to the same shape; one image alone has no variance."""
-        if len(outputs) > 1:
+        """Map (N, channels) to the same shape; one image alone has no variance to train by."""
+        if not self.training or len(outputs) > 1:
             return super().forward(outputs)
         return F.batch_norm(
             outputs, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps

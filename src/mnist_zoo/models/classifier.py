@@ -87,7 +87,9 @@ class Classifier(LightningModule, ABC):
         self._before: dict[str, Any] = {}
         self.train_loss = _MeanLoss()
         self.train_acc = self._accuracy()
+        self.val_loss = _MeanLoss()
         self.val_acc = self._accuracy()
+        self.test_loss = _MeanLoss()
         self.test_acc = self._accuracy()
         self.test_stat_scores = MulticlassStatScores(
             self.num_classes, average="none", validate_args=False
@@ -164,11 +166,11 @@ class Classifier(LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add one minibatch to the validation loss and accuracy; return its outputs."""
-        return self._evaluate(batch, "val", self.val_acc)
+        return self._evaluate(batch, "val", self.val_loss, self.val_acc)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add one minibatch to the test loss, accuracy and accuracy per class; return outputs."""
-        outputs = self._evaluate(batch, "test", self.test_acc)
+        outputs = self._evaluate(batch, "test", self.test_loss, self.test_acc)
         self.test_stat_scores.update(outputs, batch[1])
         return outputs
 
@@ -301,11 +303,15 @@ class Classifier(LightningModule, ABC):
     def _accuracy(self) -> MulticlassAccuracy:
         return MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
 
-    def _evaluate(self, batch: Batch, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
+    def _evaluate(
+        self, batch: Batch, stage: str, loss: _MeanLoss, accuracy: MulticlassAccuracy
+    ) -> Tensor:
         images, targets = batch
         outputs: Tensor = self(images)
-        accuracy(outputs, targets)
-        self._log_epoch(f"{stage}/loss", self.loss(outputs, targets), targets, prog_bar=True)
+        # Lightning rounds the mean number of images of several processes, which may be unequal.
+        loss.update(self.loss(outputs, targets), len(targets))
+        accuracy.update(outputs, targets)
+        self._log_epoch(f"{stage}/loss", loss, targets, prog_bar=True)
         self._log_epoch(f"{stage}/acc", accuracy, targets, prog_bar=True)
         return outputs
 
