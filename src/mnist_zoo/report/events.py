@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -52,8 +53,10 @@ def by_epoch(scalars: Scalars, tag: str) -> list[float | None]:
     """
     epochs = {step: int(epoch) for step, epoch in scalars.get("epoch", ())}
     values: list[float | None] = [None] * (max(epochs.values(), default=-1) + 1)
+    marked = sorted(epochs)
     for step, value in scalars.get(tag, ()) if epochs else ():
-        nearest = min(epochs, key=lambda marked: abs(marked - step))
+        after = bisect(marked, step)
+        nearest = min(marked[max(0, after - 1) : after + 1], key=lambda mark: abs(mark - step))
         values[epochs[nearest]] = value if math.isfinite(value) else None
     return values
 
