@@ -7,6 +7,7 @@ from mnist_zoo.report.zoo import Row, markdown_table, zoo_table
 ROWS = [
     Row("A", "1,234", "A", "99.00 %", "98.90 ± 0.10 % (3)", "a book"),
     Row("A", "1,234", "A-other", "", "", "a book"),
+    Row("A", "99", "A-small", "", "", "a book"),
     Row("LongerName", "5", "LongerName", "98.5 %", "", "a talk"),
 ]
 
@@ -18,11 +19,12 @@ def shown(width):
     return [line.split() for line in capture.get().splitlines()]
 
 
-def test_a_network_is_named_once():
+def test_a_network_is_named_once_and_its_size_where_it_is_another():
     assert shown(100) == [
         ["network", "parameters", "recipe", "published", "measured", "source"],
         ["A", "1,234", "A", "99.00", "%", "98.90", "±", "0.10", "%", "(3)", "a", "book"],
         ["A-other"],
+        ["99", "A-small"],
         ["LongerName", "5", "LongerName", "98.5", "%", "a", "talk"],
     ]
 
@@ -38,6 +40,7 @@ def test_markdown_fills_every_cell():
         "| --- | ---: | --- | ---: | ---: | --- |",
         "| `A` | 1,234 | `A` | 99.00 % | 98.90 ± 0.10 % (3) | a book |",
         "| `A` | 1,234 | `A-other` |  |  | a book |",
+        "| `A` | 99 | `A-small` |  |  | a book |",
         "| `LongerName` | 5 | `LongerName` | 98.5 % |  | a talk |",
     ]
 

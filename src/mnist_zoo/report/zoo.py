@@ -47,7 +47,7 @@ def zoo_table(rows: Sequence[Row], with_source: bool = True) -> Table:
         same = row.network == above.network
         cells = (
             "" if same else row.network,
-            "" if same else row.num_parameters,
+            "" if same and row.num_parameters == above.num_parameters else row.num_parameters,
             row.recipe,
             row.published,
             row.measured,
