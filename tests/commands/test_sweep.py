@@ -205,7 +205,6 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_runs(
     "flag",
     [
         "--seed_everything",
-        "--config",
         "--trainer.logger",
         "--trainer.limit_test_batches",
         "--trainer.devices",
@@ -216,6 +215,32 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_runs(
 def test_what_a_sweep_says_itself_is_refused(flag):
     with pytest.raises(ZooError, match=f"{flag}: a sweep chooses this itself"):
         plan([flag, "1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["--model", "Dense"], "--model"),
+        (["--config=Dense"], "--config"),
+        (["-c", "Dense"], "-c"),
+    ],
+)
+def test_a_recipe_named_by_a_flag_is_refused_with_the_command_that_was_meant(cli, words, flag):
+    assert cli("sweep", *words, "--seeds", "1", status=2).err == (
+        f"error: {flag}: a sweep takes recipes without a flag: mnist-zoo sweep Dense --seeds 1\n"
+        "For all options: mnist-zoo sweep --help\n"
+    )
+
+
+def test_so_is_one_that_is_named_further_on():
+    with pytest.raises(ZooError, match="--config: a sweep takes recipes and files first"):
+        plan(["--config", "MLPDropout"])
+
+
+@pytest.mark.parametrize("flags", [["--model.lr"], ["--model", "--model.lr", "1"]])
+def test_a_flag_without_its_value_is_refused(flags):
+    with pytest.raises(ZooError, match=f"{flags[0]}: no value follows it"):
+        plan(flags)
 
 
 def test_an_unknown_recipe_is_an_error_before_anything_runs(cli):

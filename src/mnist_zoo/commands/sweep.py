@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import re
+import shlex
 import tempfile
 import threading
 import time
@@ -30,11 +31,10 @@ if TYPE_CHECKING:
 
 # What a sweep says to fit itself.
 _ITS_OWN = (
-    "--config", "-c", "--ckpt_path", "--seed_everything", "--trainer.default_root_dir",
-    "--trainer.devices", "--trainer.enable_progress_bar", "--trainer.fast_dev_run",
-    "--trainer.limit_predict_batches", "--trainer.limit_test_batches", "--trainer.logger",
-    "--trainer.logger.class_path", "--trainer.num_nodes", "--pictures", "--print_config", "-h",
-    "--help",
+    "--ckpt_path", "--seed_everything", "--trainer.default_root_dir", "--trainer.devices",
+    "--trainer.enable_progress_bar", "--trainer.fast_dev_run", "--trainer.limit_predict_batches",
+    "--trainer.limit_test_batches", "--trainer.logger", "--trainer.logger.class_path",
+    "--trainer.num_nodes", "--pictures", "--print_config", "-h", "--help",
 )  # fmt: skip
 
 _DESCRIPTION = """\
@@ -93,6 +93,7 @@ def main(argv: list[str]) -> int:
     cluster.add_argument(
         "--gpus_per_run", type=float, default=0, metavar="N", help="GPUs for each; default: 0"
     )
+    _refuse_flag_for_recipe(argv)
     arguments, rest = parser.parse_known_args(argv)
     if arguments.jobs < 1:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
@@ -275,20 +276,39 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
+    """Refuse a recipe that is named as for ``fit``; behind a recipe, ``--model`` changes it.
+
+    Raises:
+        ZooError: It says the command that was meant.
+    """
+    flag, _, value = (argv[0] if argv else "").partition("=")
+    if flag in ("--model", "--config", "-c"):
+        meant = shlex.join([value, *argv[1:]] if value else argv[1:])
+        raise ZooError(
+            f"{flag}: a sweep takes recipes without a flag: mnist-zoo sweep {meant or 'RECIPE'}"
+            "\nFor all options: mnist-zoo sweep --help"
+        )
+
+
 def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterator[Run]:
     grid: list[list[str]] = []
     words = iter(flags)
     for word in words:
-        name, equals, values = word.partition("=")
+        name, equals, text = word.partition("=")
         if not name.startswith("-"):
             raise ZooError(f"{word}: a recipe that is not named first, or a value without its flag")
+        if name in ("--config", "-c"):
+            raise ZooError(f"{name}: a sweep takes recipes and files first, and without a flag.")
         if name in _ITS_OWN or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep chooses this itself.")
         adds = name.endswith("+") or name.startswith("--trainer.callbacks")
         if not adds and any(name == given[0].partition("=")[0] for given in grid):
             raise ZooError(f"{name} is given twice; of several values say {name} 1,2")
-        alternatives = _alternatives(values if equals else next(words, ""))
-        grid.append([f"{name}={value}" for value in dict.fromkeys(alternatives)])
+        if not equals and (text := next(words, "--")).startswith("--"):
+            raise ZooError(f"{name}: no value follows it; recipes are named before all flags.")
+        alternatives = dict.fromkeys(_alternatives(text))
+        grid.append([f"{name}={value}" for value in alternatives])
     hashes: dict[str, str] = {}
     for recipe in recipes:
         name, config = _recipe(recipe)
