@@ -148,6 +148,14 @@ def test_a_value_that_is_given_twice_makes_one_run():
     assert len(plan(["--model.lr=1,1"], seeds=[0])) == 1
 
 
+@pytest.mark.parametrize(
+    ("flag", "values"), [("--trainer.accelerator", "cpu,auto"), ("--cuda_graph", "true,false")]
+)
+def test_several_values_of_what_changes_nothing_are_refused(flag, values):
+    with pytest.raises(ZooError, match=f"{flag} {values}: records do not tell its values apart"):
+        plan([flag, values])
+
+
 @pytest.mark.slow
 def test_a_run_without_steps_is_refused(cli):
     error = cli("sweep", "ConvNetReLU-digits", "--trainer.max_epochs=0", status=2).err

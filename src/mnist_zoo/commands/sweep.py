@@ -23,7 +23,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands import results as results_command
 from mnist_zoo.commands import screen, sweep_ensemble, training, workers
 from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.sweep_run import Run
+from mnist_zoo.commands.sweep_run import WITHOUT_EFFECT, Run
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -308,6 +308,8 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
         if not equals and (text := next(words, "--")).startswith("--"):
             raise ZooError(f"{name}: no value follows it; recipes are named before all flags.")
         alternatives = dict.fromkeys(_alternatives(text))
+        if name in WITHOUT_EFFECT and len(alternatives) > 1:
+            raise ZooError(f"{name} {text}: records do not tell its values apart, so a sweep takes one.")
         grid.append([f"{name}={value}" for value in alternatives])
     hashes: dict[str, str] = {}
     for recipe in recipes:

@@ -39,7 +39,7 @@ _ONE_DEVICE = "--trainer.devices=1"
 _AS_RECORDED = (
     _ONE_DEVICE, "--trainer.num_nodes=1", "--trainer.logger=true", "--trainer.fast_dev_run=false",
 )  # fmt: skip
-_WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
+WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
 # What a record keeps by epoch, where the run wrote it.
 _BY_EPOCH = (
     "train/loss", "train/acc", "val/loss", "val/acc", "test_curve/loss", "test_curve/acc",
@@ -70,7 +70,7 @@ class Run:
     @property
     def settings(self) -> tuple[str, ...]:
         """The flags that may change what comes out: not where data lie, nor which device it is."""
-        return tuple(sorted(f for f in self.flags if f.partition("=")[0] not in _WITHOUT_EFFECT))
+        return tuple(sorted(f for f in self.flags if f.partition("=")[0] not in WITHOUT_EFFECT))
 
     @property
     def of_the_machine(self) -> tuple[str, ...]:
