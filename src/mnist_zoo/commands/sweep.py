@@ -309,7 +309,9 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
             raise ZooError(f"{name}: no value follows it; recipes are named before all flags.")
         alternatives = dict.fromkeys(_alternatives(text))
         if name in WITHOUT_EFFECT and len(alternatives) > 1:
-            raise ZooError(f"{name} {text}: records do not tell its values apart, so a sweep takes one.")
+            raise ZooError(
+                f"{name} {text}: records do not tell its values apart, so a sweep takes one."
+            )
         grid.append([f"{name}={value}" for value in alternatives])
     hashes: dict[str, str] = {}
     for recipe in recipes:

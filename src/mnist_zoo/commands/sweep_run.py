@@ -40,6 +40,8 @@ _AS_RECORDED = (
     _ONE_DEVICE, "--trainer.num_nodes=1", "--trainer.logger=true", "--trainer.fast_dev_run=false",
 )  # fmt: skip
 WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
+# The file in a run's folder that says that its training has ended.
+_TRAINED = "trained"
 # What a record keeps by epoch, where the run wrote it.
 _BY_EPOCH = (
     "train/loss", "train/acc", "val/loss", "val/acc", "test_curve/loss", "test_curve/acc",
@@ -219,17 +221,22 @@ def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
     from mnist_zoo.commands.lightning_cli import FinishedError, ZooCLI
     from mnist_zoo.engine.callbacks import Epochs
 
-    callbacks = [Epochs(on_epoch)]
     last = last_checkpoint(folder)
+    if last and (last.parents[1] / _TRAINED).exists():
+        # What a callback or a time limit has ended, fit would go on with.
+        return last.parents[1]
+    flags, callbacks = _flags(run, folder), [Epochs(on_epoch)]
     if last is None:
         target = f"--trainer.default_root_dir={folder}"
-        cli = _command(ZooCLI, "fit", target, *_flags(run, folder), callbacks=callbacks)
-        assert cli.run_folder is not None
-        return cli.run_folder
-    # Stopped while it was tested, it has nothing left to train.
-    with contextlib.suppress(FinishedError):
-        _command(ZooCLI, "fit", *_checkpoint(last), *_flags(run, folder), callbacks=callbacks)
-    return last.parents[1]
+        run_folder = _command(ZooCLI, "fit", target, *flags, callbacks=callbacks).run_folder
+        assert run_folder is not None
+    else:
+        run_folder = last.parents[1]
+        # Stopped right after its last step, it has nothing left to train.
+        with contextlib.suppress(FinishedError):
+            _command(ZooCLI, "fit", *_checkpoint(last), *flags, callbacks=callbacks)
+    (run_folder / _TRAINED).touch()
+    return run_folder
 
 
 def _flags(run: Run, folder: Path) -> list[str]:
