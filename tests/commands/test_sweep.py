@@ -522,10 +522,12 @@ def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeyp
     assert "--ensemble=2, seed 12: left out, since not all" in capsys.readouterr().out
     (row,) = [r for r in results.rows(one.records()) if r.flags]
     assert (row.recipe, row.flags) == ("Dense", ("--ensemble=2",))
-    # Of the same first seed, but with another second one: another ensemble.
-    other = sweep._Sweep(plan(seeds=[10, 12]), tmp_path / "results", tmp_path / "runs")
-    other.test_ensembles(2)
+    # Of the same first seed, but with another second one: another ensemble, and no other again.
+    for seeds in ([10, 12], [10, 11], [12, 10]):
+        other = sweep._Sweep(plan(seeds=seeds), tmp_path / "results", tmp_path / "runs")
+        other.test_ensembles(2)
     assert tested[1:] == [[10, 12]]
+    assert [r["seeds"] for r in one.records() if r["flags"]] == [[10, 11], [10, 12]]
 
 
 def test_an_ensemble_without_its_weights_is_left_out_and_the_table_still_printed(tmp_path, capsys):

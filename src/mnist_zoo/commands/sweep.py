@@ -193,9 +193,9 @@ class _Sweep:
 
         records = {results.key(record): record for record in self.records()}
         for members in sweep_ensemble.groups(self.plan, size):
-            together, seeds = sweep_ensemble.run_of(members), [run.seed for run in members]
-            if records.get(together.key, {}).get("seeds") == seeds:
+            if sweep_ensemble.key(members) in records:
                 continue
+            together = sweep_ensemble.run_of(members)
             made = [records[run.key] for run in members if run.key in records]
             if len(made) < size or any(record["status"] != "finished" for record in made):
                 self._say(f"{together.title}: left out, since not all its runs have finished")

@@ -16,7 +16,7 @@ from mnist_zoo.commands.sweep_run import Run, last_checkpoint, tested_weights
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from mnist_zoo.report.results import Record
+    from mnist_zoo.report.results import Key, Record
 
 
 def groups(plan: Sequence[Run], size: int) -> list[list[Run]]:
@@ -32,9 +32,16 @@ def groups(plan: Sequence[Run], size: int) -> list[list[Run]]:
 
 
 def run_of(members: Sequence[Run]) -> Run:
-    """Return what the record of an ensemble is found by: its size is a flag, the seed the first."""
+    """Return what an ensemble is recorded as: its size is a flag, the seed the first."""
     first = members[0]
     return replace(first, flags=(*first.flags, f"--ensemble={len(members)}"))
+
+
+def key(members: Sequence[Run]) -> Key:
+    """Return what the record of an ensemble is found by."""
+    from mnist_zoo.report import results
+
+    return results.key(run_of(members).record({"seeds": [run.seed for run in members]}))
 
 
 def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from mnist_zoo.commands.lightning_cli import ZooCLI
+    from mnist_zoo.report.results import Key
 
 OnEpoch = Callable[[int, int | None], None]
 """Is told how many epochs are done, and of how many."""
@@ -80,9 +81,11 @@ class Run:
         return tuple(f for f in self.flags if f.partition("=")[0] in _OF_THE_MACHINE)
 
     @property
-    def key(self) -> tuple[str, str, tuple[str, ...], int]:
+    def key(self) -> Key:
         """What its record is found by."""
-        return self.recipe, self.sha256, self.settings, self.seed
+        from mnist_zoo.report import results
+
+        return results.key(self.record({}))
 
     @property
     def title(self) -> str:

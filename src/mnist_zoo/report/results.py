@@ -16,6 +16,7 @@ from rich.table import Table
 from mnist_zoo.errors import ZooError
 
 Record = Mapping[str, Any]
+Key = tuple[str, str, tuple[str, ...], tuple[int, ...]]
 
 
 def read(folder: Path) -> list[Record]:
@@ -40,9 +41,13 @@ def read(folder: Path) -> list[Record]:
     return list(records.values())
 
 
-def key(record: Record) -> tuple[str, str, tuple[str, ...], int]:
-    """Return what tells one run from another: recipe, hash of its settings, flags and seed."""
-    return record["recipe"], record["recipe_sha256"], tuple(record["flags"]), record["seed"]
+def key(record: Record) -> Key:
+    """Return what tells one run from another: recipe, hash of its settings, flags and seeds.
+
+    An ensemble is the same in whatever order its seeds are.
+    """
+    seeds = record.get("seeds", [record["seed"]])
+    return record["recipe"], record["recipe_sha256"], tuple(record["flags"]), tuple(sorted(seeds))
 
 
 def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record]:
