@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 
-from mnist_zoo import load
+from mnist_zoo import load, registry
 from mnist_zoo.commands import sweep, sweep_ensemble, sweep_run
 from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
@@ -432,14 +432,41 @@ def test_a_run_that_trains_nothing_is_refused_before(cli):
     assert "--trainer.limit_train_batches 0: trains nothing." in error
 
 
-def test_a_network_of_ones_own_is_another_once_its_file_is_edited(own):
+@pytest.mark.parametrize(
+    ("recipe", "flags"),
+    [
+        ("net_of_a_sweep.Own", []),
+        ("Dense", ["--model=net_of_a_sweep.Own"]),
+        ("Dense", ["--data=net_of_a_sweep.Own"]),
+        ("mine.yaml", []),
+    ],
+)
+@pytest.mark.parametrize("package", [False, True])
+def test_code_of_ones_own_is_another_once_it_is_edited(own, recipe, flags, package):
     def made():
-        return plan(recipes=["net_of_a_sweep.Own"], seeds=[0])[0].key
+        return plan(flags, recipes=[recipe], seeds=[0])[0]
 
+    (own.parent / "mine.yaml").write_text("{model: Dense, data: {class_path: net_of_a_sweep.Own}}")
+    if package:
+        folder = own.with_suffix("")
+        folder.mkdir()
+        (folder / "__init__.py").write_text("from .net import Own\n")
+        own = own.rename(folder / "net.py")
     before = made()
     assert made() == before
     own.write_text(OWN.replace("784, 10", "784, 10, bias=False"))
-    assert made() != before
+    after = made()
+    assert after.key != before.key
+    assert after.folder != before.folder
+    records = [run.record({}) for run in (before, plan(seeds=[0])[0], after)]
+    assert results.current(records, registry.recipe_hashes()) == records[1:]
+
+
+def test_code_of_ones_own_is_not_imported_for_a_plan(own):
+    package = own.with_suffix("")
+    package.mkdir()
+    (package / "__init__.py").write_text("1 / 0\n")
+    assert plan(recipes=["net_of_a_sweep.net.Own"], seeds=[0])[0].code
 
 
 def test_a_network_of_the_zoo_has_its_recipe_by_its_path_too():

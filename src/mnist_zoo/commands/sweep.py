@@ -7,6 +7,7 @@ a record is written only when its run is over.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import re
@@ -43,9 +44,9 @@ Flags of fit are passed on; several values, divided by commas, are all tried
 (a comma within brackets, braces or quotes divides nothing).
 
 The same command, given again after it was stopped in any way, makes only the
-runs that have no record yet, and goes on with those that were begun; a network
-of one's own whose file was edited is another. Several sweeps at once share the
-work. The exit status is 1 if a run crashed."""
+runs that have no record yet, and goes on with those that were begun. Where the
+code of a network or data set of one's own was edited, they are other runs.
+Several sweeps at once share the work. The exit status is 1 if a run crashed."""
 
 _EPILOG = """\
 examples:
@@ -316,12 +317,13 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
     hashes: dict[str, str] = {}
     for recipe in recipes:
         name, config = _recipe(recipe)
-        sha256 = registry.settings_hash(config, _own_code(config))
+        sha256 = registry.settings_hash(config)
         if hashes.setdefault(name, sha256) != sha256:
             raise ZooError(f"two recipes are called {name}: records could not tell them apart")
         for chosen in itertools.product(*grid):
+            code = tuple(_own_code(config, chosen))
             for seed in seeds:
-                yield Run(name, config, sha256, chosen, seed)
+                yield Run(name, config, sha256, chosen, seed, code)
 
 
 def _recipe(name: str) -> tuple[str, str]:
@@ -337,21 +339,29 @@ def _recipe(name: str) -> tuple[str, str]:
     return file.stem, file.read_text(encoding="utf-8")
 
 
-def _own_code(config: str) -> bytes:
-    """Return the file of a recipe's network if it is the user's own: edited, it is another."""
+def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and hash of each module of the user's own that holds a network or data set.
+
+    Edited, it makes another run. It is not imported, so that its mistakes are told as by ``fit``;
+    of a package all files count, since its classes may lie in any of them.
+    """
     import yaml
 
-    model = yaml.safe_load(config).get("model")
-    path = str(model.get("class_path", "") if isinstance(model, dict) else model or "")
-    if "." not in path or registry.is_known(path):
-        return b""
-    registry.look_into_current_folder()
-    try:
-        spec = importlib.util.find_spec(path.rpartition(".")[0])
-    except ImportError:
-        return b""
-    file = Path(spec.origin) if spec and spec.origin else None
-    return file.read_bytes() if file and file.is_file() else b""
+    settings = yaml.safe_load(config)
+    entries = [settings.get(key) for key in ("model", "data")]
+    paths = [str(e.get("class_path") if isinstance(e, dict) else e) for e in entries]
+    paths += [m[1] for f in flags if (m := re.match(r"--(?:model|data)(?:\.class_path)?=(.+)", f))]
+    own = [path for path in paths if not (registry.is_known(path) or registry.is_our_data(path))]
+    for module in sorted({path.partition(".")[0] for path in own if "." in path}):
+        registry.look_into_current_folder()
+        if (spec := importlib.util.find_spec(module)) is None:
+            continue
+        folders = spec.submodule_search_locations
+        files = [Path(str(spec.origin))]
+        if folders is not None:
+            files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
+        code = b"".join(file.read_bytes() for file in files if file.is_file())
+        yield module, hashlib.sha256(code).hexdigest()
 
 
 def _alternatives(text: str) -> list[str]:

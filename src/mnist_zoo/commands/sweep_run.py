@@ -62,6 +62,7 @@ class Run:
         sha256: Hash of its settings.
         flags: Flags of ``fit``, each as ``--name=value``.
         seed: Seed of weights, order of the data and all else.
+        code: Name and hash of each module of the user's own whose classes it names.
     """
 
     recipe: str
@@ -69,6 +70,7 @@ class Run:
     sha256: str
     flags: tuple[str, ...]
     seed: int
+    code: tuple[tuple[str, str], ...] = ()
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ class Run:
     @property
     def folder(self) -> str:
         """Name of its folder; the same run of the same settings always has the same."""
-        settings = " ".join((self.sha256, *self.settings))
+        settings = " ".join((self.sha256, *dict(self.code).values(), *self.settings))
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return f"{self.recipe}-{digest}-seed{self.seed}"
 
@@ -107,6 +109,7 @@ class Run:
             "seed": self.seed,
             **outcome,
             "recipe_sha256": self.sha256,
+            **({"code": dict(self.code)} if self.code else {}),
             "date": datetime.now(timezone.utc).date().isoformat(),
         }
 

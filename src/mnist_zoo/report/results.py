@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rich.table import Table
 from mnist_zoo.errors import ZooError
 
 Record = Mapping[str, Any]
-Key = tuple[str, str, tuple[str, ...], tuple[int, ...]]
+Key = tuple[Hashable, ...]
 
 
 def read(folder: Path) -> list[Record]:
@@ -42,19 +42,20 @@ def read(folder: Path) -> list[Record]:
 
 
 def key(record: Record) -> Key:
-    """Return what tells one run from another: recipe, hash of its settings, flags and seeds.
+    """Return what tells one run from another: recipe, hash of its settings, code, flags and seeds.
 
     An ensemble is the same in whatever order its seeds are.
     """
-    seeds = record.get("seeds", [record["seed"]])
-    return record["recipe"], record["recipe_sha256"], tuple(record["flags"]), tuple(sorted(seeds))
+    seeds, code = record.get("seeds", [record["seed"]]), dict(record.get("code", {}))
+    settings = record["recipe"], record["recipe_sha256"], *sorted(code.items())
+    return *settings, tuple(record["flags"]), tuple(sorted(seeds))
 
 
 def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record]:
     """Return the records of recipes as they are now.
 
     Of a recipe that is not known, a file of the user's own, they are those with the settings of
-    its last record.
+    its last record; of code of the user's own, those with what it was in the last of the recipe.
 
     Args:
         records: The runs.
@@ -62,7 +63,15 @@ def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record
     """
     records = list(records)
     now = {r["recipe"]: r["recipe_sha256"] for r in records} | dict(hashes)
-    return [r for r in records if now[r["recipe"]] == r["recipe_sha256"]]
+    code: dict[str, dict[str, str]] = {}
+    for r in records:
+        code.setdefault(r["recipe"], {}).update(r.get("code", {}))
+    return [
+        r
+        for r in records
+        if now[r["recipe"]] == r["recipe_sha256"]
+        and r.get("code", {}).items() <= code[r["recipe"]].items()
+    ]
 
 
 def append(folder: Path, record: Record) -> None:
