@@ -178,6 +178,15 @@ def test_two_recipes_of_one_name_are_refused(tmp_path):
         plan(recipes=[str(tmp_path / "1/Mine.yaml"), str(tmp_path / "2/Mine.yaml")])
 
 
+def test_a_file_that_is_called_like_a_recipe_must_have_its_settings(tmp_path):
+    file = tmp_path / "Dense.yaml"
+    file.write_text(registry.recipes()["Dense"].path.read_text())
+    assert plan(recipes=[str(file)]) == plan()
+    file.write_text("model: Dense")
+    with pytest.raises(ZooError, match=r"Dense\.yaml: the zoo has a recipe Dense with other"):
+        plan(recipes=[str(file)])
+
+
 @pytest.mark.parametrize("content", [b"model: [", b"\xff\xfe"])
 def test_a_damaged_recipe_is_an_error_in_a_line(cli, tmp_path, content):
     (tmp_path / "bad.yaml").write_bytes(content)

@@ -320,6 +320,11 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
         sha256 = registry.settings_hash(config)
         if hashes.setdefault(name, sha256) != sha256:
             raise ZooError(f"two recipes are called {name}: records could not tell them apart")
+        if registry.recipe_hashes().get(name, sha256) != sha256:
+            raise ZooError(
+                f"{recipe}: the zoo has a recipe {name} with other settings, and results shows only"
+                f" the records of that.\nGive the file another name, such as {name}-mine.yaml."
+            )
         for chosen in itertools.product(*grid):
             code = tuple(_own_code(config, chosen))
             for seed in seeds:
