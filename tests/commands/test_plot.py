@@ -97,7 +97,7 @@ def test_a_dollar_sign_in_the_legend_is_no_formula(drawn, tmp_path):
 
 def test_the_legend_leaves_out_what_changes_no_curve(drawn, tmp_path):
     for number, folder in enumerate("ab"):
-        file = write_run(tmp_path / folder, lr=0.1 * number) / "config.yaml"
+        file = write_run(tmp_path / folder, lr=number + 1) / "config.yaml"
         config = yaml.safe_load(file.read_text())
         config["trainer"] |= {
             "enable_progress_bar": bool(number),
@@ -105,7 +105,7 @@ def test_the_legend_leaves_out_what_changes_no_curve(drawn, tmp_path):
         }
         config["data"]["init_args"] |= {"download": bool(number), "num_test": number}
         file.write_text(yaml.safe_dump({**config, "pictures": bool(number)}))
-    assert legend(drawn("a", "b")[1]) == ["lr 0.0", "lr 0.1"]
+    assert legend(drawn("a", "b")[1]) == ["lr 1", "lr 2"]
 
 
 def test_what_only_one_data_set_has_is_not_in_the_legend(drawn, tmp_path):

@@ -125,11 +125,26 @@ def test_a_figure_by_epoch_is_drawn(cli, records, tmp_path):
     assert "must end in .png" in cli("results", "--plot", "curves.jpg", status=2).err
 
 
-def test_a_figure_of_the_test_images_says_that_it_chose_nothing(cli, records, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        "mnist_zoo.report.pictures.save", lambda figure, file: figures.append(figure)
-    )
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, which are written nowhere."""
+    drawn = []
+    monkeypatch.setattr("mnist_zoo.report.pictures.save", lambda figure, file: drawn.append(figure))
+    return drawn
+
+
+def test_the_legend_says_what_differs_and_nothing_else(cli, records, figures):
+    callbacks = ["--trainer.callbacks+=Timer", "--trainer.callbacks+=Own"]
+    for flags in ((), ("--model.lr=1",), ("--model.lr=2", *callbacks)):
+        records(recorded(0, 0.9, flags=("--data.val_size=0", *flags)))
+    cli("results", "--plot=a.png")
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts] == [
+        "Dense", "lr 1", "lr 2, callbacks+ Timer, Own",
+    ]  # fmt: skip
+
+
+def test_a_figure_of_the_test_images_says_that_it_chose_nothing(cli, records, figures):
     epochs = {"train/acc": [0.5, 0.7], "test_curve/acc": [0.5, 0.6]}
     records(recorded(0, 0.97, epochs=epochs))
     cli("results", "--plot=a.png")

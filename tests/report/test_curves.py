@@ -1,11 +1,13 @@
 """Curves of groups of runs: mean, band, legend."""
 
+import warnings
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from mnist_zoo.report.curves import plot_curves
+from mnist_zoo.report.curves import names, plot_curves
 
 
 def lines(figure):
@@ -45,17 +47,50 @@ def test_a_single_curve_has_no_band_and_without_a_name_no_legend():
 
 def test_the_legend_names_the_groups_in_their_order():
     groups = {f"lr {n}": [([0, 1], [n, n])] for n in range(8)}
-    texts = plot_curves(groups, ylabel="loss").axes[0].get_legend().get_texts()
+    texts = plot_curves(groups, ylabel="loss").legends[0].get_texts()
     assert [text.get_text() for text in texts] == list(groups)
 
 
-@pytest.mark.parametrize(("number", "beside"), [(5, False), (6, True)])
-def test_a_long_legend_stands_beside_the_curves(number, beside):
-    figure = plot_curves({f"lr {n}": [([0, 1], [n, n])] for n in range(number)}, ylabel="loss")
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
-    right = axes.get_window_extent().x1
-    assert (axes.get_legend().get_window_extent().x0 > right) == beside
+@pytest.mark.parametrize("number", [1, 6, 60])
+@pytest.mark.parametrize("name", ["lr", "a setting whose name is as long as they come, and longer"])
+def test_the_legend_stands_below_the_curves_however_long_it_is(tmp_path, number, name):
+    groups = {f"{name} {n}": [([0, 1], [n, n])] for n in range(number)}
+    figure = plot_curves(groups, ylabel="loss")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(tmp_path / "a.png")
+    (axes,), (legend,) = figure.axes, figure.legends
+    extent = legend.get_window_extent()
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.width
+    assert extent.y0 >= 0
+    assert extent.y1 <= axes.get_window_extent().y0
+    assert axes.get_window_extent().height > 3 * figure.dpi
+
+
+def test_runs_are_named_by_what_they_have_differently():
+    settings = {
+        "a": {"model": "Net", "lr": 0.1, "optimizer": "SGD"},
+        "b": {"model": "Net", "lr": 0.2, "optimizer": "SGD"},
+        "c": {"model": "Other", "optimizer": "SGD"},
+    }
+    told = {run: name.replace("\N{NO-BREAK SPACE}", " ") for run, name in names(settings).items()}
+    assert told == {"a": "Net, lr 0.1", "b": "Net, lr 0.2", "c": "Other"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((None, 300), ["Net", "x 300"]),
+        ((0.0, 12.5), ["Net", "x 12.5"]),
+        ((False, True), ["Net", "x true"]),
+        ((None, 0, 500), ["Net", "x 0", "x 500"]),
+        ((1, 2), ["x 1", "x 2"]),
+    ],
+)
+def test_a_value_that_says_nothing_is_left_out_and_names_stay_different(values, expected):
+    told = names({value: {"model": "Net", "x": value} for value in values})
+    assert [name.replace("\N{NO-BREAK SPACE}", " ") for name in told.values()] == expected
 
 
 def test_a_curve_that_ends_early_counts_as_far_as_it_goes():

@@ -168,8 +168,8 @@ def test_curves_are_by_recipe_and_flags_over_epochs_from_one():
         record(2, 0.9),
     ]
     assert results.curves(records, "val/acc") == {
-        "Dense": [([1, 3], [0.1, 0.3]), ([1, 2, 3], [0.2, 0.3, 0.4])],
-        "Dense --model.lr=1": [([1], [0.5])],
+        ("Dense", ()): [(range(1, 4), [0.1, None, 0.3]), (range(1, 4), [0.2, 0.3, 0.4])],
+        ("Dense", ("--model.lr=1",)): [(range(1, 2), [0.5])],
     }
     assert results.curves(records, "train/acc") == {}
 

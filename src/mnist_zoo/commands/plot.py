@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +30,6 @@ _NO_DIFFERENCE = (
     "trainer.inference_mode", "trainer.limit_test_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
 _DEFAULT_TAGS = (("train/loss",), ("val/acc", "train/acc"))
-_LEGEND_WIDTH = 44  # characters
-_PANEL_HEIGHT = 3.6  # inches, above the legend
 
 
 def main(argv: list[str]) -> int:
@@ -64,11 +61,14 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_intermixed_args(argv)
     out: Path = arguments.out
     folders = list(dict.fromkeys(run for word in arguments.runs for run in _runs_in(word)))
-    names = _names({folder: _settings(folder / "config.yaml") for folder in folders})
 
-    from mnist_zoo.report import pictures
+    from mnist_zoo.report import curves, pictures
     from mnist_zoo.report.events import read_scalars
 
+    settings = {folder: _settings(folder / "config.yaml") for folder in folders}
+    names = {folder: str(folder) for folder in folders} | curves.names(
+        {folder: known for folder, known in settings.items() if known is not None}
+    )
     scalars = {folder: read_scalars(folder) for folder in folders}
     figure = _figure(scalars, names, _chosen_tags(arguments.tag, scalars))
     pictures.save(figure, out)
@@ -131,42 +131,6 @@ def _flat(value: Any, name: str) -> Iterable[tuple[str, Any]]:
         yield name, value
 
 
-def _names(settings: Mapping[Path, dict[str, Any] | None]) -> dict[Path, str]:
-    """Name each run by those of its settings that others have differently.
-
-    Runs with the same settings have the same name; one without settings is named by its folder.
-    """
-    known = [each for each in settings.values() if each is not None]
-    names = {}
-    for folder, each in settings.items():
-        if each is None:
-            names[folder] = textwrap.fill(str(folder), _LEGEND_WIDTH)
-            continue
-        told = [key for key in each if any(_differs(each, other, key) for other in known)]
-        last = [key.rpartition(".")[2] for key in told]
-        words = [str(each[key]) for key in ("model", "data") if key in told]
-        words += [
-            f"{word if last.count(word) == 1 else key} {each[key]}"
-            for key, word in zip(told, last, strict=True)
-            if key not in ("model", "data")
-        ]
-        # A name and its value stay on a line.
-        text = ", ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
-        names[folder] = textwrap.fill(text or str(each.get("model", "")), _LEGEND_WIDTH)
-    return names
-
-
-def _differs(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
-    """Return whether a setting of a run tells it from another.
-
-    What another network or data set does not have at all says no more than that it is another.
-    """
-    if key not in other:
-        owner = "data" if key.startswith("data.") else "model"
-        return one.get(owner) == other.get(owner)
-    return bool(one[key] != other[key])
-
-
 def _chosen_tags(asked: Sequence[str] | None, scalars: Mapping[Path, Scalars]) -> list[str]:
     """Return the tags to draw: those asked for, or else of the usual ones those that there are.
 
@@ -194,10 +158,9 @@ def _figure(
 ) -> Figure:
     from matplotlib.figure import Figure
 
-    from mnist_zoo.report.curves import draw_curves, names_as_written, over_epochs
+    from mnist_zoo.report.curves import draw_curves, legend_below, over_epochs
 
-    size = (4.5 * len(tags) + 0.5, _PANEL_HEIGHT)
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    figure = Figure(figsize=(4.5 * len(tags) + 0.5, 3.6), dpi=130, layout="constrained")
     for axes, tag in zip(figure.subplots(1, len(tags), squeeze=False)[0], tags, strict=True):
         having = [folder for folder in scalars if tag in scalars[folder]]
         # An epoch is the same for every batch size; without its number there are but steps.
@@ -218,22 +181,6 @@ def _figure(
             )
         except ValueError as error:
             raise ZooError(f"--tag {tag}: none of its values is a finite number.") from error
-    # One for all panels; a run that lacks a tag has its line in another.
-    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
-    for num_columns in range(len(lines), 0, -1):
-        legend = figure.legend(
-            list(lines.values()),
-            list(lines),
-            loc="outside lower left",
-            ncols=num_columns,
-            frameon=False,
-            fontsize="small",
-            handlelength=3.5,
-        )
-        names_as_written(legend)
-        extent = legend.get_window_extent()
-        if num_columns == 1 or extent.width < figure.bbox.width:
-            break
-        legend.remove()
-    figure.set_figheight(_PANEL_HEIGHT + extent.height / figure.dpi)
+    # One for all panels: a run that lacks a tag has its line in another.
+    legend_below(figure)
     return figure

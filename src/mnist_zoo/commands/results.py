@@ -91,11 +91,23 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     if not groups:
         raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
     note = "; nothing was chosen by it" if tag.startswith("test_curve/") else ""
+    names = curves.names({group: _settings(*group) for group in groups})
     figure = curves.plot_curves(
-        groups, ylabel=tag, title=f"mean over seeds, lowest to highest{note}"
+        {names[group]: runs for group, runs in groups.items()},
+        ylabel=tag,
+        title=f"mean over seeds, lowest to highest{note}",
     )
     pictures.save(figure, file)
     print(f"Written: {file}")
+
+
+def _settings(recipe: str, flags: Sequence[str]) -> dict[str, str]:
+    """Return recipe and flags by name; of a flag that adds, such as callbacks, all values."""
+    settings = {"recipe": recipe}
+    for flag in flags:
+        name, _, value = flag.removeprefix("--").partition("=")
+        settings[name] = f"{settings[name]}, {value}" if name in settings else value
+    return settings
 
 
 def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_zoo.report import events
 
-Curve = tuple[Sequence[float], Sequence[float]]
+Curve = tuple[Sequence[float], Sequence[float | None]]
 """x, ascending, and y; of equal length."""
+
+K = TypeVar("K", bound=Hashable)
 
 BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE = (
     "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00",
@@ -29,6 +32,60 @@ _DASHES = (
     (0, (3, 1.5)), (0, (7, 2, 1.5, 2, 1.5, 2)), (0, (1, 3)), (0, (10, 4)),
 )  # fmt: skip
 _FEW = 25  # so many points are marked one by one
+_LEGEND_WIDTH = 44  # characters of a name on a line
+_MOST_COLUMNS = 8  # of the legend
+_LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 3.5}
+_NAMED_BY_VALUE = ("recipe", "model", "data")
+
+
+def names(settings: Mapping[K, Mapping[str, Any]]) -> dict[K, str]:
+    """Name each of several runs by those of its settings that others have differently.
+
+    Runs with the same settings have the same name. One value of a setting is never told, since it
+    says nothing: None or, where no run has that, zero or false.
+
+    Args:
+        settings: Of each run, values by names such as ``trainer.max_epochs``.
+    """
+    unset = {name for each in settings.values() for name, value in each.items() if value is None}
+    found = {}
+    for run, each in settings.items():
+        told = [
+            name
+            for name, value in each.items()
+            if not (value is None or (value == 0 and name not in unset))
+            and any(_differs(each, other, name) for other in settings.values())
+        ]
+        last = [name.rpartition(".")[2] for name in told]
+        words = [str(each[name]) for name in _NAMED_BY_VALUE if name in told]
+        words += [
+            f"{word if last.count(word) == 1 else name} {_as_typed(each[name])}"
+            for name, word in zip(told, last, strict=True)
+            if name not in _NAMED_BY_VALUE
+        ]
+        words = words or [str(each[name]) for name in _NAMED_BY_VALUE if name in each][:1]
+        # A name and its value stay on a line, unless they are too long for it.
+        together = [
+            word.replace(" ", "\N{NO-BREAK SPACE}") if len(word) < _LEGEND_WIDTH else word
+            for word in words
+        ]
+        found[run] = ", ".join(together)
+    return found
+
+
+def _differs(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
+    """Return whether a setting of a run tells it from another.
+
+    What another network or data set does not have at all says no more than that it is another.
+    """
+    if name not in other:
+        owner = "data" if name.startswith("data.") else "model"
+        return one.get(owner) == other.get(owner)
+    return bool(one[name] != other[name])
+
+
+def _as_typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def over_epochs(scalars: events.Scalars, tag: str) -> Curve:
@@ -50,7 +107,7 @@ def plot_curves(
     Args:
         groups: Curves by the name that the legend gives them. The curves of a group may be of
             different lengths; its mean at an x is that of the curves that reach so far. Values
-            that are not finite are left out. A single group without a name has no legend.
+            that are not finite, or None, are left out. A single group without a name has no legend.
         ylabel: What the values are, with their unit.
         xlabel: What they are drawn over.
         title: Heading of the figure.
@@ -62,7 +119,10 @@ def plot_curves(
         ValueError: There is no curve with a finite value.
     """
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-    draw_curves(figure.add_subplot(), groups, ylabel=ylabel, xlabel=xlabel, title=title)
+    axes = figure.add_subplot()
+    draw_curves(axes, groups, ylabel=ylabel, xlabel=xlabel, title=title, legend=False)
+    if list(groups) != [""]:
+        legend_below(figure)
     return figure
 
 
@@ -109,15 +169,27 @@ def draw_curves(
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
     )
-    if legend and list(groups) != [""]:
-        # So many entries would cover the curves that they name.
-        beside: dict[str, Any] = (
-            {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 5 else {}
+    if legend:
+        _names_as_written(axes.legend(**_LEGEND))
+
+
+def legend_below(figure: Figure) -> None:
+    """Add one legend of the lines of all axes below them; the figure grows by its height."""
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+    labels = [textwrap.fill(name, _LEGEND_WIDTH) for name in lines]
+    for num_columns in range(min(len(lines), _MOST_COLUMNS), 0, -1):
+        legend = figure.legend(
+            list(lines.values()), labels, loc="outside lower left", ncols=num_columns, **_LEGEND
         )
-        names_as_written(axes.legend(frameon=False, fontsize="small", handlelength=3.5, **beside))
+        _names_as_written(legend)
+        extent = legend.get_window_extent()
+        if num_columns == 1 or extent.width < figure.bbox.width:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
 
 
-def names_as_written(legend: Legend) -> None:
+def _names_as_written(legend: Legend) -> None:
     """Take a dollar sign in a name of a legend for no formula."""
     for text in legend.get_texts():
         text.set_parse_math(False)

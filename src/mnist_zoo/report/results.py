@@ -8,15 +8,20 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from mnist_zoo.errors import ZooError
 
+if TYPE_CHECKING:
+    from mnist_zoo.report.curves import Curve
+
 Record = Mapping[str, Any]
 Key = tuple[Hashable, ...]
+Group = tuple[str, tuple[str, ...]]
+"""Recipe and flags."""
 
 
 def read(folder: Path) -> list[Record]:
@@ -98,9 +103,9 @@ def line(record: Record) -> str:
     )
 
 
-def groups(records: Iterable[Record]) -> dict[tuple[str, tuple[str, ...]], list[Record]]:
+def groups(records: Iterable[Record]) -> dict[Group, list[Record]]:
     """Return the records of each recipe and set of flags."""
-    found: dict[tuple[str, tuple[str, ...]], list[Record]] = {}
+    found: dict[Group, list[Record]] = {}
     for record in records:
         found.setdefault((record["recipe"], tuple(record["flags"])), []).append(record)
     return found
@@ -248,20 +253,18 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def curves(records: Iterable[Record], tag: str) -> dict[str, list[tuple[list[float], list[float]]]]:
+def curves(records: Iterable[Record], tag: str) -> dict[Group, list[Curve]]:
     """Return epochs from 1 and figures of each run that has them, by recipe and flags.
 
     Args:
         records: The runs.
         tag: What the record keeps by epoch, such as ``val/acc``.
     """
-    found: dict[str, list[tuple[list[float], list[float]]]] = {}
-    for (recipe, flags), runs in groups(records).items():
-        for values in (run.get("epochs", {}).get(tag) for run in runs):
-            points = [(n, v) for n, v in enumerate(values or (), start=1) if v is not None]
-            if points:
-                x, y = ([float(part) for part in axis] for axis in zip(*points, strict=True))
-                found.setdefault(" ".join((recipe, *flags)), []).append((x, y))
+    found: dict[Group, list[Curve]] = {}
+    for group, runs in groups(records).items():
+        for values in (run.get("epochs", {}).get(tag, ()) for run in runs):
+            if any(value is not None for value in values):
+                found.setdefault(group, []).append((range(1, len(values) + 1), values))
     return found
 
 
