@@ -301,11 +301,12 @@ def test_a_crashed_run_is_recorded_and_made_again_next_time(tmp_path):
     assert crashed["reason"] == "ValueError: boom"
 
 
-def test_a_run_of_another_sweep_that_crashed_is_not_counted(tmp_path):
+def test_a_run_of_another_sweep_is_neither_shown_nor_counted(tmp_path):
     for seed in (13, 14):
         one = sweep._Sweep(plan(seeds=[seed]), tmp_path / "results", tmp_path / "runs")
         one.run(Recorded(), 1)
     assert one.print_table() == 0
+    assert [record["seed"] for record in one.records()] == [14]
 
 
 class Interrupted(Recorded):
@@ -563,7 +564,8 @@ def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeyp
         other = sweep._Sweep(plan(seeds=seeds), tmp_path / "results", tmp_path / "runs")
         other.test_ensembles(2)
     assert tested[1:] == [[10, 12]]
-    assert [r["seeds"] for r in one.records() if r["flags"]] == [[10, 11], [10, 12]]
+    records = results.read(tmp_path / "results")
+    assert [r["seeds"] for r in records if r["flags"]] == [[10, 11], [10, 12]]
 
 
 def test_an_ensemble_without_its_weights_is_left_out_and_the_table_still_printed(tmp_path, capsys):

@@ -134,6 +134,7 @@ class _Sweep:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
         self.plan = plan
+        self.keys = {run.key for run in plan}
         self.results = results
         self.runs = runs
         self.stopping = threading.Event()
@@ -148,15 +149,10 @@ class _Sweep:
         )
 
     def records(self) -> list[Record]:
-        """Return the records of these recipes as they are now, of this sweep and of others."""
+        """Return the records of these runs as they are now, whichever sweep wrote them."""
         from mnist_zoo.report import results
 
-        recipes = {(run.recipe, run.sha256) for run in self.plan}
-        return [
-            record
-            for record in results.read(self.results)
-            if (record["recipe"], record["recipe_sha256"]) in recipes
-        ]
+        return [r for r in results.read(self.results) if results.key(r) in self.keys]
 
     def missing(self) -> list[Run]:
         """Return the runs without a record; one that crashed is made again."""
@@ -192,8 +188,10 @@ class _Sweep:
         """Test the networks of so many seeds at a time together, where no record says it yet."""
         from mnist_zoo.report import results
 
+        groups = sweep_ensemble.groups(self.plan, size)
+        self.keys |= {sweep_ensemble.key(members) for members in groups}
         records = {results.key(record): record for record in self.records()}
-        for members in sweep_ensemble.groups(self.plan, size):
+        for members in groups:
             if sweep_ensemble.key(members) in records:
                 continue
             together = sweep_ensemble.run_of(members)
@@ -210,13 +208,12 @@ class _Sweep:
             self._say(results.line(record))
 
     def print_table(self) -> int:
-        """Print the table over seeds; return 1 if a run of the plan crashed, else 0."""
+        """Print the table over seeds; return 1 if a run crashed, else 0."""
         from mnist_zoo.report import results
 
         records = self.records()
         self.console.print(results.table(results.rows(records)))
-        planned = {run.key for run in self.plan}
-        return int(any(r["status"] == "crashed" for r in records if results.key(r) in planned))
+        return int(any(record["status"] == "crashed" for record in records))
 
     def _make(self, run: Run, where: workers.Workers) -> str:
         """Make a run unless another sweep makes or has made it; say what came out."""
