@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands.sweep_run import Run, last_checkpoint, tested_weights
+from mnist_zoo.commands.sweep_run import Run, last_checkpoint, rounded, tested_weights
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
             "seeds": [run.seed for run in members],
             "status": "finished",
             "weights": newest["weights"],
-            "test_acc": float(f"{right.double().mean():.6g}"),
-            "test_loss": float(f"{-probability.log().mean():.6g}"),
+            "test_acc": rounded(float(right.double().mean())),
+            "test_loss": rounded(-float(probability.log().mean())),
             "num_steps": sum(record["num_steps"] for record in records),
             "seconds": round(sum(record["seconds"] for record in records), 1),
             **{name: newest[name] for name in shared if name in newest},

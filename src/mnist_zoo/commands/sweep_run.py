@@ -172,7 +172,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     device = cli.trainer.strategy.root_device
     scalars = events.read_scalars(run_folder)
     epochs = {
-        tag: [None if value is None else _rounded(value) for value in events.by_epoch(scalars, tag)]
+        tag: [None if value is None else rounded(value) for value in events.by_epoch(scalars, tag)]
         for tag in _BY_EPOCH
         if tag in scalars
     }
@@ -188,11 +188,11 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     return {
         "status": "diverged" if diverged else "finished",
         "weights": weights.path.stem,
-        "test_acc": _rounded(float(tested["test/acc"])),
-        "test_loss": _rounded(test_loss),
+        "test_acc": rounded(float(tested["test/acc"])),
+        "test_loss": rounded(test_loss),
         "train_loss": trained.get("train/loss"),
         "train_acc": trained.get("train/acc"),
-        "val_acc": at_their_step and _rounded(at_their_step[1]),
+        "val_acc": at_their_step and rounded(at_their_step[1]),
         "num_train_images": cli.datamodule.num_train_images,
         "num_epochs": last.progress["epochs"],
         "num_steps": last.progress["steps"],
@@ -220,6 +220,11 @@ def tested_weights(last: Path) -> Path:
     """Return what a run is tested with: the weights that validation chose, or else the last."""
     best = last.with_name("best.ckpt")
     return best if best.exists() else last
+
+
+def rounded(value: float) -> float:
+    """Return a figure as records keep it."""
+    return float(f"{value:.6g}")
 
 
 def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
@@ -273,10 +278,6 @@ def _checkpoint(file: Path) -> list[str]:
     if dataset and not registry.is_our_data(dataset):
         flags.append(f"--data={dataset}")
     return flags
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def _device_name(device: torch.device) -> str:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mnist_zoo.errors import ZooError
+from mnist_zoo.report.markdown import in_markdown
 
 if TYPE_CHECKING:
     from mnist_zoo.report.curves import Curve
@@ -245,12 +246,12 @@ def circumstances_table(rows: Sequence[Row]) -> Table:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return figures and circumstances as one table in Markdown."""
-    names = ("recipe", "flags", *FIGURES, *CIRCUMSTANCES)
-    lines = [list(names), ["---", "---", *["---:"] * (len(names) - 2)]]
+    numbers = (*FIGURES, *CIRCUMSTANCES)
+    lines = []
     for row in rows:
         name = [f"`{row.recipe}`", f"`{' '.join(row.flags)}`" if row.flags else ""]
         lines.append([*name, *figures(row), *circumstances(row)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return in_markdown(("recipe", "flags", *numbers), numbers, lines)
 
 
 def curves(records: Iterable[Record], tag: str) -> dict[Group, list[Curve]]:

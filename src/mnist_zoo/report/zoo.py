@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
+from mnist_zoo.report.markdown import in_markdown
+
 
 @dataclass(frozen=True)
 class Row:
@@ -22,16 +24,16 @@ class Row:
 
 
 _COLUMNS = ("network", "parameters", "recipe", "published", "measured", "source")
+_NUMBERS = ("parameters", "published", "measured")
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return the same recipes as a table in Markdown, every cell filled."""
-    lines = [_COLUMNS, ("---", "---:", "---", "---:", "---:", "---")]
-    lines += [
+    cells = [
         (f"`{r.network}`", r.num_parameters, f"`{r.recipe}`", r.published, r.measured, r.source)
         for r in rows
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return in_markdown(_COLUMNS, _NUMBERS, cells)
 
 
 def zoo_table(rows: Sequence[Row], with_source: bool = True) -> Table:
@@ -39,9 +41,8 @@ def zoo_table(rows: Sequence[Row], with_source: bool = True) -> Table:
     columns = _COLUMNS if with_source else _COLUMNS[:-1]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        number = column in ("parameters", "published", "measured")
         name = column in ("network", "parameters", "recipe")
-        table.add_column(column, justify="right" if number else "left", no_wrap=name)
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=name)
     above = Row("", "", "", "", "", "")
     for row in rows:
         same = row.network == above.network
