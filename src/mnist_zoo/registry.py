@@ -302,17 +302,12 @@ def find_recipe(name: str) -> Path:
     )
 
 
-def settings_hash(config: str, code: bytes = b"") -> str:
-    """Return the SHA-256 of a recipe's settings, whatever its comments say.
-
-    Args:
-        config: Text of the recipe.
-        code: What else decides what comes out.
-    """
+def settings_hash(config: str) -> str:
+    """Return the SHA-256 of the settings in a recipe's text, whatever its comments say."""
     import yaml
 
     settings = json.dumps(yaml.safe_load(config), sort_keys=True, default=str)
-    return hashlib.sha256(settings.encode() + code).hexdigest()
+    return hashlib.sha256(settings.encode()).hexdigest()
 
 
 def recipe_hashes() -> dict[str, str]:

@@ -39,7 +39,7 @@ _ELSEWHERE = {
 }
 _NO_CLASS = re.compile(r"Expected a dot import path string: (.*)")
 _NEEDS = re.compile(r"given class_path '([\w.]+)':\s+the following arguments are required: (.*)")
-_NO_IMPORT = re.compile(r"given class_path '([\w.]+)':\s+(?:No module|module .* has no attribute)")
+_CLASS = re.compile(r"given class_path '([\w.]+)'")
 
 
 def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str:
@@ -76,7 +76,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
         choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
         return f"--{key} {match[1]}: no such class.{did_you_mean(match[1], known)}{choices}"
-    if match := _NO_IMPORT.search(message):
+    if match := _CLASS.search(message):
         try:
             registry.import_class(match[1])
         except registry.UnknownNameError as error:
