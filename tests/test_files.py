@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mnist_zoo.errors import ZooError
-from mnist_zoo.files import whole
+from mnist_zoo.files import require_writable, whole
 
 
 def write(file, text="new"):
@@ -59,3 +59,12 @@ def test_what_cannot_be_written_is_told_in_a_line(tmp_path, name, monkeypatch):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ZooError, match=r"^cannot write .*\.$"):
         write(type(tmp_path)(name))
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path):
+    require_writable(tmp_path / "not" / "yet", "Go home.")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "within"):
+        with pytest.raises(ZooError, match=r"cannot write to .*: .*\.\nGo home\."):
+            require_writable(folder, "Go home.")

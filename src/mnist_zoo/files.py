@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,24 @@ from mnist_zoo.errors import ZooError
 def absolute(path: str | os.PathLike[str]) -> Path:
     """Return an absolute path; ``~`` is the home folder, and a mere letter where it is nobody's."""
     return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path fails of nobody's)
+
+
+def require_writable(folder: Path, hint: str) -> None:
+    """Find out, before the work, whether files can be written to a folder.
+
+    Args:
+        folder: It need not be there yet.
+        hint: What to do where they cannot.
+
+    Raises:
+        ZooError: They cannot.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ZooError(f"cannot write to {folder}: {error.strerror}.\n{hint}") from error
 
 
 @contextmanager

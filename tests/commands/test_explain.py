@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_drawn(
     monkeypatch.setattr(explain, "_figures", None)
     (tmp_path / "file").touch()
     assert cli("explain", f"--ckpt_path={trained.best}", "--out=file/here", status=2).err == (
-        "error: cannot write to file: Not a directory.\nGive another folder: --out FOLDER\n"
+        "error: cannot write to file/here: Not a directory.\nGive another folder: --out FOLDER\n"
     )
 
 

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 import mnist_zoo
 from mnist_zoo import data, registry
-from mnist_zoo.commands import training
 from mnist_zoo.models import checkpoint
 
 
@@ -182,7 +181,7 @@ def test_a_run_that_cannot_be_written_is_told_before_the_test_images_are_read(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
-    monkeypatch.setattr(training, "main", None)
+    monkeypatch.setattr(data.Digits, "predict_dataloader", None)
     result = cli("predict", "--ckpt_path", copied.best, status=2)
     assert result.err.startswith(f"error: cannot write to {copied.folder}: Permission denied.\n")
 

@@ -64,14 +64,6 @@ def test_a_process_that_cannot_know_the_folder_makes_none_and_removes_none(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["version_0"]
 
 
-def test_a_folder_in_which_a_run_cannot_go_on_is_an_error(tmp_path):
-    runs.require_writable(tmp_path)
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "file").touch()
-    with pytest.raises(ZooError, match=r"cannot write to .*file: .*\n.*name the checkpoint there"):
-        runs.require_writable(tmp_path / "file")
-
-
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "runs").touch()
     with pytest.raises(ZooError, match=r"cannot write to .*runs/Net: .*\n.*default_root_dir"):

@@ -12,6 +12,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands import digits
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import require_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
     checkpoints.require_data(checkpoint, arguments.data)
     classes = registry.import_class(data_here(checkpoint, arguments.data)["class_path"]).classes
     folder = arguments.out or (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
-    _require_writable(folder)
+    require_writable(folder, "Give another folder: --out FOLDER")
     failed, which = False, "saliency"
     if arguments.images:
         images, files, failed = _given(arguments.images)
@@ -97,21 +98,6 @@ def main(argv: list[str]) -> int:
         pictures.save(figure, file)
     Console(highlight=False, soft_wrap=True).print(summary.pictures(list(figures)))
     return int(failed)
-
-
-def _require_writable(folder: Path) -> None:
-    """Find out whether pictures can be drawn into a folder, which need not be there yet.
-
-    Raises:
-        ZooError: They cannot.
-    """
-    from mnist_zoo.engine import runs
-
-    try:
-        runs.require_writable(next(path for path in (folder, *folder.parents) if path.exists()))
-    except ZooError as error:
-        reason = str(error).splitlines()[0]
-        raise ZooError(f"{reason}\nGive another folder: --out FOLDER") from error
 
 
 def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:

@@ -42,6 +42,7 @@ from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.engine.pictures import Gather
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import ZooError, first_lines
+from mnist_zoo.files import require_writable
 from mnist_zoo.models import Classifier
 from mnist_zoo.models.classifier import num_parameters
 from mnist_zoo.report import summary
@@ -75,6 +76,8 @@ _HELP = {
         "Write what a checkpoint reads in the test images to a CSV file.",
     ),
 }
+
+_COPY_IT = "Copy it to where you can, and name the checkpoint there."
 
 # Of a run for which neither a recipe nor the user says how long it is.
 _NUM_EPOCHS = 10
@@ -466,12 +469,14 @@ class ZooCLI(LightningCLI):
         """Write the predictions for the test images to a CSV file and say where it lies."""
         if self.trainer.world_size > 1:
             raise ZooError("predict writes one file: use one device, --trainer.devices 1")
+        folder = runs.of_checkpoint(Path(str(self.request.ckpt_path)))
+        elsewhere = _COPY_IT if folder else "Type the command in a folder where you can."
+        folder = folder or Path.cwd()
+        require_writable(folder, elsewhere)
         batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
         if not batches:
             raise ZooError("there was nothing to predict: --trainer.limit_predict_batches is 0.")
         probabilities = torch.cat(batches)
-        checkpoint = Path(str(self.request.ckpt_path))
-        folder = runs.of_checkpoint(checkpoint) or Path.cwd()
         file = summary.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 
@@ -535,8 +540,8 @@ class ZooCLI(LightningCLI):
         if self.request.ckpt_path:
             self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
             if self.run_folder:
-                runs.require_writable(self.run_folder)
-                runs.require_writable(self.run_folder / "checkpoints")
+                require_writable(self.run_folder, _COPY_IT)
+                require_writable(self.run_folder / "checkpoints", _COPY_IT)
         if self.run_folder is None:
             network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
@@ -32,27 +31,16 @@ def main(argv: list[str]) -> int:
     """
     flags = {argument.partition("=")[0].partition(".")[0] for argument in argv}
     if flags & {*_LIGHTNING, "--return_predictions"} or any(a.startswith("--model.") for a in argv):
-        return _read_test_images(argv)
+        return training.main(["predict", *argv])
     arguments = _parser().parse_intermixed_args(argv)
     if not arguments.images:
         if arguments.model or arguments.ckpt_path is not None:
-            return _read_test_images(argv)
+            return training.main(["predict", *argv])
         raise ZooError(
             "which pictures? As in mnist-zoo predict digit.png\nFor all options: mnist-zoo predict"
             " --help"
         )
     return _read(arguments)
-
-
-def _read_test_images(argv: list[str]) -> int:
-    """Let LightningCLI predict, if what it writes at the end can be written."""
-    from mnist_zoo.engine import runs
-
-    checkpoint = training.scan(["predict", *argv]).ckpt_path
-    run = runs.of_checkpoint(Path(checkpoint)) if checkpoint else None
-    if run and run.is_dir():
-        runs.require_writable(run)
-    return training.main(["predict", *argv])
 
 
 def _parser() -> Parser:

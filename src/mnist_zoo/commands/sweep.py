@@ -12,7 +12,6 @@ import importlib.util
 import itertools
 import re
 import shlex
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from mnist_zoo.commands import screen, sweep_ensemble, training, workers
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.sweep_run import WITHOUT_EFFECT, Run
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import require_writable
 
 if TYPE_CHECKING:
     from mnist_zoo.report.results import Record
@@ -110,8 +110,8 @@ def main(argv: list[str]) -> int:
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
-    _make_folder("--results", arguments.results)
-    _make_folder("--runs", arguments.runs)
+    for flag, folder in (("--results", arguments.results), ("--runs", arguments.runs)):
+        require_writable(folder, f"Give another folder: {flag} FOLDER")
     print(f"{len(plan)} runs, {len(plan) - len(missing)} of them recorded already", flush=True)
     if missing:
         if arguments.ray:
@@ -240,20 +240,6 @@ class _Sweep:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
-
-
-def _make_folder(flag: str, folder: Path) -> None:
-    """Make a folder where there is none, before hours of work rest on it.
-
-    Raises:
-        ZooError: It cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ZooError(f"{flag} {folder}: cannot be written to: {error.strerror}.") from error
 
 
 def _seeds(text: str) -> list[int]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,22 +100,6 @@ def lock(folder: Path) -> FileLock | None:
             f"{folder} is being trained by another command.\nWait for its end, or start a new run."
         ) from error
     return held
-
-
-def require_writable(folder: Path) -> None:
-    """Find out whether a run can go on in its folder.
-
-    Raises:
-        ZooError: The folder cannot be written.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ZooError(
-            f"cannot write to {folder}: {error.strerror}.\n"
-            "Copy it to where you can, and name the checkpoint there."
-        ) from error
 
 
 def of_checkpoint(path: Path) -> Path | None:
