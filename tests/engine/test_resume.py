@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
+from mnist_zoo.engine.checkpoints import Best, Last, Stopping, WholeFiles
 from mnist_zoo.models import MLPDropout
 
 FIT = (
@@ -61,6 +61,20 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(how, statu
     assert one["global_step"] == other["global_step"]
     torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=0)
     assert not list(killed.rglob("*.unfinished"))
+
+
+def test_a_second_ctrl_c_does_not_wait_and_a_third_is_as_it_was_before():
+    before, stopping = signal.getsignal(signal.SIGINT), Stopping()
+    stopping.listen()
+    try:
+        stopping.stop_if_asked()
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        stopping.listen_no_more()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class Keep(Callback):

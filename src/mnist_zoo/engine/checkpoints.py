@@ -81,6 +81,7 @@ class Stopping:
 
     def listen(self) -> None:
         """Take Ctrl-C over, where that can be done: in the main thread."""
+        self.asked = False
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGINT, self._ask)
 
