@@ -27,8 +27,8 @@ def require_writable(folder: Path, hint: str) -> None:
     Raises:
         ZooError: They cannot.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:

@@ -93,7 +93,7 @@ def mistake(cli, tmp_path):
         (f"{FIT} --model.optimizer LBFGS", "cannot be used"),
         (f"{FIT} --trainer.max_epochs 0", "--trainer.max_epochs 0: trains nothing."),
         (f"{FIT} --trainer.val_check_interval 0", "val_check_interval 0: must be at least 1."),
-        (f"{FIT} --data.val_size 0 --model.scheduler ReduceLROnPlateau", "no images are held out"),
+        (f"{FIT} --data.val_size 0 --model.scheduler ReduceLROnPlateau", "there is no validation"),
         ("fit --model=Dense --data Digitz", "--data Digitz: no such class. Did you mean Digits?"),
         ("fit --model=Dense --data Mnist", "Did you mean MNIST?"),
         ("fit --model=Dense --data Photographs", "Choose from "),

@@ -1,7 +1,6 @@
 """Runs on the built-in digits: what they leave behind, and what is made of it afterwards."""
 
 import csv
-import os
 import shlex
 import shutil
 import signal
@@ -287,7 +286,7 @@ class TestResume:
         def stopped(self, batch, batch_idx):
             run(self, batch, batch_idx)
             if self.trainer.global_step >= steps:
-                os.kill(os.getpid(), how)
+                signal.raise_signal(how)
 
         fit(epochs=epochs)
         with monkeypatch.context() as patch:
@@ -302,6 +301,21 @@ class TestResume:
         )
         assert whole["global_step"] == resumed["global_step"]
         torch.testing.assert_close(whole["state_dict"], resumed["state_dict"], rtol=0, atol=0)
+
+    def test_an_epoch_is_kept_in_whose_validation_it_was_stopped(self, fit, tmp_path, monkeypatch):
+        step = ConvNetReLU.validation_step
+
+        def stopped(self, batch, batch_idx):
+            if self.trainer.global_step == STEPS_PER_EPOCH:
+                signal.raise_signal(signal.SIGTERM)
+            return step(self, batch, batch_idx)
+
+        monkeypatch.setattr(ConvNetReLU, "validation_step", stopped)
+        fit(epochs=2, status=143)
+        last = content(tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt")
+        assert last["global_step"] == STEPS_PER_EPOCH
+        # Of the last epoch, there is nothing left to stop.
+        assert "Checkpoint: " in fit(epochs=1).out
 
     def test_keeps_the_best_of_the_epochs_before_in_a_run_that_was_moved(
         self, cli, fit, tmp_path, monkeypatch
@@ -862,7 +876,7 @@ def test_a_checkpoint_may_be_called_as_lightning_calls_one(cli, diverged, tmp_pa
     [
         (
             ["--data.val_size=0", "--trainer.callbacks.monitor=val/loss"],
-            "EarlyStopping goes by val/loss, but no images are held out",
+            "EarlyStopping goes by val/loss, but there is no validation",
         ),
         (["--trainer.callbacks.monitor=val/lss"], "lss: nothing of that name is logged. Did you"),
     ],

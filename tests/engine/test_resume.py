@@ -63,6 +63,42 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(how, statu
     assert not list(killed.rglob("*.unfinished"))
 
 
+class SignalAt(Callback):
+    """Has the process sent a signal as it begins a batch, the first of them numbered 0."""
+
+    def __init__(self, batch, number):
+        self.batch, self.number = batch, number
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == self.batch:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_accumulates_gradients_stops_between_two_steps(number, tmp_path):
+    settings = {"accumulate_grad_batches": 4, "max_epochs": 2, "num_taken": 16}
+    whole = train(tmp_path, None, **settings)
+    stopped = tmp_path / "stopped"
+    with pytest.raises(SystemExit):
+        train(stopped, None, SignalAt(9, number), **settings)
+    file = stopped / "checkpoints" / "last.ckpt"
+    assert torch.load(file, weights_only=True)["global_step"] == 3
+    resumed = train(stopped, None, ckpt_path=file, **settings)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping = Stopping()
+    try:
+        stopping.listen()
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.asked is None
+    finally:
+        stopping.listen_no_more()
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_ctrl_c_does_not_wait_and_a_third_is_as_it_was_before():
     before, stopping = signal.getsignal(signal.SIGINT), Stopping()
     stopping.listen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
 import signal
 import warnings
 from collections.abc import Mapping, Sequence
@@ -87,10 +88,11 @@ def _num_devices() -> int | str:
     """Return how many devices to use unless told: one, for on several a recipe is another.
 
     Each would take as many images a step as the recipe has in all. Where processes were started
-    for several, that was told.
+    for several, by torchrun or SLURM, that was told.
     """
-    started = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
-    return "auto" if started else 1
+    if TorchElasticEnvironment.detect():
+        return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return "auto" if SLURMEnvironment.detect() else 1
 
 
 class ZooParser(LightningArgumentParser):
@@ -520,7 +522,10 @@ class ZooCLI(LightningCLI):
         Raises:
             ZooError: A callback does, or the scheduler.
         """
-        if self.datamodule.num_val_images:
+        without = "--data.val_size" if not self.datamodule.num_val_images else ""
+        if self.trainer.limit_val_batches == 0:
+            without = "--trainer.limit_val_batches"
+        if not without:
             return
         goes_by = {
             type(callback).__name__: str(callback.monitor)
@@ -532,8 +537,7 @@ class ZooCLI(LightningCLI):
         for name, monitor in goes_by.items():
             if monitor.startswith("val/"):
                 raise ZooError(
-                    f"{name} goes by {monitor}, but no images are held out for validation:"
-                    " --data.val_size 0."
+                    f"{name} goes by {monitor}, but there is no validation: {without} 0."
                 )
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
@@ -597,6 +601,7 @@ class CheckingCLI(ZooCLI):
         self.datamodule.prepare_data()
         for stage in ("fit", "test"):
             self.datamodule.setup(stage)
+        self._require_validation()
 
     def fit(self, **kwargs: Any) -> None:
         """Train nothing."""

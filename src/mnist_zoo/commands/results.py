@@ -92,6 +92,8 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
         raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
     note = "; nothing was chosen by it" if tag.startswith("test_curve/") else ""
     names = curves.names({group: _settings(*group) for group in groups})
+    if len({*names.values()}) < len(names):
+        names = {group: " ".join((group[0], *group[1])) for group in groups}
     figure = curves.plot_curves(
         {names[group]: runs for group, runs in groups.items()},
         ylabel=tag,

@@ -13,6 +13,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from torchmetrics import Metric
 
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -73,32 +75,34 @@ class Best(ModelCheckpoint):
 
 
 class Stopping:
-    """Turns the first Ctrl-C into a question that is answered between two blocks of steps."""
+    """Turns the first Ctrl-C or SIGTERM into a question, answered between two blocks of steps."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self._handler: Any = None
+        self.asked: type[BaseException] | None = None
+        self._handlers: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """Take Ctrl-C over, where that can be done: in the main thread."""
-        self.asked = False
-        if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._ask)
+        """Take over those signals that are not ignored, where that can be: in the main thread."""
+        self.asked = None
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._ask)
 
     def listen_no_more(self) -> None:
-        """Leave Ctrl-C to whom it was taken from."""
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+        """Leave the signals to whom they were taken from."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def stop_if_asked(self) -> None:
-        """Raise ``KeyboardInterrupt``, as Ctrl-C does, if it was typed."""
+        """Raise what the signal would have raised, if there was one."""
         if self.asked:
-            raise KeyboardInterrupt
+            raise self.asked
 
-    def _ask(self, *_: Any) -> None:
+    def _ask(self, number: int, _: Any) -> None:
         self.stop_if_asked()
-        self.asked = True
+        self.asked = KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
 
 
 class Last(ModelCheckpoint):
@@ -108,8 +112,8 @@ class Last(ModelCheckpoint):
     adds the state of the random generators, for dropout and augmentation, and in mid-epoch the
     training figures of the part that is done.
 
-    It is written after every epoch, and when the run is stopped by Ctrl-C or SIGTERM, at the end of
-    the block of steps that is at work. A second Ctrl-C waits for nothing.
+    It is written after every epoch, and when a run on one device is stopped by Ctrl-C or SIGTERM,
+    at the end of the block of steps that is at work. A second one waits for nothing.
 
     Args:
         every_n_train_steps: Also write it when so many more optimizer steps have been taken, at
@@ -170,16 +174,18 @@ class Last(ModelCheckpoint):
         due = self.every_n_steps and (
             trainer.global_step // self.every_n_steps > self._saved_at // self.every_n_steps
         )
-        ends = trainer.fit_loop.epoch_loop.done or trainer.received_sigterm or self._stopping.asked
+        # Gradients that were accumulated for a step to come would be lost.
+        stops = self._stopping.asked and not trainer.fit_loop.epoch_loop._should_accumulate()
         # The end of an epoch has a checkpoint of its own, after validation.
         if _at_end_of_epoch(trainer):
             return
-        if due or ends:
+        if due or stops or trainer.fit_loop.epoch_loop.done or trainer.received_sigterm:
             file = Path(str(self.dirpath)) / "last.ckpt"
             trainer.save_checkpoint(file, weights_only=False)
             self.best_model_path = str(file)
             self._saved_at = trainer.global_step
-        self._stopping.stop_if_asked()
+        if stops:
+            self._stopping.stop_if_asked()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint after every epoch.
@@ -190,10 +196,12 @@ class Last(ModelCheckpoint):
         if _at_end_of_epoch(trainer) or self._saved_at != trainer.global_step:
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = trainer.global_step
-        self._stopping.stop_if_asked()
+        was_last = trainer.current_epoch + 1 == trainer.max_epochs
+        if not (was_last or trainer.global_step == trainer.max_steps):
+            self._stopping.stop_if_asked()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave Ctrl-C as it was."""
+        """Leave signals as they were."""
         super().on_train_end(trainer, pl_module)
         self._stopping.listen_no_more()
 
@@ -212,7 +220,7 @@ class Last(ModelCheckpoint):
         In mid-epoch that is the epoch's figures; at its end, what the schedulers go by that the
         plain loop steps only after the checkpoint.
         """
-        if not _at_end_of_epoch(trainer):
+        if not _at_end_of_epoch(trainer) and trainer.world_size == 1:
             metrics = _training_metrics(pl_module)
             checkpoint["mnist_zoo_figures"] = {n: m.metric_state for n, m in metrics.items()}
         elif pl_module.automatic_optimization:
@@ -246,8 +254,14 @@ class Last(ModelCheckpoint):
 
 
 def _training_metrics(network: LightningModule) -> dict[str, Metric]:
-    children = network.named_children()
-    return {n: m for n, m in children if isinstance(m, Metric) and n.startswith("train_")}
+    """Return the metrics called train_… that keep sums, by name."""
+    return {
+        name: metric
+        for name, metric in network.named_children()
+        if isinstance(metric, Metric)
+        and name.startswith("train_")
+        and all(isinstance(part, Tensor) for part in metric.metric_state.values())
+    }
 
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:

@@ -85,11 +85,11 @@ class Classifier(LightningModule, ABC):
         self.scheduler_args = scheduler_args or {}
 
         self._before: dict[str, Any] = {}
-        self.train_loss = _MeanLoss()
+        self.train_mean_loss = _MeanLoss()
         self.train_acc = self._accuracy()
-        self.val_loss = _MeanLoss()
+        self.val_mean_loss = _MeanLoss()
         self.val_acc = self._accuracy()
-        self.test_loss = _MeanLoss()
+        self.test_mean_loss = _MeanLoss()
         self.test_acc = self._accuracy()
         self.test_stat_scores = MulticlassStatScores(
             self.num_classes, average="none", validate_args=False
@@ -158,19 +158,19 @@ class Classifier(LightningModule, ABC):
 
     def log_training(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add the mean loss of some training images, and their outputs, to the epoch's figures."""
-        self.train_loss.update(loss, len(targets))
+        self.train_mean_loss.update(loss, len(targets))
         self.train_acc.update(outputs, targets)
         self.log("loss", loss, prog_bar=True, logger=False)
-        self._log_epoch("train/loss", self.train_loss, targets)
+        self._log_epoch("train/loss", self.train_mean_loss, targets)
         self._log_epoch("train/acc", self.train_acc, targets)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add one minibatch to the validation loss and accuracy; return its outputs."""
-        return self._evaluate(batch, "val", self.val_loss, self.val_acc)
+        return self._evaluate(batch, "val", self.val_mean_loss, self.val_acc)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add one minibatch to the test loss, accuracy and accuracy per class; return outputs."""
-        outputs = self._evaluate(batch, "test", self.test_loss, self.test_acc)
+        outputs = self._evaluate(batch, "test", self.test_mean_loss, self.test_acc)
         self.test_stat_scores.update(outputs, batch[1])
         return outputs
 
@@ -279,9 +279,10 @@ class Classifier(LightningModule, ABC):
             raise ZooError("--model.optimizer LBFGS: cannot be used, it takes no single steps.")
         known = inspect.signature(self.optimizer_class).parameters
         decay = {"weight_decay": self.weight_decay}
+        groups = self.parameter_groups()
         with _accepted("optimizer", self.optimizer_class):
             optimizer: Optimizer = self.optimizer_class(
-                self.parameter_groups(),
+                groups,
                 lr=self.lr,
                 **(decay if self.weight_decay or "weight_decay" in known else {}),
                 **self._fused(),
@@ -369,7 +370,7 @@ class _MeanLoss(Metric):
 
     def update(self, loss: Tensor, num_images: int) -> None:
         """Add the mean loss of some images."""
-        self.total += loss * num_images
+        self.total += loss.float() * num_images
         self.num_images += num_images
 
     def compute(self) -> Tensor:

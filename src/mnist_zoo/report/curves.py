@@ -79,6 +79,8 @@ def _differs(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> boo
     What another network or data set does not have at all says no more than that it is another.
     """
     if name not in other:
+        if name in _NAMED_BY_VALUE:
+            return True
         owner = "data" if name.startswith("data.") else "model"
         return one.get(owner) == other.get(owner)
     return bool(one[name] != other[name])
