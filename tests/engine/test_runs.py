@@ -64,6 +64,24 @@ def test_a_process_that_cannot_know_the_folder_makes_none_and_removes_none(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["version_0"]
 
 
+def test_one_command_alone_trains_in_a_folder(tmp_path, monkeypatch):
+    held = runs.lock(tmp_path)
+    with pytest.raises(ZooError, match="is being trained by another command"):
+        runs.lock(tmp_path)
+    held.release()
+    runs.lock(tmp_path).release()
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert runs.lock(tmp_path) is None
+
+
+def test_where_the_file_system_has_no_locks_nothing_is_locked(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise NotImplementedError("no flock")
+
+    monkeypatch.setattr(runs.FileLock, "acquire", refuse)
+    assert runs.lock(tmp_path) is None
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "runs").touch()
     with pytest.raises(ZooError, match=r"cannot write to .*runs/Net: .*\n.*default_root_dir"):

@@ -85,7 +85,8 @@ def lock(folder: Path) -> FileLock | None:
     """Keep other commands from training in a run's folder until the lock is released.
 
     Returns:
-        The lock; None in the further processes of a run, whose first one has it.
+        The lock; None in the further processes of a run, whose first one has it, and on a file
+        system that has no locks.
 
     Raises:
         ZooError: Another command has it.
@@ -99,6 +100,8 @@ def lock(folder: Path) -> FileLock | None:
         raise ZooError(
             f"{folder} is being trained by another command.\nWait for its end, or start a new run."
         ) from error
+    except (OSError, NotImplementedError):
+        return None
     return held
 
 
