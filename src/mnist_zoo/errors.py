@@ -13,6 +13,10 @@ class ZooError(Exception):
     """
 
 
+class FinishedError(ZooError):
+    """A run that is to go on, but has nothing left to do."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean X?"`` for the choice closest to ``word``, else an empty string."""
     by_lower = {choice.lower(): choice for choice in choices}

@@ -414,6 +414,22 @@ class TestResume:
         on = ("fit", last, network, *ON_CPU, "--trainer.max_epochs=2", "--model.lr=0.5")
         assert "a resumed run cannot change --model.lr" in cli(*on, status=2).err
 
+    def test_is_over_where_early_stopping_ended_the_run(self, cli, fit, tmp_path):
+        stopping = (
+            "--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss",
+            "--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=100",
+        )  # fmt: skip
+        fit(*stopping, epochs=9)
+        last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        steps = content(last)["global_step"]
+        on = ("fit", f"--ckpt_path={last}", *ON_CPU, "--pictures=false")
+        assert (
+            "EarlyStopping waited in vain for a better val/loss"
+            in cli(*on, *stopping, status=2).err
+        )
+        assert content(last)["global_step"] == steps < 9 * STEPS_PER_EPOCH
+        cli(*on, "--trainer.max_steps", steps + 1)
+
     def test_says_which_callbacks_it_does_not_take_over(self, cli, fit, tmp_path):
         stopping = ("--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss")
         fit(*stopping)

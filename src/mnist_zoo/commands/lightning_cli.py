@@ -34,15 +34,15 @@ from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
     Average,
     FinalMetrics,
-    NeedsOptimizer,
     ProgressBar,
     SaveConfig,
+    SomethingToTrain,
     callback_names,
 )
 from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
 from mnist_zoo.engine.pictures import Gather
 from mnist_zoo.engine.test_curve import TestCurve
-from mnist_zoo.errors import ZooError, first_lines
+from mnist_zoo.errors import FinishedError, ZooError, first_lines
 from mnist_zoo.files import require_writable
 from mnist_zoo.models import Classifier
 from mnist_zoo.models.classifier import num_parameters
@@ -109,10 +109,6 @@ class ZooParser(LightningArgumentParser):
         base = data.ImageData if 'Parser key "data' in message else Classifier
         text = messages.plain(message, parser._option_string_actions, _subclasses(base))
         raise ZooError(f"{text}\nFor all options: mnist-zoo {self.subcommand} --help") from ex
-
-
-class FinishedError(ZooError):
-    """A run that is to go on, but has nothing left to do."""
 
 
 class ZooCLI(LightningCLI):
@@ -287,7 +283,7 @@ class ZooCLI(LightningCLI):
                 )
             # The average copies the network, which blocks then tie to the trainer and its data.
             blocks = Blocks(num_steps, self.config[self.subcommand].cuda_graph)
-            callbacks += [NeedsOptimizer(), *self._averaging(), blocks]
+            callbacks += [SomethingToTrain(), *self._averaging(), blocks]
             if self.config[self.subcommand].test_curve:
                 callbacks.append(TestCurve())
         if self.subcommand == "fit" and not trainer.fast_dev_run:

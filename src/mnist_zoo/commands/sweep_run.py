@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import FinishedError, ZooError
 
 if TYPE_CHECKING:
     import torch
@@ -229,7 +229,7 @@ def rounded(value: float) -> float:
 
 def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
     """Train from the start, or on from where the run was stopped; return its folder."""
-    from mnist_zoo.commands.lightning_cli import FinishedError, ZooCLI
+    from mnist_zoo.commands.lightning_cli import ZooCLI
     from mnist_zoo.engine.callbacks import Epochs
 
     last = last_checkpoint(folder)

@@ -9,11 +9,16 @@ from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    RichProgressBar,
+)
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import FinishedError, ZooError
 from mnist_zoo.files import whole
 
 # Settings that decide what a run computes and keeps; a resumed run takes them from its checkpoint.
@@ -99,15 +104,23 @@ class FinalMetrics(Callback):
                 logger.log_hyperparams(arguments, metrics)
 
 
-class NeedsOptimizer(Callback):
-    """Refuses a network without an optimizer: Lightning would go through all epochs in vain."""
+class SomethingToTrain(Callback):
+    """Refuses what Lightning would train in vain, or for one epoch too many."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look whether there is something that will be trained.
+        """Look whether there is something that is still to be trained.
 
         Raises:
-            ZooError: There is not.
+            ZooError: The network has no optimizer.
+            FinishedError: ``EarlyStopping`` has ended the run, and would see it at its next end of
+                an epoch only.
         """
+        for callback in trainer.callbacks if trainer.ckpt_path else ():  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                raise FinishedError(
+                    f"{trainer.ckpt_path} has been trained to its end: EarlyStopping waited in vain"
+                    f" for a better {callback.monitor}.\nTo go on, leave the callback out."
+                )
         groups = [group for it in trainer.optimizers for group in it.param_groups]
         if not any(group["params"] for group in groups):
             name = type(pl_module).__name__
