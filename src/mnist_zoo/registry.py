@@ -28,6 +28,10 @@ _PACKAGE = Path(__file__).parent
 _HEAD_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 
 
+# What classes are called to people, by the flag that names them.
+KINDS = {"model": "network", "data": "data set"}
+
+
 class UnknownNameError(ZooError):
     """A network or recipe that does not exist, or a name that means more than one."""
 
@@ -236,6 +240,19 @@ def import_class(path: str) -> Any:
         classes = [n for n in dir(module) if isinstance(getattr(module, n), type)]
         hint = did_you_mean(name, classes)
         raise UnknownNameError(f"module {module_name} has no class {name}.{hint}") from None
+
+
+def import_derived(path: str, base: type, flag: str) -> Any:
+    """Import a class that the user named by a flag, such as ``--data``.
+
+    Raises:
+        UnknownNameError: There is none at the path, or it does not derive from ``base``.
+    """
+    found = import_class(path)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        kind = KINDS[flag.lstrip("-")]
+        raise UnknownNameError(f"{flag} {path}: not a {kind}, which derives from {base.__name__}.")
+    return found
 
 
 def look_into_current_folder() -> None:

@@ -41,6 +41,8 @@ def mistake(cli, tmp_path):
         ("fit --model=ConvNetDroput", "Did you mean ConvNetDropout?"),
         ("fit --model convnetrelu", "Did you mean ConvNetReLU?"),
         ("fit --model=nowhere.Net", "no module nowhere for nowhere.Net"),
+        ("fit --model=json.dumps", "json.dumps: not a network, which derives from Classifier"),
+        ("fit --model=Dense --data=os.path", "not a data set, which derives from ImageData"),
         ("fit --model=torch.nn.Linear", "not a network, which derives from Classifier"),
         ("fit --model=Dense --data=nowhere.Data", "no module nowhere for nowhere.Data"),
         ("fit --model=Dense --data=torch.nn.Linear", "not a data set, which derives from ImageDat"),

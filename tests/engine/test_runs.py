@@ -4,6 +4,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_zoo.engine import runs
@@ -65,13 +66,19 @@ def test_a_process_that_cannot_know_the_folder_makes_none_and_removes_none(tmp_p
 
 
 def test_one_command_alone_trains_in_a_folder(tmp_path, monkeypatch):
-    held = runs.lock(tmp_path)
-    with pytest.raises(ZooError, match="is being trained by another command"):
-        runs.lock(tmp_path)
-    held.release()
-    runs.lock(tmp_path).release()
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert runs.lock(tmp_path) is None
+    with runs.locked(tmp_path):
+        with (
+            pytest.raises(ZooError, match="is being trained by another command"),
+            runs.locked(tmp_path),
+        ):
+            pytest.fail("two commands train in one folder")
+        monkeypatch.setattr(rank_zero_only, "rank", 1)
+        with runs.locked(tmp_path):
+            assert not runs.is_first_process()
+        monkeypatch.setattr(rank_zero_only, "rank", 0)
+    # It was released, and can be had again.
+    with runs.locked(tmp_path), pytest.raises(Timeout):
+        FileLock(tmp_path / ".lock").acquire(timeout=0)
 
 
 def test_where_the_file_system_has_no_locks_nothing_is_locked(tmp_path, monkeypatch):
@@ -79,7 +86,8 @@ def test_where_the_file_system_has_no_locks_nothing_is_locked(tmp_path, monkeypa
         raise NotImplementedError("no flock")
 
     monkeypatch.setattr(runs.FileLock, "acquire", refuse)
-    assert runs.lock(tmp_path) is None
+    with runs.locked(tmp_path), runs.locked(tmp_path):
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):

@@ -114,9 +114,7 @@ def _class_named(name: str) -> type[ImageData]:
             f"There are {', '.join(classes)}, and those of your own: --data my_file.MyData"
         )
     registry.look_into_current_folder()
-    cls: type[ImageData] = registry.import_class(name)
-    if not (isinstance(cls, type) and issubclass(cls, zoo.ImageData)):
-        raise ZooError(f"--data {name}: not a data set, which derives from ImageData.")
+    cls: type[ImageData] = registry.import_derived(name, zoo.ImageData, "--data")
     return cls
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import math
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from filelock import BaseFileLock
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -127,7 +127,7 @@ class ZooCLI(LightningCLI):
 
     run_folder: Path | None = None
     claim: runs.Claim | None = None
-    lock: BaseFileLock | None = None
+    until_the_end: contextlib.ExitStack
     gather: Gather
 
     def __init__(
@@ -139,20 +139,16 @@ class ZooCLI(LightningCLI):
         silence()
         for problem in registry.import_all():
             console.print(f"warning: {problem}", style="yellow")
-        if request.model and not issubclass(registry.import_class(request.model), Classifier):
-            raise ZooError(
-                f"--model {request.model}: not a network, which derives from Classifier."
-            )
-        if "." in (request.data or "") and not issubclass(
-            registry.import_class(str(request.data)), data.ImageData
-        ):
-            raise ZooError(f"--data {request.data}: not a data set, which derives from ImageData.")
+        if request.model:
+            registry.import_derived(request.model, Classifier, "--model")
+        if request.data and "." in request.data:
+            registry.import_derived(request.data, data.ImageData, "--data")
         parser_kwargs: dict[str, Any] = {
             name: {"default_config_files": configs, "usage": usage, "description": description}
             for name, (usage, description) in _HELP.items()
         }
         try:
-            try:
+            with contextlib.ExitStack() as self.until_the_end:
                 super().__init__(
                     Classifier,
                     data.ImageData,
@@ -168,9 +164,6 @@ class ZooCLI(LightningCLI):
                     auto_configure_optimizers=False,
                     load_from_checkpoint_support=False,
                 )
-            finally:
-                if self.lock:
-                    self.lock.release()
         except BaseException as error:
             if self.claim:
                 self.claim.discard()
@@ -546,7 +539,7 @@ class ZooCLI(LightningCLI):
             network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
-        self.lock = runs.lock(self.run_folder)
+        self.until_the_end.enter_context(runs.locked(self.run_folder))
 
     def _held_out_differently(self) -> str | None:
         """Return the flag by which other images are held out than in the checkpoint's training."""

@@ -19,7 +19,6 @@ _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]
 _GOT = re.compile(r"Got value: (.*)")
 _GIVEN = re.compile(r"Given value: (.*)")
 _NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)$")
-_KINDS = {"model": "network", "data": "data set"}
 # What people type who come from other projects, or leave out a part of the name.
 _ELSEWHERE = {
     "lr": "--model.lr",
@@ -60,12 +59,13 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
 
     keys = re.findall(r'Parser key "([^"]+)"', message)
     key = ".".join(keys)
+    kind = registry.KINDS.get(key, "class")
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         flag = f"--{key}.{match[1]}"
-        chosen = classes.values() if key in _KINDS else ()
+        chosen = classes.values() if key in registry.KINDS else ()
         accepted = {f"--{key}.{name}" for cls in chosen for name in registry.accepted(cls)}
         if flag in accepted:
-            return f"unknown option {flag}. The {_KINDS.get(key, 'class')} chosen has none such."
+            return f"unknown option {flag}. The {kind} chosen has none such."
         return f"unknown option {flag}.{_meant(flag, accepted)}"
 
     got, given = _GOT.findall(message), _GIVEN.findall(message)
@@ -87,8 +87,8 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         how = " and ".join(f"--{key}.{argument}" for argument in needed)
         return f"{name} needs {' and '.join(needed)}: give {how}."
     if match := re.search(r"does not correspond to a subclass of (\w+)", message):
-        return f"--{key} {value}: not a {_KINDS.get(key, 'class')}, which derives from {match[1]}."
-    if key in _KINDS and "Not a valid subclass" in message:
+        return f"--{key} {value}: not a {kind}, which derives from {match[1]}."
+    if key in registry.KINDS and "Not a valid subclass" in message:
         return f"{key} has no class_path in the configuration. Give one there, or by --{key}."
     if re.search(r"arguments are required: .*\bmodel\b|Classifier is abstract", message):
         return "which network? Name one with --model.\nAll networks: mnist-zoo models"

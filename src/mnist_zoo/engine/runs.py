@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,28 +82,30 @@ def claim(folder: Path) -> Claim:
     return Claim(run, created)
 
 
-def lock(folder: Path) -> FileLock | None:
-    """Keep other commands from training in a run's folder until the lock is released.
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other commands from training in a run's folder meanwhile.
 
-    Returns:
-        The lock; None in the further processes of a run, whose first one has it, and on a file
-        system that has no locks.
+    Of several processes of a run, the first does. Where the file system has no locks, nothing is
+    locked.
 
     Raises:
-        ZooError: Another command has it.
+        ZooError: Another command trains there.
     """
-    if not is_first_process():
-        return None
-    held = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock")
     try:
-        held.acquire(timeout=0)
+        if is_first_process():
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise ZooError(
             f"{folder} is being trained by another command.\nWait for its end, or start a new run."
         ) from error
     except (OSError, NotImplementedError):
-        return None
-    return held
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def of_checkpoint(path: Path) -> Path | None:
