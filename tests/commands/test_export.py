@@ -102,10 +102,26 @@ def test_weights_are_exported_again_with_their_record(export, tmp_path):
     )
 
 
-def test_weights_alone_are_not_tested_or_trained_on(export, cli):
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_weights_alone_give_the_figures_of_their_checkpoint(export, cli, trained, command):
     export("safetensors")
-    for command in ("test", "fit"):
-        assert "weights alone" in cli(command, "--ckpt_path=x.safetensors", status=2).err
+    tables = [
+        cli(command, f"--ckpt_path={file}", "--pictures=false").out
+        for file in ("x.safetensors", trained.best)
+    ]
+    assert "accuracy" in tables[0]
+    assert tables[0] == tables[1]
+
+
+def test_weights_alone_are_not_trained_on(export, cli):
+    export("safetensors")
+    assert "weights alone" in cli("fit", "--ckpt_path=x.safetensors", status=2).err
+
+
+def test_weights_that_do_not_fit_the_flags_are_refused(export, cli):
+    export("safetensors")
+    file = "--ckpt_path=x.safetensors"
+    assert "does not fit" in cli("test", file, "--model=ConvNetSimple", status=2).err
 
 
 def test_where_it_goes_unless_told(cli, copied):

@@ -44,7 +44,7 @@ from mnist_zoo.engine.pictures import Gather
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import FinishedError, ZooError, first_lines
 from mnist_zoo.files import require_writable
-from mnist_zoo.models import Classifier
+from mnist_zoo.models import Classifier, checkpoint
 from mnist_zoo.models.classifier import num_parameters
 from mnist_zoo.report import summary
 
@@ -181,6 +181,9 @@ class ZooCLI(LightningCLI):
         seed = self.config[self.config.subcommand].seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
+        if self.request.weights:
+            # Lightning knows checkpoints alone.
+            self.config[self.config.subcommand].ckpt_path = None
         trainer = self.config[self.config.subcommand].trainer
         for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
             # A share of the batches is Lightning's to check.
@@ -295,6 +298,8 @@ class ZooCLI(LightningCLI):
             _require_arguments(key, settings[key].class_path, settings[key].get("init_args") or {})
         try:
             super().instantiate_classes()
+            if self.request.weights:
+                checkpoint.fill(self.model, self.request.weights)
             return
         except ValueError as error:
             cause, network = error.__cause__, messages.built_when_raised(error.__cause__)

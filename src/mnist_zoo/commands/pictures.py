@@ -38,7 +38,7 @@ def after_evaluation(
     run = runs.of_checkpoint(Path(str(request.ckpt_path)))
     figures = of_evaluation(readings, classes, title)
     files, line = _write(figures, (run or Path.cwd()) / "pictures", request.subcommand)
-    if files and run:
+    if files and run and request.progress:
         _to_tensorboard(files, run, request.progress["steps"])
     return line
 

@@ -50,6 +50,7 @@ class Request:
         callbacks: Names of the user's callbacks that the checkpoint was trained with.
         trained_on: Class and arguments of the data that the checkpoint was trained on.
         averaged: Whether the checkpoint holds averaged weights; None without one.
+        weights: What was read of ``ckpt_path`` where that holds weights alone.
     """
 
     argv: list[str]
@@ -63,6 +64,7 @@ class Request:
     callbacks: list[str] = field(default_factory=list)
     trained_on: dict[str, Any] | None = None
     averaged: bool | None = None
+    weights: Checkpoint | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -141,11 +143,12 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 
     checkpoint = checkpoints.read(checkpoints.find(request.ckpt_path))
     if not checkpoint.progress:
-        raise ZooError(
-            f"{request.ckpt_path} holds weights alone: mnist-zoo predict and export take them"
-            " (export --measure also tests them),\n"
-            f"{request.subcommand} takes a checkpoint of mnist-zoo fit."
-        )
+        if request.subcommand == "fit":
+            raise ZooError(
+                f"{request.ckpt_path} holds weights alone, which can be given to test, validate,"
+                " predict and export.\nfit goes on from a checkpoint: it writes last.ckpt."
+            )
+        request.weights = checkpoint
     if request.subcommand == "fit" and not checkpoint.resumable:
         raise ZooError(
             f"{request.ckpt_path} holds no state of the optimizer, so that training cannot go on"

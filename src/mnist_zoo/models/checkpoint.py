@@ -184,14 +184,23 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
     cls = registry.import_class(trusted_class(checkpoint, named))
     try:
         network: Classifier = cls(**checkpoint.model["init_args"])
-        network.load_state_dict(checkpoint.state_dict)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version: "
-            + " ".join(str(error).split())[:300]
-        ) from error
-    network.pixel_mean, network.pixel_std = normalization(checkpoint)
+        raise _does_not_fit(checkpoint, error) from error
+    fill(network, checkpoint)
     return network.eval()
+
+
+def fill(network: Classifier, checkpoint: Checkpoint) -> None:
+    """Give a network the weights of a checkpoint, and how pixels were normalised for them.
+
+    Raises:
+        CheckpointError: They do not fit.
+    """
+    try:
+        network.load_state_dict(checkpoint.state_dict)
+    except RuntimeError as error:
+        raise _does_not_fit(checkpoint, error) from error
+    network.pixel_mean, network.pixel_std = normalization(checkpoint)
 
 
 def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
@@ -280,6 +289,13 @@ def _names_a_class(value: Any) -> bool:
     if isinstance(value, dict):
         return "class_path" in value or any(map(_names_a_class, value.values()))
     return isinstance(value, list | tuple) and any(map(_names_a_class, value))
+
+
+def _does_not_fit(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version: "
+        + " ".join(str(error).split())[:300]
+    )
 
 
 def _nearby(file: Path) -> str:
