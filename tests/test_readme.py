@@ -85,7 +85,7 @@ def test_a_command_is_accepted(command, folder, capsys, monkeypatch):
         # Its flags are checked as ever; only the runs are not made.
         monkeypatch.setattr("mnist_zoo.commands.sweep._Sweep.run", lambda *_: None)
         assert main([*arguments, "--data=Digits"]) == 0
-        assert ", 0 of them recorded already" in capsys.readouterr().out
+        assert "recorded already: 0" in capsys.readouterr().out
     elif arguments[0] == "explain":
         if "four.png" in arguments:
             picture = Image.new("L", (60, 60), 255)

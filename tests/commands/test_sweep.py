@@ -75,6 +75,13 @@ def test_seeds_are_a_number_or_themselves(text, seeds):
     assert sweep._seeds(text) == seeds
 
 
+@pytest.mark.parametrize(
+    ("seeds", "named"), [([0], "seed 0"), ([0, 1, 2], "seeds 0 to 2"), ([7, 3], "seeds 7, 3")]
+)
+def test_seeds_are_named_before_the_runs(seeds, named):
+    assert sweep._named(seeds) == named
+
+
 @pytest.mark.parametrize("text", ["", "0", "a", "-1", "1,", "2:3", "9-5"])
 def test_other_seeds_are_refused(text):
     with pytest.raises(ZooError, match="--seeds"):
@@ -617,7 +624,7 @@ class TestOnDigits:
         lines = file.read_text().splitlines(keepends=True)
         file.write_text(lines[1])
         again = zoo(*self.ARGUMENTS)
-        assert "2 runs, 1 of them recorded already" in again.stdout
+        assert "Runs: 2 (seeds 0 to 1); recorded already: 1" in again.stdout
         remade = {r["seed"]: r for r in results.read(tmp_path / "results")}
         assert remade[0]["test_acc"] == records[0]["test_acc"]
         assert remade[1] == records[1]
@@ -692,7 +699,7 @@ class TestOnDigits:
             assert not alive
 
         result = zoo(*arguments, cwd=cut)
-        assert "2 runs, 1 of them recorded already" in result.stdout
+        assert "Runs: 2 (seeds 0 to 1); recorded already: 1" in result.stdout
         assert len(records.read_text().splitlines()) == 2
         assert comparable(cut / "results") == comparable(whole / "results")
 

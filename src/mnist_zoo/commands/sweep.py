@@ -112,7 +112,8 @@ def main(argv: list[str]) -> int:
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
     for flag, folder in (("--results", arguments.results), ("--runs", arguments.runs)):
         require_writable(folder, f"Give another folder: {flag} FOLDER")
-    print(f"{len(plan)} runs, {len(plan) - len(missing)} of them recorded already", flush=True)
+    num_done = len(plan) - len(missing)
+    print(f"Runs: {len(plan)} ({_named(seeds)}); recorded already: {num_done}", flush=True)
     if missing:
         if arguments.ray:
             resources = arguments.cpus_per_run, arguments.gpus_per_run
@@ -258,6 +259,14 @@ def _seeds(text: str) -> list[int]:
             raise ZooError(f"--seeds {text}: {part} counts down; expected such as 5-9.")
         found += seeds
     return list(dict.fromkeys(found))
+
+
+def _named(seeds: Sequence[int]) -> str:
+    """Return what seeds are called: ``--seeds 1`` is the seed 0, which is easily mistaken."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 1 and [*seeds] == [*range(first, last + 1)]:
+        return f"seeds {first} to {last}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
