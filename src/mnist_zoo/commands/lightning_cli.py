@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -149,6 +149,8 @@ class ZooCLI(LightningCLI):
         }
         try:
             with contextlib.ExitStack() as self.until_the_end:
+                if request.subcommand == "fit":
+                    self.until_the_end.enter_context(_without_tiny_numbers())
                 super().__init__(
                     Classifier,
                     data.ImageData,
@@ -602,6 +604,21 @@ class CheckingCLI(ZooCLI):
 
     def after_fit(self) -> None:
         """Say nothing."""
+
+
+@contextlib.contextmanager
+def _without_tiny_numbers() -> Iterator[None]:
+    """Have the CPU take numbers below 1.2e-38 for zero.
+
+    Weights that decay away end among them, and make a step take five times as long. Threads of
+    torch do as the one that started them, so this comes before all work.
+    """
+    before = bool(torch.tensor(1e-38) / 10 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _require_arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
