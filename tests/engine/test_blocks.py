@@ -43,7 +43,9 @@ class History(Timer):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def train(network_class, num_steps, *, epochs=2, network=None, callbacks=(), **settings):
+def train(
+    network_class, num_steps, *, epochs=2, network=None, callbacks=(), data=Digits, **settings
+):
     """Train; ``num_steps`` steps in a block, None for Lightning's plain loop."""
     seed_everything(3, verbose=False)
     net = network_class(**{"lr": 0.1, **(network or {})})
@@ -54,7 +56,7 @@ def train(network_class, num_steps, *, epochs=2, network=None, callbacks=(), **s
         enable_model_summary=False, callbacks=[*blocks, history, *callbacks],
         **{"enable_checkpointing": False, **settings},
     )  # fmt: skip
-    trainer.fit(net, Digits(batch_size=31, num_train=700, val_size=60))
+    trainer.fit(net, data(batch_size=31, num_train=700, val_size=60))
     return net, trainer, history
 
 
@@ -143,9 +145,14 @@ class Own(Dense):
 def test_a_cuda_graph_is_for_networks_of_the_zoo_unless_told_otherwise(
     network_class, flag, graphed
 ):
-    blocks = Blocks(4, cuda_graph=flag)
-    train(network_class, None, callbacks=[blocks], max_steps=4)
-    assert blocks._block.cuda_graph is graphed
+    blocks, found = Blocks(4, cuda_graph=flag), []
+
+    class Look(Callback):
+        def on_train_end(self, *_):
+            found.append(blocks._block.cuda_graph)
+
+    train(network_class, None, callbacks=[blocks, Look()], max_steps=4)
+    assert found == [graphed]
 
 
 class Doubled(Dense):
@@ -189,11 +196,69 @@ class Clipped(Dense):
         self.clip_gradients(optimizer, 0.01, "norm")
 
 
-@pytest.mark.parametrize("network_class", [Doubled, Halved, EveryOther, Plateau, Clipped])
+class Noisy(Dense):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        images, targets = batch
+        return (images + torch.rand(1) if self.training else images), targets
+
+
+class Early(Dense):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        images, targets = batch
+        return (images // 2 if len(images) == 20 else images), targets
+
+
+class Manual(Dense):
+    """Takes its steps, and those of its scheduler, itself."""
+
+    def __init__(self, **kwargs):
+        super().__init__(scheduler="StepLR", scheduler_args={"step_size": 1}, **kwargs)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        images, targets = batch
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        outputs = self(images)
+        loss = 2 * self.loss(outputs, targets)
+        self.manual_backward(loss)
+        optimizer.step()
+        self.log_training(loss.detach(), outputs.detach(), targets)
+
+    def on_train_epoch_end(self):
+        self.lr_schedulers().step()
+
+
+@pytest.mark.parametrize(
+    "network_class", [Doubled, Halved, EveryOther, Plateau, Clipped, Noisy, Early, Manual]
+)
 def test_a_network_that_trains_in_a_way_of_its_own_does_so(network_class):
     own = train(network_class, 4)
     assert_the_same(own, train(network_class, None))
     assert not torch.equal(own[0].layers[1].weight, train(Dense, 4)[0].layers[1].weight)
+    assert len(own[2].rates) == 2 * NUM_BATCHES
+
+
+class Mixed(Digits):
+    """Distorts each minibatch in a way of its own."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        images, targets = super().on_after_batch_transfer(batch, dataloader_idx)
+        return images * torch.rand(1), targets
+
+
+class Loaded(Digits):
+    """Has a training loader of its own."""
+
+    def train_dataloader(self):
+        images, targets = self.splits["train"]
+        return DataLoader(TensorDataset(images, targets), batch_size=self.batch_size)
+
+
+@pytest.mark.parametrize(("network", "data"), [(Dense, Mixed), (Manual, Loaded)])
+def test_data_that_yield_minibatches_in_a_way_of_their_own_do_so(network, data):
+    own = train(network, 4, data=data)
+    assert_the_same(own, train(network, None, data=data))
     assert len(own[2].rates) == 2 * NUM_BATCHES
 
 

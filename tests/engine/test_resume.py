@@ -217,6 +217,18 @@ def test_a_scheduler_by_validation_takes_the_step_that_it_was_due(num_steps, tmp
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("num_steps", [None, 4])
+@pytest.mark.parametrize("stopped", [8, 42])
+def test_a_scheduler_by_validation_is_stepped_after_an_epoch_that_was_resumed(
+    num_steps, stopped, tmp_path
+):
+    file = tmp_path / "middle.ckpt"
+    plateau = {"scheduler": "ReduceLROnPlateau", "patience": 0}
+    whole = train(tmp_path, num_steps, Save(stopped, file), **plateau)
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **plateau)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
 def test_images_in_a_fixed_order_are_distorted_as_they_would_have_been(tmp_path):
     file = tmp_path / "end.ckpt"
     few = {"overfit_batches": 5, "num_taken": 15, "limit_val_batches": 0}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from mnist_zoo.data.augmentation import Augmentation
@@ -237,13 +238,19 @@ class ImageData(LightningDataModule, abc.ABC):
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
-        """Turn a minibatch of bytes into floats, on the device; any other one stays as it is."""
+        """Turn a minibatch of bytes into floats, on the device; any other one stays as it is.
+
+        Lightning would call this hook of the data alone; that of a network comes after it.
+        """
         images, targets = batch
         if images.dtype == torch.uint8:
             images = to_float(images, self.mean, self.std)
             if self.trainer is not None:
                 # Lightning brings batches to the precision of 16-true before they are floats.
                 images = self.trainer.precision_plugin.convert_input(images)
+        network = self.trainer and self.trainer.lightning_module
+        if network and is_overridden("on_after_batch_transfer", network):
+            images, targets = network.on_after_batch_transfer((images, targets), dataloader_idx)
         return images, targets
 
     def _num_distorted_epochs(self) -> int | None:

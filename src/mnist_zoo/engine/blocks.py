@@ -56,6 +56,8 @@ _HOW_TO_STEP = (
     "optimizer_zero_grad",
     "lr_scheduler_step",
 )
+# What sees a minibatch on its way to the device, of networks and data modules.
+_ON_THE_WAY = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 # Callbacks to which the end of a block is as good, and those that need Lightning's loop unseen.
 _PATIENT = LearningRateMonitor, ProgressBar, Timer, WeightAveraging
 _IMPATIENT = (
@@ -116,10 +118,10 @@ class Blocks(Callback):
         """Do the same where training was broken off: Lightning tears nothing down then."""
         self._restore(trainer, pl_module)
 
-    @staticmethod
-    def _restore(trainer: Trainer, pl_module: Any) -> None:
-        if "training_step" not in vars(pl_module):
+    def _restore(self, trainer: Trainer, pl_module: Any) -> None:
+        if self._block is None:
             return
+        self._block = None
         del pl_module.training_step, pl_module.num_training_steps
         # Whose loop it is decides which of two counters the number of steps is read from.
         plain = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
@@ -146,7 +148,7 @@ class Blocks(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Go on counting where a resumed run had stopped."""
-        if not pl_module.automatic_optimization:
+        if self._block is not None:
             progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
             progress.ready = progress.completed = max(progress.completed, self._resumed_at)
             _count_blocks_anew(trainer)
@@ -154,7 +156,7 @@ class Blocks(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Step the schedulers that go by epochs, as Lightning's plain loop does."""
         is_whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if pl_module.automatic_optimization or not is_whole:
+        if self._block is None or not is_whole:
             return
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
@@ -236,7 +238,7 @@ class _BlockStep:
             if counts:
                 # Now, for a loss that goes by the number of the step.
                 self._count(1)
-            losses.append(loss.detach() * len(some_targets))
+            losses.append(loss.detach().float() * len(some_targets))
             all_outputs.append(outputs.detach())
         outputs = torch.cat(all_outputs)
         return torch.stack(losses).sum() / len(outputs), outputs
@@ -285,10 +287,13 @@ class _BlockStep:
 
 def _yields_blocks(datamodule: Any) -> bool:
     """Whether a data module's training loader is ours, and not one of its own."""
-    if not hasattr(datamodule, "block_size"):
-        return False
-    owner = next(cls for cls in type(datamodule).__mro__ if "train_dataloader" in vars(cls))
-    return owner.__module__.startswith("mnist_zoo.")
+    return hasattr(datamodule, "block_size") and _is_ours(datamodule, "train_dataloader")
+
+
+def _is_ours(datamodule: Any, method: str) -> bool:
+    """Whether a method of a data module is the zoo's or Lightning's, and not one of its own."""
+    owner = next(cls for cls in type(datamodule).__mro__ if method in vars(cls))
+    return owner.__module__.startswith(("mnist_zoo.", "lightning."))
 
 
 def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
@@ -298,7 +303,11 @@ def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
         trainer.accumulate_grad_batches != 1
         or (_scales_loss(trainer) and bool(trainer.gradient_clip_val))
         or not network.automatic_optimization
-        or any(is_overridden(h, network, Classifier) for h in (*_AT_EACH_STEP, *_HOW_TO_STEP))
+        or any(
+            is_overridden(hook, network, Classifier)
+            for hook in (*_AT_EACH_STEP, *_HOW_TO_STEP, *_ON_THE_WAY)
+        )
+        or not all(_is_ours(trainer.datamodule, hook) for hook in _ON_THE_WAY)  # type: ignore[attr-defined]
         or any(map(_takes_part, trainer.callbacks))  # type: ignore[attr-defined]
     )
 

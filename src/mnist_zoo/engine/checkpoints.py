@@ -193,6 +193,10 @@ class Last(ModelCheckpoint):
         Of an epoch that was cut short, Lightning takes the rest for done; a run that goes on from
         the checkpoint of its last step does not.
         """
+        if _at_end_of_epoch(trainer) and pl_module.automatic_optimization:
+            # In the first epoch of a resumed run, Lightning's plain loop would leave out the
+            # schedulers that go by validation, whose figures are whole, too.
+            trainer.fit_loop._restarting = False
         if _at_end_of_epoch(trainer) or self._saved_at != trainer.global_step:
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = trainer.global_step
