@@ -11,6 +11,7 @@ import fnmatch
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import re
 import sys
@@ -200,8 +201,36 @@ def class_and_arguments(made: Any) -> dict[str, Any]:
     Its ``hparams`` also hold what its class gives to the class above; that cannot be given again.
     """
     names = accepted(type(made))  # type: ignore[arg-type]  # mypy takes no class for hashable
-    arguments = {name: value for name, value in made.hparams.items() if name in names}
+    arguments = {name: plain(value) for name, value in made.hparams.items() if name in names}
     return {"class_path": path_of(type(made)), "init_args": arguments}
+
+
+def not_plain(made: Any) -> str:
+    """Return the first argument of a network or data set that is no plain value; else ``""``.
+
+    A checkpoint holds plain values alone, since it could not be opened safely with any other.
+    """
+    arguments = class_and_arguments(made)["init_args"]
+    return next((name for name, value in arguments.items() if not _is_plain(value)), "")
+
+
+def plain(value: Any) -> Any:
+    """Return a value with numbers of NumPy and torch, however deep within, as Python's own."""
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    if type(value) in (list, tuple, set):
+        return type(value)(map(plain, value))
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is dict:
+        return all(map(_is_plain, (*value, *value.values())))
+    if type(value) in (list, tuple, set):
+        return all(map(_is_plain, value))
+    return type(value) in (type(None), bool, int, float, str)
 
 
 @cache
@@ -246,11 +275,15 @@ def import_derived(path: str, base: type, flag: str) -> Any:
     """Import a class that the user named by a flag, such as ``--data``.
 
     Raises:
-        UnknownNameError: There is none at the path, or it does not derive from ``base``.
+        UnknownNameError: There is none at the path, it does not derive from ``base``, or it lacks
+            what each such class must have.
     """
     found = import_class(path)
+    kind = KINDS[flag.lstrip("-")]
+    if isinstance(found, type) and issubclass(found, base) and inspect.isabstract(found):
+        missing = " and ".join(sorted(found.__abstractmethods__))  # type: ignore[attr-defined]
+        raise UnknownNameError(f"{flag} {path}: lacks {missing}, which every {kind} must have.")
     if not (isinstance(found, type) and issubclass(found, base)):
-        kind = KINDS[flag.lstrip("-")]
         raise UnknownNameError(f"{flag} {path}: not a {kind}, which derives from {base.__name__}.")
     return found
 

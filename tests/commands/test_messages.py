@@ -242,7 +242,9 @@ class TestCheckpoint:
         content = torch.load(trained.best, weights_only=True)
         content["mnist_zoo"]["model"]["class_path"] = "mnist_zoo.models.convnet.ConvNetSimple"
         content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = 1
-        assert "do not fit the network" in opened(content)
+        text = opened(content)
+        assert "do not fit the network" in text
+        assert "--model" not in text
 
     def test_that_a_flag_does_not_fit(self, cli, mistake, trained, tmp_path):
         content = torch.load(trained.best, weights_only=True)
@@ -279,3 +281,25 @@ def test_a_network_that_fails_to_import(mistake, tmp_path):
     (tmp_path / "broken_net.py").write_text("import torch\n\nclass Net(torch.nn.Modul): ...\n")
     text = mistake("fit --model=broken_net.Net")
     assert "broken_net fails to import: AttributeError" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "base", "missing"),
+    [
+        ("--model=mine.Own", "models import Classifier", "__init__, which every network"),
+        ("--model=Dense --data=mine.Own", "data import ImageData", "load, which every data set"),
+    ],
+)
+def test_a_class_of_ones_own_that_is_not_whole(mistake, tmp_path, flags, base, missing):
+    name = base.rpartition(" ")[2]
+    (tmp_path / "mine.py").write_text(f"from mnist_zoo.{base}\n\nclass Own({name}): ...\n")
+    assert f"mine.Own: lacks {missing} must have." in mistake(f"fit {flags}")
+
+
+@pytest.mark.parametrize(
+    "callback",
+    ["filename=best", "filename=last", "filename=own --trainer.callbacks.save_last=true"],
+)
+def test_a_checkpoint_that_would_overwrite_those_of_fit(mistake, callback):
+    flags = f"--trainer.callbacks=ModelCheckpoint --trainer.callbacks.{callback}"
+    assert "fit itself keeps best.ckpt and last.ckpt" in mistake(f"{FIT} {flags}")

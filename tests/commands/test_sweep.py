@@ -169,6 +169,45 @@ def test_a_run_without_steps_is_refused(cli):
     assert "--trainer.max_epochs 0: trains nothing" in error
 
 
+def test_the_settings_of_each_callback_stay_with_it():
+    def stopping(*monitors):
+        return [
+            flag
+            for monitor, patience in monitors
+            for flag in (
+                "--trainer.callbacks+=EarlyStopping",
+                f"--trainer.callbacks.monitor={monitor}",
+                f"--trainer.callbacks.patience={patience}",
+            )
+        ]
+
+    flags = [
+        stopping(("val/loss", 1), ("train/loss", 50)),
+        stopping(("val/loss", 50), ("train/loss", 1)),
+    ]
+    one, other = (plan(given, seeds=[0])[0] for given in flags)
+    assert sorted(one.flags) == sorted(other.flags)
+    assert one.key != other.key
+    assert one.folder != other.folder
+    between = plan([*flags[0][:3], "--model.lr=1", *flags[0][3:]], seeds=[0])[0]
+    assert between.key == plan(["--model.lr=1", *flags[0]], seeds=[0])[0].key
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--tag=val/acc"], "--tag val/acc: where is it to be drawn?"),
+        (["--tag=val/accc", "--plot=a.png"], "Did you mean val/acc?"),
+        (["--plot=/proc/a.png"], "cannot write to /proc"),
+        (["--ray=localhost:1"], "--ray localhost:1: nothing answers there"),
+    ],
+)
+def test_what_is_drawn_and_where_runs_are_made_is_looked_at_before_the_runs(cli, flags, text):
+    if "--ray" in flags[0]:
+        pytest.importorskip("ray")
+    assert text in cli("sweep", "Dense", "--data=Digits", "--seeds=1", *flags, status=2).err
+
+
 def test_the_order_of_flags_makes_no_other_run():
     flags = "--model.lr=1", "--data.batch_size=5"
     one, other = (plan(order, seeds=[0])[0] for order in (flags, flags[::-1]))

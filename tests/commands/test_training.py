@@ -597,9 +597,11 @@ def test_classes_that_give_arguments_to_those_above_are_tested_and_loaded_as_tra
     assert "Net on 360 test images of Data" in cli(*command[1:]).out
     best = tmp_path / "runs/Net/version_0/checkpoints/best.ckpt"
     assert "optimizer" not in content(best)["mnist_zoo"]["model"]["init_args"]
-    network = mnist_zoo.load(best, named="mine.Net")
-    assert network.layers[1].out_features == 20
-    assert (network.pixel_mean, network.pixel_std) == (0.13, 0.3)
+    loaded = mnist_zoo.load(best, named="mine.Net")
+    for network in (loaded, type(loaded).load_from_checkpoint(best)):
+        assert network.layers[1].out_features == 20
+        assert network.optimizer_class is torch.optim.Adam
+        assert (network.pixel_mean, network.pixel_std) == (0.13, 0.3)
 
 
 def test_lightnings_own_way_of_loading_knows_the_normalisation_too(fit, tmp_path):
@@ -1004,6 +1006,44 @@ def test_what_a_network_of_ones_own_forgets_is_told(cli, tmp_path, method, text)
     result = cli("fit", *flags, status=2)
     assert text in result.err
     assert len(result.err.splitlines()) <= 2
+
+
+def test_a_mistake_in_an_init_of_ones_own_is_not_taken_for_one_of_the_checkpoint(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(f"{OWN}        self.layers.load_state_dict({{}})\n")
+    with pytest.raises(RuntimeError, match="Missing key"):
+        cli("fit", "--model=mine.Net", "--data=Digits")
+
+
+def test_an_argument_that_no_checkpoint_can_hold_is_told_before_training(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        f"import enum\n{OWN.replace('self, ', 'self, act: Act, ')}\n".replace(
+            "class Net", "class Act(enum.Enum):\n    TANH = 1\n\n\nclass Net"
+        )
+    )
+    error = cli("fit", "--model=mine.Net", "--model.act=TANH", "--data=Digits", *ON_CPU, status=2)
+    assert "Net: its argument act is of Act, which a checkpoint cannot hold." in error.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_hook_of_a_network_sees_the_images_that_the_data_module_has_prepared(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        f"{OWN}\n"
+        "    def on_after_batch_transfer(self, batch, dataloader_idx):\n"
+        "        raise ValueError(f'{batch[0].dtype} {tuple(batch[0].shape)}')\n"
+    )
+    with pytest.raises(ValueError, match=r"torch.float32 \(\d+, 1, 28, 28\)"):
+        cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU)
+
+
+def test_numbers_too_small_to_matter_are_zero_while_fit_trains(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        f"{OWN}\n"
+        "    def on_train_start(self):\n"
+        "        print('tiny', (torch.full((9,), 1e-39) / 2).sum().item())\n"
+    )
+    flags = ("--model=mine.Net", "--data=Digits", "--trainer.fast_dev_run=true", *ON_CPU)
+    assert "tiny 0.0\n" in cli("fit", *flags).out
+    assert torch.full((9,), 1e-39).sum() > 0
 
 
 def test_a_network_with_a_view_of_its_own_trains_in_the_ordinary_layout(cli, tmp_path):

@@ -327,3 +327,20 @@ def test_what_a_data_set_of_ones_own_gives_is_checked(images, targets, text):
 
     with pytest.raises(DataError, match=f"^Own.load gives .*{text}"):
         Own().setup("test")
+
+
+def test_a_data_set_of_ones_own_that_gives_images_alone_is_told_so():
+    class Own(ImageData):
+        def load(self, train):
+            return torch.zeros(4, 28, 28).byte()
+
+    with pytest.raises(DataError, match=r"^Own.load gives Tensor"):
+        Own().setup("test")
+
+
+def test_classes_are_ten():
+    class Own(Synthetic):
+        classes = ("a", "b")
+
+    with pytest.raises(DataError, match=r"Own.classes holds 2 names, where ten are wanted"):
+        Own()

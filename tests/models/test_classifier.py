@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from lightning import Trainer
@@ -266,6 +267,22 @@ class TestCheckpoint:
         assert arguments["optimizer_args"] == {"momentum": 0.5}
         assert checkpoint.data["class_path"].endswith(".Digits")
         assert checkpoint.data["init_args"]["batch_size"] == 7
+
+    def test_holds_numbers_of_numpy_and_torch_as_plain_ones(self, tmp_path):
+        run = trainer(fast_dev_run=1)
+        network = ConvNetDropout(
+            num_hidden=np.int64(20), lr=np.float64(0.5), dropout=torch.tensor(0.25),
+            optimizer_args={"momentum": np.float32(0.5)},
+        )  # fmt: skip
+        run.fit(network, Digits(mean=torch.tensor(0.5), std=np.float32(0.25)))
+        run.save_checkpoint(tmp_path / "a.ckpt")
+        checkpoint = read(tmp_path / "a.ckpt")
+        given = {name: checkpoint.model["init_args"][name] for name in ("num_hidden", "lr")}
+        assert given == {"num_hidden": 20, "lr": 0.5}
+        assert [type(value) for value in given.values()] == [int, float]
+        loaded = mnist_zoo.load(tmp_path / "a.ckpt")
+        assert (loaded.pixel_mean, loaded.pixel_std) == (0.5, 0.25)
+        assert ConvNetDropout.load_from_checkpoint(tmp_path / "a.ckpt").lr == 0.5
 
     def test_loads_from_a_string_and_from_a_path(self, file):
         for path in (file, str(file)):

@@ -10,7 +10,8 @@ from torch import nn
 import mnist_zoo
 from mnist_zoo import registry
 from mnist_zoo.data import Digits
-from mnist_zoo.models.classifier import num_parameters
+from mnist_zoo.engine.probe import are_probabilities
+from mnist_zoo.models.classifier import Classifier, num_parameters
 
 NETWORKS = sorted(registry.builtin_networks())
 PUBLISHED_PARAMETERS = {
@@ -80,6 +81,12 @@ def test_probabilities_are_probabilities(network, images):
     assert torch.equal(probabilities.argmax(dim=1), outputs.argmax(dim=1))
 
 
+def test_gives_what_its_loss_takes(network, images):
+    """Probabilities in place of logits would train, but worse."""
+    is_cross_entropy = type(network).loss is Classifier.loss
+    assert not (is_cross_entropy and are_probabilities(network.eval()(images)))
+
+
 def test_loss_reaches_every_parameter(network, images, targets):
     network.eval()
     network.loss(network(images), targets).backward()
@@ -105,7 +112,9 @@ def test_has_a_recipe_whose_head_says_what_is_known_of_it(name, network):
     assert ("Published" in recipe.facts) == (not recipe.facts["System"].startswith("none"))
     assert all(recipe.facts.values())
     for recipe in registry.recipes_of(name):
-        arguments = yaml.safe_load(recipe.path.read_text(encoding="utf-8"))["model"]["init_args"]
+        model = yaml.safe_load(recipe.path.read_text(encoding="utf-8"))["model"]
+        assert registry.import_class(model["class_path"]) is type(network)
+        arguments = model["init_args"]
         assert recipe.facts["Parameters"] == f"{num_parameters(type(network)(**arguments)):,}"
 
 

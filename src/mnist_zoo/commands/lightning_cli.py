@@ -19,7 +19,12 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -78,6 +83,8 @@ _HELP = {
     ),
 }
 
+# Checkpoints that fit keeps, by name.
+_ITS_OWN = ("best", "last")
 _COPY_IT = "Copy it to where you can, and name the checkpoint there."
 
 # Of a run for which neither a recipe nor the user says how long it is.
@@ -171,7 +178,7 @@ class ZooCLI(LightningCLI):
                 self.claim.discard()
             if not isinstance(error, Exception):
                 raise
-            text = messages.of_exception(error)
+            text = messages.of_weights(error, request.argv) or messages.of_exception(error)
             if text is None or isinstance(error, ZooError):
                 raise
             raise ZooError(text) from error
@@ -332,9 +339,11 @@ class ZooCLI(LightningCLI):
                     run.parents[1], run.parent.name, run.name, default_hp_metric=False
                 )
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise ZooError(messages.of_trainer(error)) from error
+        _require_names_of_their_own(trainer.checkpoint_callbacks)
+        return trainer
 
     def before_fit(self) -> None:
         """Say what is about to be trained, on what, for how long.
@@ -635,6 +644,22 @@ def _require_arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
         bare = parameter.default is parameter.annotation is parameter.empty
         if named and bare and given.get(name) is None:
             raise ZooError(f"{cls.__name__} needs {name}: give --{key}.{name}.")
+
+
+def _require_names_of_their_own(callbacks: Sequence[Callback]) -> None:
+    """Refuse a ``ModelCheckpoint`` of the user's that would overwrite one of the zoo's.
+
+    Raises:
+        ZooError: It keeps its files in the run's folder, under such a name.
+    """
+    for callback in callbacks:
+        if isinstance(callback, Best | Last) or not isinstance(callback, ModelCheckpoint):
+            continue
+        if callback.dirpath is None and (callback.filename in _ITS_OWN or callback.save_last):
+            raise ZooError(
+                f"{type(callback).__name__}: fit itself keeps best.ckpt and last.ckpt in the run's"
+                " folder.\nGive another filename and no save_last, or another dirpath."
+            )
 
 
 def _subclasses(base: type) -> dict[str, type]:

@@ -125,13 +125,26 @@ def of_exception(error: BaseException | None) -> str | None:
             return str(error)
         if isinstance(error, MisconfigurationException | ModuleNotFoundError):
             return first_lines(error)
-        if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
-            return (
-                "the weights of --ckpt_path do not fit the network as the flags describe it.\n"
-                "Leave out the --model flags: the checkpoint knows how its network was built."
-            )
         error = error.__cause__ or error.__context__
     return None
+
+
+def of_weights(error: BaseException, flags: Iterable[str]) -> str | None:
+    """Return plain words for weights that Lightning cannot give to the network; None otherwise."""
+    trace, by_lightning = error.__traceback__, False
+    while trace:
+        by_lightning |= trace.tb_frame.f_code.co_name == "load_model_state_dict"
+        trace = trace.tb_next
+    if not (by_lightning and isinstance(error, RuntimeError)):
+        return None
+    text = "the weights of --ckpt_path do not fit the network"
+    if any(flag.startswith("--model.") for flag in flags):
+        return (
+            f"{text} as the flags describe it.\nLeave out the --model flags: the checkpoint knows"
+            " how its network was built."
+        )
+    _, _, reason = str(error).partition(":")
+    return f"{text} as its class is now: {' '.join(reason.split())[:300]}"
 
 
 def first_cause(error: BaseException) -> BaseException:

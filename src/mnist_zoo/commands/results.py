@@ -17,7 +17,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands import models, screen
 from mnist_zoo.commands.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import whole
+from mnist_zoo.files import require_writable, whole
 
 if TYPE_CHECKING:
     from mnist_zoo.report.results import Record, Row
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     )
     add_plot_options(parser)
     arguments = parser.parse_intermixed_args(argv)
+    check_plot_options(arguments.plot, arguments.tag)
     records = _records(arguments.results, arguments.recipes)
     rows = _rows(records)
     if arguments.readme:
@@ -70,6 +71,18 @@ def add_plot_options(parser: Parser) -> None:
     parser.add_argument(
         "--tag", help="what to draw, such as train/loss; default: val/acc, or else train/acc"
     )
+
+
+def check_plot_options(file: Path | None, tag: str | None) -> None:
+    """Find out before the work whether a picture can be drawn.
+
+    Raises:
+        ZooError: There is no file for it, or it cannot be written.
+    """
+    if tag and not file:
+        raise ZooError(f"--tag {tag}: where is it to be drawn? Give --plot FILE.png, too.")
+    if file:
+        require_writable(file.parent, "Give another file: --plot FILE.png")
 
 
 def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:

@@ -23,8 +23,8 @@ from mnist_zoo import registry
 from mnist_zoo.commands import results as results_command
 from mnist_zoo.commands import screen, sweep_ensemble, training, workers
 from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.sweep_run import WITHOUT_EFFECT, Run
-from mnist_zoo.errors import ZooError
+from mnist_zoo.commands.sweep_run import BY_EPOCH, WITHOUT_EFFECT, Run, adds_to
+from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import require_writable
 
 if TYPE_CHECKING:
@@ -96,6 +96,10 @@ def main(argv: list[str]) -> int:
     )
     _refuse_flag_for_recipe(argv)
     arguments, rest = parser.parse_known_args(argv)
+    results_command.check_plot_options(arguments.plot, arguments.tag)
+    if arguments.tag and arguments.tag not in BY_EPOCH:
+        hint = did_you_mean(arguments.tag, BY_EPOCH)
+        raise ZooError(f"--tag {arguments.tag}: records hold no such figure by epoch.{hint}")
     if arguments.jobs < 1:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
     if arguments.ensemble is not None and arguments.ensemble < 2:
@@ -295,8 +299,7 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
             raise ZooError(f"{name}: a sweep takes recipes and files first, and without a flag.")
         if name in _ITS_OWN or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep chooses this itself.")
-        adds = name.endswith("+") or name.startswith("--trainer.callbacks")
-        if not adds and any(name == given[0].partition("=")[0] for given in grid):
+        if not adds_to(name) and any(name == given[0].partition("=")[0] for given in grid):
             raise ZooError(f"{name} is given twice; of several values say {name} 1,2")
         if not equals and (text := next(words, "--")).startswith("--"):
             raise ZooError(f"{name}: no value follows it; recipes are named before all flags.")

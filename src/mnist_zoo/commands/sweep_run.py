@@ -44,7 +44,7 @@ WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--
 # The file in a run's folder that says that its training has ended.
 _TRAINED = "trained"
 # What a record keeps by epoch, where the run wrote it.
-_BY_EPOCH = (
+BY_EPOCH = (
     "train/loss", "train/acc", "val/loss", "val/acc", "test_curve/loss", "test_curve/acc",
 )  # fmt: skip
 
@@ -74,8 +74,13 @@ class Run:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The flags that may change what comes out: not where data lie, nor which device it is."""
-        return tuple(sorted(f for f in self.flags if f.partition("=")[0] not in WITHOUT_EFFECT))
+        """The flags that may change what comes out: not where data lie, nor which device it is.
+
+        In the order of the alphabet; those of callbacks, and others that add to a list, as they
+        were given: each setting is of the callback before it.
+        """
+        chosen = [f for f in self.flags if f.partition("=")[0] not in WITHOUT_EFFECT]
+        return tuple(sorted(chosen, key=lambda f: adds_to(f.partition("=")[0]) or f))
 
     @property
     def of_the_machine(self) -> tuple[str, ...]:
@@ -116,6 +121,12 @@ class Run:
     def crashed(self, reason: str) -> dict[str, Any]:
         """Return the record of a run that broke off."""
         return self.record({"status": "crashed", "reason": " ".join(reason.split())[:300]})
+
+
+def adds_to(name: str) -> str:
+    """Return the list that a flag adds to, which may be given several times; ``""`` if to none."""
+    callbacks = "--trainer.callbacks"
+    return callbacks if name.startswith(callbacks) else name[:-1] if name.endswith("+") else ""
 
 
 def make(run: Run, runs: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     scalars = events.read_scalars(run_folder)
     epochs = {
         tag: [None if value is None else rounded(value) for value in events.by_epoch(scalars, tag)]
-        for tag in _BY_EPOCH
+        for tag in BY_EPOCH
         if tag in scalars
     }
     # A training_step of the user's own need not log what those of the zoo do.

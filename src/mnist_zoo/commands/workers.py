@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import socket
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -78,6 +79,7 @@ class Cluster:
             import ray
         except ImportError:
             raise ZooError("--ray needs the package ray: pip install 'mnist-zoo[ray]'") from None
+        _require_listening(address)
         local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -105,6 +107,22 @@ class Cluster:
         import ray
 
         ray.shutdown()
+
+
+def _require_listening(address: str) -> None:
+    """Find out in seconds what Ray would try for minutes.
+
+    Raises:
+        ZooError: The address is of a host and a port, and nothing answers there.
+    """
+    host, colon, port = address.partition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ZooError(f"--ray {address}: nothing answers there ({reason}).") from error
 
 
 def check(runs: Sequence[Run]) -> None:

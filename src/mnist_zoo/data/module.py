@@ -67,7 +67,7 @@ class ImageData(LightningDataModule, abc.ABC):
         plain_epochs: leave the images as they are in so many epochs at the end of the run.
 
     Raises:
-        DataError: a value cannot be right for any data set.
+        DataError: a value cannot be right for any data set, or ``classes`` are not ten names.
     """
 
     classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
@@ -96,6 +96,11 @@ class ImageData(LightningDataModule, abc.ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if len(self.classes) != 10:
+            raise DataError(
+                f"{type(self).__name__}.classes holds {len(self.classes)} names, where ten are"
+                " wanted."
+            )
         val_size = self.default_val_size if val_size is None else val_size
         if isinstance(val_size, float) and val_size.is_integer() and val_size != 1:
             # A number of images, which the parser of the command line may have made 5000.0.
@@ -127,8 +132,8 @@ class ImageData(LightningDataModule, abc.ABC):
         self.expanded = expanded
         self.num_train = num_train
         self.num_test = num_test
-        self.mean = mean
-        self.std = std
+        self.mean = float(mean)
+        self.std = float(std)
         self.split_seed = split_seed
         self.augmentation: Augmentation | None = None
         if any((rotation, scale, shear, shift, elastic, stretch)):
@@ -267,12 +272,14 @@ class ImageData(LightningDataModule, abc.ABC):
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
         """Load the training or the test images, and of these the first ``num``."""
-        images, targets = self.load(train)
-        if found := _misfit(images, targets):
+        loaded: Any = self.load(train)
+        is_pair = isinstance(loaded, tuple | list) and len(loaded) == 2
+        if found := _misfit(*loaded) if is_pair else type(loaded).__name__:
             raise DataError(
                 f"{type(self).__name__}.load gives {found}.\nWanted are tensors: images, uint8"
                 " (N, 28, 28), and as many targets, int64 from 0 to 9."
             )
+        images, targets = loaded
         available = f"there are only {len(targets):,} {'training' if train else 'test'} images"
         _require(num is None or num <= len(targets), flag, num, available)
         return images[:num], targets[:num]

@@ -75,14 +75,15 @@ class Classifier(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.lr = lr
-        self.weight_decay = weight_decay
+        # Of the optimizer's state, which goes into checkpoints, they become part.
+        self.lr: float = registry.plain(lr)
+        self.weight_decay: float = registry.plain(weight_decay)
         self.optimizer_class = _class_in(torch.optim, optimizer, "optimizer")
-        self.optimizer_args = optimizer_args or {}
+        self.optimizer_args: dict[str, Any] = registry.plain(optimizer_args or {})
         self.scheduler_class = scheduler and _class_in(
             torch.optim.lr_scheduler, scheduler, "scheduler"
         )
-        self.scheduler_args = scheduler_args or {}
+        self.scheduler_args: dict[str, Any] = registry.plain(scheduler_args or {})
 
         self._before: dict[str, Any] = {}
         self.train_mean_loss = _MeanLoss()
@@ -143,8 +144,19 @@ class Classifier(LightningModule, ABC):
         return answers
 
     def on_fit_start(self) -> None:
-        """Note by what the pixels are normalised in training."""
+        """Note by what the pixels are normalised in training.
+
+        Raises:
+            ZooError: An argument of the network or its data is nothing that a checkpoint can hold.
+        """
         datamodule: Any = getattr(self.trainer, "datamodule", None)
+        for made in (self, datamodule):
+            if made is not None and (name := registry.not_plain(made)):
+                kind = type(made.hparams[name]).__name__
+                raise ZooError(
+                    f"{type(made).__name__}: its argument {name} is of {kind}, which a checkpoint"
+                    " cannot hold.\nTake numbers, words, and lists or dicts of these."
+                )
         if hasattr(datamodule, "mean"):
             self.pixel_mean, self.pixel_std = datamodule.mean, datamodule.std
 
@@ -266,13 +278,17 @@ class Classifier(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to rebuild this network and its data, as plain types."""
-        checkpoint["mnist_zoo"] = {
-            "model": registry.class_and_arguments(self),
-            "pixels": {"mean": self.pixel_mean, "std": self.pixel_std},
-        }
+        checkpoint["mnist_zoo"] = {"pixels": {"mean": self.pixel_mean, "std": self.pixel_std}}
+        made: dict[str, Any] = {"model": self}
         datamodule = getattr(self._trainer, "datamodule", None)
         if isinstance(datamodule, LightningDataModule):
-            checkpoint["mnist_zoo"]["data"] = registry.class_and_arguments(datamodule)
+            made["data"] = datamodule
+        for key, part in made.items():
+            entry = registry.class_and_arguments(part)
+            checkpoint["mnist_zoo"][key] = entry
+            # Lightning's own also holds what the class cannot be given again.
+            if part.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
+                checkpoint[part.CHECKPOINT_HYPER_PARAMS_KEY] = dict(entry["init_args"])
 
     def _optimizer(self) -> Optimizer:
         if self.optimizer_class is torch.optim.LBFGS:
