@@ -90,7 +90,7 @@ def test_keeps_an_existing_file_unless_forced(tmp_path):
         (["--data=Digits", "--root=x"], "--root: Digits takes no such option"),
         (["--data=nowhere.Mine"], "no module nowhere for nowhere.Mine"),
         (["--data=os.environ"], "--data os.environ: not a data set, which derives from ImageData"),
-        (["--data=mnist_zoo.data.ImageData"], "--data mnist_zoo.data.ImageData: cannot be made"),
+        (["--data=mnist_zoo.data.ImageData"], "mnist_zoo.data.ImageData: lacks load, which"),
         (["--data=Digits", "--num=0"], r"--num 0: Digits \(train\) has from 1 to 1,293 images"),
         (["--data=Digits", "--num=1294"], "--num 1294: "),
         (["--data=Digits", "--val_size=2000"], r"--data\.val_size 2000: leaves none"),

@@ -302,7 +302,9 @@ class TestResume:
         assert whole["global_step"] == resumed["global_step"]
         torch.testing.assert_close(whole["state_dict"], resumed["state_dict"], rtol=0, atol=0)
 
-    def test_an_epoch_is_kept_in_whose_validation_it_was_stopped(self, fit, tmp_path, monkeypatch):
+    def test_an_epoch_is_kept_in_whose_validation_it_was_stopped(
+        self, cli, fit, tmp_path, monkeypatch
+    ):
         step = ConvNetReLU.validation_step
 
         def stopped(self, batch, batch_idx):
@@ -310,12 +312,16 @@ class TestResume:
                 signal.raise_signal(signal.SIGTERM)
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(ConvNetReLU, "validation_step", stopped)
-        fit(epochs=2, status=143)
-        last = content(tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt")
-        assert last["global_step"] == STEPS_PER_EPOCH
-        # Of the last epoch, there is nothing left to stop.
-        assert "Checkpoint: " in fit(epochs=1).out
+        with monkeypatch.context() as patch:
+            patch.setattr(ConvNetReLU, "validation_step", stopped)
+            fit(epochs=2, status=143)
+            # Of the last epoch, there is nothing left to stop.
+            assert "Checkpoint: " in fit(epochs=1).out
+        run = tmp_path / "runs/ConvNetReLU/version_0"
+        assert content(run / "checkpoints/last.ckpt")["global_step"] == STEPS_PER_EPOCH
+        cli("fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *ON_CPU)
+        for tag in ("train/acc", "val/acc"):
+            assert len(curve(run, tag)) == 2
 
     def test_keeps_the_best_of_the_epochs_before_in_a_run_that_was_moved(
         self, cli, fit, tmp_path, monkeypatch

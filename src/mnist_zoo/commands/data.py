@@ -104,17 +104,18 @@ def _class_named(name: str) -> type[ImageData]:
     """Return a data set of the package, given its name, or one of the user's own, by its path."""
     from mnist_zoo import data as zoo
 
-    known = (zoo.MNIST, zoo.FashionMNIST, zoo.KMNIST, zoo.QMNIST, zoo.EMNIST, zoo.Digits)
-    classes: dict[str, type[ImageData]] = {cls.__name__: cls for cls in known}
+    cls: type[ImageData]
+    classes = registry.builtin_datasets().keys() - {"TextFile"}
     if name in classes:
-        return classes[name]
+        cls = getattr(zoo, name)
+        return cls
     if "." not in name:
         raise ZooError(
             f"--data {name}: there is no such data set.{did_you_mean(name, classes)}\n"
-            f"There are {', '.join(classes)}, and those of your own: --data my_file.MyData"
+            f"There are {', '.join(sorted(classes))}, and those of your own: --data my_file.MyData"
         )
     registry.look_into_current_folder()
-    cls: type[ImageData] = registry.import_derived(name, zoo.ImageData, "--data")
+    cls = registry.import_derived(name, zoo.ImageData, "--data")
     return cls
 
 

@@ -1,8 +1,9 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI over the zoo.
 
-Before LightningCLI sees the arguments, three of them are looked at: ``--model`` (its recipe
-becomes the default configuration), ``--config`` (recipes have names) and ``--ckpt_path`` (what
-the checkpoint says comes after the recipe and before the user's own configuration and flags).
+Before LightningCLI sees the arguments, some are looked at: ``--model`` (its recipe becomes the
+default configuration), ``--data`` (which may be the user's own), ``--config`` (recipes have names)
+and ``--ckpt_path`` (what the checkpoint says comes after the recipe and before the user's own
+configuration and flags).
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
 
 
 def scan(argv: list[str]) -> Request:
-    """Find ``--model``, ``--config`` and ``--ckpt_path``, and resolve the names they hold.
+    """Find ``--model``, ``--data``, ``--config`` and ``--ckpt_path``; resolve names they hold.
 
     Raises:
         UnknownNameError: There is no such network or recipe.

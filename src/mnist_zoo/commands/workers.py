@@ -133,7 +133,11 @@ def check(runs: Sequence[Run]) -> None:
     """
     ended = _in_own_process(_check, runs) if runs else 0
     if ended != 0:
-        raise ZooError(ended if isinstance(ended, str) else f"the first run fails: status {ended}.")
+        raise ZooError(
+            ended
+            if isinstance(ended, str)
+            else f"a run fails before it is trained: status {ended}."
+        )
 
 
 def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:

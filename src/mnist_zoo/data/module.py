@@ -320,10 +320,9 @@ class ImageData(LightningDataModule, abc.ABC):
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         """Return the minibatches of a split; under a distributed trainer, this process's share."""
         images, targets = self._loaded(split)
-        if self.trainer is not None:
-            images, targets = _on_device(self.trainer.strategy.root_device, images, targets)
         seed, share = torch.initial_seed(), {}
         if self.trainer is not None:
+            images, targets = _on_device(self.trainer.strategy.root_device, images, targets)
             # Without seed_everything each process has its own seed, but they share one order.
             seed = self.trainer.strategy.broadcast(seed)
             share = self.trainer.distributed_sampler_kwargs or {}

@@ -336,7 +336,6 @@ def _counts_batches(trainer: Trainer) -> bool:
         isinstance(interval, int)
         or interval not in (None, 1.0)
         or getattr(trainer, "_val_check_time_interval", None) is not None
-        or trainer.check_val_every_n_epoch is None
         or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
     )
 

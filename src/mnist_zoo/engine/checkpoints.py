@@ -200,9 +200,10 @@ class Last(ModelCheckpoint):
         if _at_end_of_epoch(trainer) or self._saved_at != trainer.global_step:
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = trainer.global_step
-        was_last = trainer.current_epoch + 1 == trainer.max_epochs
-        if not (was_last or trainer.global_step == trainer.max_steps):
-            self._stopping.stop_if_asked()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop between two epochs, when the figures of the one before have been logged, too."""
+        self._stopping.stop_if_asked()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave signals as they were."""

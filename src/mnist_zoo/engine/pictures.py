@@ -26,7 +26,7 @@ class Readings(NamedTuple):
 
     Attributes:
         counts: int64 (C, C): a row a true class, a column a class read.
-        first: The first images.
+        first: The first images; where several processes share them, those of the first process.
         wrong: Images that were read wrongly, the most confidently so first.
     """
 
