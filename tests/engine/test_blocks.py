@@ -301,6 +301,19 @@ class Annealed(Dense):
         return super().loss(outputs, targets) / (1 + self.trainer.global_step)
 
 
+class Logging(Dense):
+    """Logs something of its own in its loss."""
+
+    def loss(self, outputs, targets):
+        if self.training:
+            self.log("train/spread", outputs.std(), on_step=False, on_epoch=True)
+        return super().loss(outputs, targets)
+
+
+def test_what_a_loss_logs_is_the_mean_over_all_images():
+    assert_the_same(train(Logging, 4), train(Logging, None))
+
+
 def test_weights_are_averaged_after_every_step():
     average, same = EMAWeightAveraging(decay=0.9), EMAWeightAveraging(decay=0.9)
     averaged = train(Dense, None, callbacks=[average, Blocks(4)])

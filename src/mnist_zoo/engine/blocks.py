@@ -229,7 +229,10 @@ class _BlockStep:
         losses, all_outputs = [], []
         counts = self._steps == self._take and self.plain
         parts = (torch.split(part, self.batch_size) for part in (images, targets))
+        logged: Any = self.trainer._results
         for some_images, some_targets in zip(*parts, strict=True):
+            # What a network logs in its loss weighs as much as the minibatch, not as the block.
+            logged.batch_size = len(some_targets)
             outputs = network(some_images)
             loss = network.loss(outputs, some_targets)
             step(loss, optimizer)
