@@ -37,6 +37,16 @@ def test_a_pipe_stays_a_pipe(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
+def test_of_two_writers_each_writes_its_own(tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    with whole(file) as unfinished:
+        unfinished.write_text("one")
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        write(file, "other")
+    assert file.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("old")

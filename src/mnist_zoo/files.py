@@ -13,7 +13,7 @@ from mnist_zoo.errors import ZooError
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """Return an absolute path; ``~`` is the home folder, and a mere letter where it is nobody's."""
+    """Expand ``~`` and make a path absolute; ``~user`` of an unknown user is left as it is."""
     return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path fails of nobody's)
 
 
@@ -49,7 +49,8 @@ def whole(file: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(file))
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise ZooError(f"cannot write {file}: it is a pipe or device, which cannot be replaced.")
-    unfinished = target.with_name(f".{target.name}.unfinished")
+    # Another command may be writing the same file.
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished
         unfinished.replace(target)

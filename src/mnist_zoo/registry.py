@@ -15,6 +15,7 @@ import inspect
 import json
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -260,8 +261,10 @@ def import_class(path: str) -> Any:
             ) from None
         raise UnknownNameError(f"{module_name} fails to import: {error}") from error
     except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
         raise UnknownNameError(
             f"{module_name} fails to import: {type(error).__name__}: {error}"
+            f" ({Path(where.filename).name}, line {where.lineno})"
         ) from error
     try:
         return getattr(module, name)

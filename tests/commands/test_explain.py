@@ -161,7 +161,7 @@ def test_says_what_is_wrong(cli, arguments, said):
 
 
 def test_of_a_network_that_has_diverged_nothing_is_drawn(cli, diverged, tmp_path):
-    said = "ConvNetReLU answers no numbers: its training has diverged."
+    said = "ConvNetReLU returns NaN or infinity: its training has diverged."
     assert said in cli("explain", f"--ckpt_path={diverged}", "--num=1", status=2).err
     assert names(tmp_path) == {diverged.name}
 

@@ -196,6 +196,6 @@ def test_a_missing_package_is_named(export, monkeypatch):
 
 def test_a_network_that_diverged_is_not_written(export, diverged, tmp_path):
     assert export("state_dict", ckpt_path=diverged, status=2).err == (
-        "error: ConvNetReLU answers no numbers: its training has diverged.\n"
+        "error: ConvNetReLU returns NaN or infinity: its training has diverged.\n"
     )
     assert list(tmp_path.iterdir()) == [diverged]

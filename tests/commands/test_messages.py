@@ -281,6 +281,7 @@ def test_a_network_that_fails_to_import(mistake, tmp_path):
     (tmp_path / "broken_net.py").write_text("import torch\n\nclass Net(torch.nn.Modul): ...\n")
     text = mistake("fit --model=broken_net.Net")
     assert "broken_net fails to import: AttributeError" in text
+    assert "(broken_net.py, line 3)" in text
 
 
 @pytest.mark.parametrize(
@@ -303,3 +304,18 @@ def test_a_class_of_ones_own_that_is_not_whole(mistake, tmp_path, flags, base, m
 def test_a_checkpoint_that_would_overwrite_those_of_fit(mistake, callback):
     flags = f"--trainer.callbacks=ModelCheckpoint --trainer.callbacks.{callback}"
     assert "fit itself keeps best.ckpt and last.ckpt" in mistake(f"{FIT} {flags}")
+
+
+def test_what_was_handled_before_a_mistake_does_not_hide_it(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from mnist_zoo.models import Dense\n\n\n"
+        "class Net(Dense):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        try:\n"
+        "            import no_such_module\n"
+        "        except ModuleNotFoundError:\n"
+        "            self.no_such_thing.use()\n"
+    )
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        cli("fit", "--model=mine.Net", "--data=Digits")

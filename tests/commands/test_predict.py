@@ -171,7 +171,9 @@ def test_an_empty_word_is_not_the_current_folder(cli, pictures, monkeypatch):
 def test_a_network_that_diverged_reads_nothing(cli, pictures, diverged):
     result = cli("predict", "scans", "--ckpt_path", diverged, status=2)
     assert result.out == ""
-    assert result.err == ("error: ConvNetReLU answers no numbers: its training has diverged.\n")
+    assert result.err == (
+        "error: ConvNetReLU returns NaN or infinity: its training has diverged.\n"
+    )
 
 
 def test_a_run_that_cannot_be_written_is_told_before_the_test_images_are_read(

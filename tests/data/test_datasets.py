@@ -1,5 +1,7 @@
 import re
 import struct
+from concurrent import futures
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
@@ -21,6 +23,8 @@ from mnist_zoo.data import (
     TextFile,
     write_text,
 )
+from mnist_zoo.data import datasets as datasets_module
+from mnist_zoo.data.download import alone
 
 OTHERS = [FashionMNIST, KMNIST, QMNIST, EMNIST]
 
@@ -142,6 +146,20 @@ def test_downloads_what_is_missing_and_nothing_else(cls, tmp_path, fake):
     assert len(vision_class.calls) == 4
     data.prepare_data()
     assert len(vision_class.calls) == 4
+
+
+def test_of_processes_that_want_the_same_one_downloads(tmp_path, fake):
+    vision_class = fake(KMNIST)
+    datasets = [KMNIST(root=str(tmp_path)) for _ in range(2)]
+    with alone(tmp_path), futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(datasets[0].prepare_data)
+        with pytest.raises(futures.TimeoutError):
+            waiting.result(0.2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(datasets_module, "alone", lambda _: nullcontext())
+            datasets[1].prepare_data()
+    waiting.result(10)
+    assert len(vision_class.calls) == 2
 
 
 @pytest.mark.parametrize(

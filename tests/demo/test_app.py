@@ -46,7 +46,7 @@ def sure(images):
     """Name the value of the pixels; of those above 9, nothing can be said."""
     assert images.dtype == torch.uint8
     if images.max() > 9:
-        raise ZooError("sure answers no numbers: its training has diverged.")
+        raise ZooError("sure returns NaN or infinity: its training has diverged.")
     return torch.eye(10)[images[:, 0, 0].long()]
 
 
@@ -112,7 +112,7 @@ def test_what_is_wrong_with_a_picture_is_said_and_the_next_one_answered(ask):
 def test_a_network_that_diverged_is_named(ask):
     response, body = ask("POST", "/predict", b"x")
     assert response.status == 400
-    assert json.loads(body) == {"error": "sure answers no numbers: its training has diverged."}
+    assert json.loads(body) == {"error": "sure returns NaN or infinity: its training has diverged."}
 
 
 @pytest.mark.parametrize("chunked", [False, True])

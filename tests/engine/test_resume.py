@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.checkpoints import Best, Last, Stopping, WholeFiles
+from mnist_zoo.errors import ZooError
 from mnist_zoo.models import MLPDropout
 
 FIT = (
@@ -356,3 +357,15 @@ def test_the_last_checkpoint_is_also_written_after_so_many_steps_and_no_more_oft
 )
 def test_the_best_is_the_lowest_of_a_loss(monitor, mode, chosen):
     assert Best(monitor, mode).mode == chosen
+
+
+def test_a_checkpoint_that_a_full_disk_refuses_is_told_so(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits the size of files, on Unix")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(ZooError, match=r"cannot write .*a.ckpt: File too large"):
+            WholeFiles().save_checkpoint({"a": torch.zeros(100_000)}, tmp_path / "a.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

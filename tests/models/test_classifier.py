@@ -311,3 +311,35 @@ class TestCheckpoint:
     def test_that_is_not_there_says_so(self, tmp_path):
         with pytest.raises(CheckpointError, match="does not exist"):
             mnist_zoo.load(tmp_path / "a.ckpt")
+
+
+class Careless(ConvNetDropout):
+    """Overrides hooks that do nothing in Lightning's class, and so does not pass them on."""
+
+    def on_fit_start(self):
+        pass
+
+    def on_train_start(self):
+        pass
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["mine"] = 1
+
+    def on_load_checkpoint(self, checkpoint):
+        self.loaded = checkpoint["mine"]
+
+
+def test_a_network_may_have_hooks_of_its_own(tmp_path):
+    file = tmp_path / "a.ckpt"
+    run = trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    run.fit(Careless(num_hidden=9, lr=0.5), Digits(mean=0.5, std=0.25))
+    run.save_checkpoint(file)
+    path = f"{Careless.__module__}.Careless"
+    network = mnist_zoo.load(file, named=path)
+    assert (network.pixel_mean, network.pixel_std) == (0.5, 0.25)
+
+    resumed = Careless(num_hidden=9, lr=0.25)
+    run = trainer(max_epochs=2, limit_train_batches=1, limit_val_batches=0)
+    run.fit(resumed, Digits(mean=0.5, std=0.25), ckpt_path=file)
+    assert resumed.loaded == 1
+    assert run.optimizers[0].param_groups[0]["lr"] == 0.25

@@ -50,7 +50,7 @@ class TestConfusionMatrix:
         assert places[9, 4] == "12"  # x is what was read, y what it was
         assert places[4, 9] == "0"
         assert places[3, 3] == "980"
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("read as", "true")
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
         assert axes.get_title("left") == "A title"
 
     def test_the_right_ones_do_not_swamp_the_mistakes(self):

@@ -92,9 +92,10 @@ _NUM_EPOCHS = 10
 
 
 def _num_devices() -> int | str:
-    """Return how many devices to use unless told: one, for on several a recipe is another.
+    """Return how many devices to use unless told: one.
 
-    Each would take as many images a step as the recipe has in all. Where processes were started
+    Each takes as many images a step as the recipe has in all, so that several would change the
+    recipe. Where processes were started
     for several, by torchrun or SLURM, that was told.
     """
     if TorchElasticEnvironment.detect():

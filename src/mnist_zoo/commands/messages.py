@@ -120,12 +120,14 @@ def of_exception(error: BaseException | None) -> str | None:
     """
     if error and _raised_in_lightning(error):
         return first_lines(error)
+    if isinstance(error, ModuleNotFoundError):
+        return first_lines(error)
     while error is not None:
         if isinstance(error, ZooError):
             return str(error)
-        if isinstance(error, MisconfigurationException | ModuleNotFoundError):
+        if isinstance(error, MisconfigurationException):
             return first_lines(error)
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return None
 
 

@@ -222,14 +222,13 @@ class _Sweep:
 
     def _make(self, run: Run, where: workers.Workers) -> str:
         """Make a run unless another sweep makes or has made it; say what came out."""
-        from filelock import FileLock, Timeout
-
+        from mnist_zoo.engine import runs
         from mnist_zoo.report import results
 
         folder = self.runs / run.folder
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(folder / "lock", timeout=0):
+            with runs.locked(folder, "lock"):
                 if run not in self.missing():
                     return f"{run.title}: made by another sweep meanwhile"
                 task = self.progress.add_task(f"{run.title}, epoch", total=None)
@@ -240,7 +239,7 @@ class _Sweep:
                 if not self.stopping.is_set():
                     results.append(self.results, record)
                 return results.line(record)
-        except Timeout:
+        except runs.TakenError:
             return f"{run.title}: left to another sweep, which is making it"
 
     def _say(self, text: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mnist_zoo.data.download import download, how_to_bring
+from mnist_zoo.data.download import alone, download, how_to_bring
 from mnist_zoo.data.files import LABELS, LONG_LABELS, DataError, find, read_images
 from mnist_zoo.data.module import ImageData
 from mnist_zoo.data.text import read_text
@@ -62,14 +62,20 @@ class IdxData(ImageData):
 
     def prepare_data(self) -> None:
         """Download missing files, or raise DataError if that is not wanted or does not work."""
-        missing = [name for name in self.names if find(self.raw / name) is None]
+        missing = self._missing()
         if missing and not self.download:
             raise DataError(
                 f"{self.source} is not in {self.raw} and --data.download is false.\n"
                 f"{how_to_bring(self.source, self.raw, missing)}"
             )
         if missing:
-            download(self.source, self.root, missing, **self.options)
+            # Of several processes that train together, one downloads, and the others wait.
+            with alone(self.root):
+                if missing := self._missing():
+                    download(self.source, self.root, missing, **self.options)
+
+    def _missing(self) -> list[str]:
+        return [name for name in self.names if find(self.raw / name) is None]
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """See ``ImageData``."""

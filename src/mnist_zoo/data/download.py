@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from mnist_zoo.data.files import DataError
 
@@ -59,6 +63,16 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
             raise DataError(
                 f"{source} could not be downloaded: {reason}.\n{how_to_bring(source, raw, names)}"
             ) from error
+
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Keep other processes of this user from downloading into the same folder meanwhile."""
+    # Nothing is left in the folder itself, which may not even be there yet.
+    named = f"{os.path.expanduser('~')} {root}"  # noqa: PTH111 (Path fails without a home)
+    name = hashlib.sha256(named.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir(), f"mnist-zoo-{name}.lock")):
+        yield
 
 
 def how_to_bring(source: str, raw: Path, names: Sequence[str]) -> str:

@@ -18,9 +18,9 @@ class Batches:
     """Yields ``(images, targets)`` minibatches of two tensors, the last one possibly smaller.
 
     The order of an epoch depends on nothing but ``seed`` and the number of the epoch. An epoch
-    that was run to its end is followed by the next; ``set_epoch`` chooses one. Iterating anew
-    starts at the first minibatch, but for the first time after ``load_state_dict``, which goes on
-    where the state was taken.
+    that was run to its end is followed by the next; ``set_epoch`` chooses one. Each iteration
+    starts at the first minibatch, except the first one after ``load_state_dict``: it continues at
+    the saved position.
 
     Lightning saves and restores the state of a training loader that has these methods, and calls
     ``loader.sampler.set_epoch`` before each epoch. Both are needed for a run that goes on exactly:

@@ -58,7 +58,8 @@ _HOW_TO_STEP = (
 )
 # What sees a minibatch on its way to the device, of networks and data modules.
 _ON_THE_WAY = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-# Callbacks to which the end of a block is as good, and those that need Lightning's loop unseen.
+# Callbacks to which the end of a block is as good, and callbacks that need Lightning's plain loop
+# although they override none of the hooks above.
 _PATIENT = LearningRateMonitor, ProgressBar, Timer, WeightAveraging
 _IMPATIENT = (
     BatchSizeFinder,

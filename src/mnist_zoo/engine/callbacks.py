@@ -141,8 +141,9 @@ class Average(EMAWeightAveraging):
 class Epochs(Callback):
     """Tells how many epochs are done, and has each epoch's figures on disk before its checkpoint.
 
-    Lightning logs them after it. A run killed in between would not train that epoch again, and
-    so never log them; logged once more, they are the same.
+    Lightning logs an epoch's figures only after its checkpoint. A run killed between the two would
+    never log them, since it does not train that epoch again. Logging them twice is harmless: it is
+    the same step and the same value.
 
     Args:
         on_epoch: Called when an epoch begins with the number of those done, and of all, if known.

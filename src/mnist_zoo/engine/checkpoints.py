@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import signal
 import threading
@@ -303,6 +304,9 @@ class WholeFiles(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole(target) as unfinished, unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
+            # On a full disk, torch would fail without saying so.
+            content = io.BytesIO()
+            torch.save(checkpoint, content)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 Steps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Trains on the images and targets of a block; returns its mean loss and all its outputs."""
 
-# Of the length of a block's change to the weights; kernels that add in no fixed order stay far
-# below, a wrong replay far above.
+# Largest difference allowed between graph and plain steps, relative to how far the block moved the
+# weights. Rounding stays far below, a wrong replay is far above.
 _TOLERANCE = 0.01
 
 

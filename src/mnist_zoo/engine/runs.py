@@ -82,22 +82,30 @@ def claim(folder: Path) -> Claim:
     return Claim(run, created)
 
 
+class TakenError(ZooError):
+    """A folder in which another command is at work."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Keep other commands from training in a run's folder meanwhile.
 
     Of several processes of a run, the first does. Where the file system has no locks, nothing is
     locked.
 
+    Args:
+        folder: The folder.
+        name: The file in it that is locked.
+
     Raises:
-        ZooError: Another command trains there.
+        TakenError: Another command trains there.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / name)
     try:
         if is_first_process():
             lock.acquire(timeout=0)
     except Timeout as error:
-        raise ZooError(
+        raise TakenError(
             f"{folder} is being trained by another command.\nWait for its end, or start a new run."
         ) from error
     except (OSError, NotImplementedError):

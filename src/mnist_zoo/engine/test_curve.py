@@ -48,20 +48,13 @@ class TestCurve(Callback):
     @staticmethod
     def _evaluate(trainer: Trainer, network: Any) -> tuple[float, float]:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        # Loss times number, number right, number; float64 counts exactly.
-        sums = torch.zeros(3, dtype=torch.float64)
+        # Metrics add up what all processes have seen.
+        mean_loss, accuracy = network.test_mean_loss.clone(), network.test_acc.clone()
         for batch in datamodule.test_dataloader():
             batch = trainer.strategy.batch_to_device(batch)
             images, targets = datamodule.on_after_batch_transfer(batch, 0)
             with trainer.precision_plugin.forward_context():
                 outputs = network(images)
-                loss = network.loss(outputs, targets)
-            right = (outputs.argmax(dim=1) == targets).sum()
-            found = [float(loss) * len(targets), float(right), len(targets)]
-            sums += torch.tensor(found, dtype=sums.dtype)
-        # Left where it is on a single device, which may know no float64.
-        if trainer.world_size > 1:
-            reduced = trainer.strategy.reduce(sums.to(network.device), reduce_op="sum")
-            assert isinstance(reduced, torch.Tensor)
-            sums = reduced
-        return float(sums[0] / sums[2]), float(sums[1] / sums[2])
+                mean_loss.update(network.loss(outputs, targets), len(targets))
+            accuracy.update(outputs, targets)
+        return float(mean_loss.compute()), float(accuracy.compute())

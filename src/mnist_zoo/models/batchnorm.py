@@ -66,8 +66,16 @@ class OutputNorm(nn.BatchNorm1d):
         )
 
 
-class _Normalized(Classifier):
-    """Softened targets, and weight decay on the weights alone, not on biases and norms."""
+class _Smoothed(Classifier):
+    """Softened targets, and weight decay on the weights alone, not on biases and norms.
+
+    Args:
+        label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
+        kwargs: Arguments of ``Classifier``.
+
+    Raises:
+        ValueError: ``label_smoothing`` is not in [0, 1].
+    """
 
     def __init__(self, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -88,7 +96,7 @@ class _Normalized(Classifier):
         ]
 
 
-class ConvNetBatchNorm(_Normalized):
+class ConvNetBatchNorm(_Smoothed):
     """Convolutions with 32, 64, 64, 128 and 128 maps, global max-pooling, 128 → 10.
 
     Source: this project.
@@ -122,7 +130,7 @@ class ConvNetBatchNorm(_Normalized):
         )
 
 
-class ConvNetSeparable(_Normalized):
+class ConvNetSeparable(_Smoothed):
     """A convolution with a few maps, three separable ones used twice, global average: small.
 
     Source: this project.
@@ -130,17 +138,12 @@ class ConvNetSeparable(_Normalized):
     Args:
         num_maps: Number of maps everywhere; 14 make 1,438 parameters.
         num_times: How many times each separable convolution is used.
-        label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
-        kwargs: Arguments of ``Classifier``.
-
-    Raises:
-        ValueError: ``label_smoothing`` is not in [0, 1].
+        kwargs: Arguments of ``Classifier``, and ``label_smoothing``: the share of each training
+            target that is spread over all classes, in [0, 1].
     """
 
-    def __init__(
-        self, num_maps: int = 14, num_times: int = 2, label_smoothing: float = 0.0, **kwargs: Any
-    ) -> None:
-        super().__init__(label_smoothing=label_smoothing, **kwargs)
+    def __init__(self, num_maps: int = 14, num_times: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.layers = nn.Sequential(
             conv_norm(1, num_maps, size=3, pool=2),
             Separable(num_maps, num_times),
@@ -154,7 +157,7 @@ class ConvNetSeparable(_Normalized):
         )
 
 
-class ConvNetUnpadded(_Normalized):
+class ConvNetUnpadded(_Smoothed):
     """Convolutions with more and more maps, whose size only they reduce, then a dense layer.
 
     Each is followed by batch normalisation and ReLU, the dense layer, without biases, by batch
@@ -166,11 +169,8 @@ class ConvNetUnpadded(_Normalized):
     Args:
         kernel_size: Rows and columns of the kernels: of 3, there are ten convolutions with 32 to
             176 maps; of 5, five with 32 to 160; of 7, four with 48 to 192.
-        label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
-        kwargs: Arguments of ``Classifier``.
-
-    Raises:
-        ValueError: ``label_smoothing`` is not in [0, 1].
+        kwargs: Arguments of ``Classifier``, and ``label_smoothing``: the share of each training
+            target that is spread over all classes, in [0, 1].
     """
 
     NUM_MAPS: ClassVar[dict[int, tuple[int, ...]]] = {
@@ -179,10 +179,8 @@ class ConvNetUnpadded(_Normalized):
         7: (48, 96, 144, 192),
     }
 
-    def __init__(
-        self, kernel_size: Literal[3, 5, 7] = 5, label_smoothing: float = 0.0, **kwargs: Any
-    ) -> None:
-        super().__init__(label_smoothing=label_smoothing, **kwargs)
+    def __init__(self, kernel_size: Literal[3, 5, 7] = 5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         num_maps = self.NUM_MAPS[kernel_size]
         size = 28 - len(num_maps) * (kernel_size - 1)
         self.layers = nn.Sequential(

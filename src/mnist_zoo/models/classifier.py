@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningDataModule, LightningModule
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -75,7 +75,7 @@ class Classifier(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        # Of the optimizer's state, which goes into checkpoints, they become part.
+        # They are saved in checkpoints with the optimizer's state, so they must be plain numbers.
         self.lr: float = registry.plain(lr)
         self.weight_decay: float = registry.plain(weight_decay)
         self.optimizer_class = _class_in(torch.optim, optimizer, "optimizer")
@@ -140,8 +140,12 @@ class Classifier(LightningModule, ABC):
             )
         if not answers.isfinite().all():
             name = type(self).__name__
-            raise ZooError(f"{name} answers no numbers: its training has diverged.")
+            raise ZooError(f"{name} returns NaN or infinity: its training has diverged.")
         return answers
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Have Lightning do what the hooks below do, also where a network overrides them."""
+        return [_Bookkeeping()]
 
     def on_fit_start(self) -> None:
         """Note by what the pixels are normalised in training.
@@ -366,6 +370,34 @@ class Classifier(LightningModule, ABC):
                 " --trainer.max_epochs or --trainer.max_steps."
             )
         return int(num_steps)
+
+
+class _Bookkeeping(Callback):
+    """Calls the hooks of ``Classifier`` by which checkpoints know the network and its data.
+
+    In Lightning's own class they do nothing, so that people override them without ``super()``.
+    To be called twice changes nothing.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Note how pixels are normalised."""
+        Classifier.on_fit_start(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Apply settings that a resumed run changes."""
+        Classifier.on_train_start(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what it takes to rebuild the network."""
+        Classifier.on_save_checkpoint(pl_module, checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note which settings a resumed run changes."""
+        Classifier.on_load_checkpoint(pl_module, checkpoint)
 
 
 class _MeanLoss(Metric):

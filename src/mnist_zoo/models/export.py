@@ -64,7 +64,7 @@ def export(
 
     Raises:
         ExportError: The network cannot be exported so, or the difference is over 1e-4.
-        ZooError: The network answers no numbers.
+        ZooError: The network returns NaN or infinity.
     """
     expected = network.predict(images)
     with whole(file) as unfinished:
