@@ -9,7 +9,9 @@ import yaml
 
 from mnist_zoo import registry
 from mnist_zoo.__main__ import main
+from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.engine.checkpoints import Best
+from mnist_zoo.report import results
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,42 @@ def test_no_recipe_of_a_system_is_missing_here():
     named = {recipe.facts["System"]: name for name, recipe in registry.recipes().items()}
     systems = {key: name for key, name in named.items() if re.match(r"S\d", key)}
     assert systems == {key: system.recipe for key, system in SYSTEMS.items()}
+
+
+def test_the_recipe_of_an_et_al_is_as_they_trained_it_but_for_shifts_by_whole_pixels():
+    config = read(registry.recipes()["ConvNetUnpadded"])
+    network, data = build(config["model"]), build(config["data"])
+    assert type(network).__name__ == "ConvNetUnpadded"
+    assert network.hparams["kernel_size"] == 5
+    assert (network.lr, network.weight_decay) == (0.001, 0.0)
+    assert (network.optimizer_class.__name__, network.optimizer_args) == ("Adam", {})
+    assert network.scheduler_class.__name__ == "ExponentialLR"
+    assert network.scheduler_args == {"gamma": 0.98}
+    assert network.label_smoothing == 0
+    assert type(data).__name__ == "MNIST"
+    assert (data.batch_size, data.expanded, data.num_train) == (120, False, None)
+    assert data.augmentation == Augmentation(rotation=20, shift=5)
+    assert config["trainer"] == {"max_epochs": 150, "precision": "bf16-mixed"}
+    assert config["average"] == {"decay": 0.999}
+
+
+def test_the_first_run_is_a_few_seconds_of_plain_descent():
+    config = read(registry.recipes()["ConvNetReLU-digits"])
+    network, data = build(config["model"]), build(config["data"])
+    assert type(network).__name__ == "ConvNetReLU"
+    assert (network.lr, network.weight_decay) == (0.2, 0.0)
+    assert (network.optimizer_class.__name__, network.optimizer_args) == ("SGD", {})
+    assert network.scheduler_class is None
+    assert type(data).__name__ == "Digits"
+    assert (data.batch_size, data.num_train, data.augmentation) == (32, None, None)
+    assert config["trainer"] == {"max_epochs": 10}
+
+
+def test_what_no_published_system_is_has_a_record_or_its_settings_here():
+    recipes = registry.recipes()
+    recorded = {record["recipe"] for record in results.read(registry.shipped("results"))}
+    without = recipes.keys() - recorded - {system.recipe for system in SYSTEMS.values()}
+    assert without == {"ConvNetUnpadded", "ConvNetReLU-digits"}
 
 
 def test_mlp_dropout_keeps_the_weights_with_the_lowest_validation_loss():

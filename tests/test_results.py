@@ -8,6 +8,10 @@ from mnist_zoo.report import results
 RECORDS = results.read(registry.shipped("results"))
 
 
+def test_there_are_records():
+    assert RECORDS
+
+
 @pytest.mark.parametrize("record", RECORDS, ids=[f"{r['recipe']}-{r['seed']}" for r in RECORDS])
 def test_a_record_says_all_that_a_figure_must(record):
     recipe = registry.recipes()[record["recipe"]]

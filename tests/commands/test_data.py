@@ -95,6 +95,7 @@ def test_keeps_an_existing_file_unless_forced(tmp_path):
         (["--data=Digits", "--num=1294"], "--num 1294: "),
         (["--data=Digits", "--val_size=2000"], r"--data\.val_size 2000: leaves none"),
         (["--data=Digits", "--val_size=many"], "many: expected a number of images, or a fraction"),
+        (["--data=Digits", "--split=validation", "--val_size=0"], "nothing to validate on"),
         (["--data=Digits", "--split=tset"], "--split: invalid choice: 'tset'"),
         (["--data=Digits", "extra"], "unknown argument extra"),
         (["--spilt=test"], r"unknown option --spilt\. Did you mean --split\?"),

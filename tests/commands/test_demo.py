@@ -166,6 +166,7 @@ def test_no_browser_is_opened_that_would_take_the_terminal(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process there")
+@pytest.mark.usefixtures("ctrl_c")
 def test_it_serves_until_ctrl_c(trained):
     command = [sys.executable, "-m", "mnist_zoo", "demo", "--port=0", "--no_browser"]
     with subprocess.Popen(

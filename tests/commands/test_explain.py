@@ -183,10 +183,11 @@ def test_takes_the_data_of_the_checkpoint_by_their_name(cli, copied):
 
 
 def test_grey_is_half_way_between_paper_and_ink_however_they_are_normalised(monkeypatch):
-    seen = {}
+    seen, explained = {}, []
 
     def gradients(network, images, classes, baseline):
         seen.update(lowest=float(images.min()), highest=float(images.max()), grey=baseline)
+        explained.append(classes)
         return torch.zeros(len(images), 28, 28)
 
     monkeypatch.setattr("mnist_zoo.report.saliency.integrated_gradients", gradients)
@@ -196,6 +197,8 @@ def test_grey_is_half_way_between_paper_and_ink_however_they_are_normalised(monk
     images[:, 10:18, 13:15] = 255
     explain._figures(network, tuple("0123456789"), images, ["a", "b"])
     assert seen == pytest.approx({"lowest": -0.2, "highest": 1.8, "grey": 0.8})
+    (classes,) = explained
+    assert torch.equal(classes, network.predict(images).argmax(dim=1)), "those that were read"
 
 
 def test_the_first_test_images_are_shown_with_their_own_classes(cli, copied, monkeypatch):

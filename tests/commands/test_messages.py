@@ -5,6 +5,7 @@ import torch
 import yaml
 
 import mnist_zoo
+from mnist_zoo.commands.messages import plain
 
 FIT = "fit --model=ConvNetReLU --data=Digits --trainer.accelerator=cpu"
 DENSE = "fit --model=Dense --data=Digits"
@@ -111,6 +112,30 @@ def mistake(cli, tmp_path):
 )  # fmt: skip
 def test_a_mistyped_command_says_what_is_wrong(mistake, command, text):
     assert text in mistake(command)
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("lr", "--model.lr"),
+        ("learning_rate", "--model.lr"),
+        ("wd", "--model.weight_decay"),
+        ("weight_decay", "--model.weight_decay"),
+        ("optimizer", "--model.optimizer"),
+        ("batch_size", "--data.batch_size"),
+        ("batch-size", "--data.batch_size"),
+        ("bs", "--data.batch_size"),
+        ("epochs", "--trainer.max_epochs"),
+        ("max_epochs", "--trainer.max_epochs"),
+        ("device", "--trainer.accelerator"),
+        ("accelerator", "--trainer.accelerator"),
+        ("precision", "--trainer.precision"),
+        ("seed", "--seed_everything"),
+    ],
+)
+def test_a_name_of_other_projects_is_understood(name, flag):
+    text = plain(f"unrecognized arguments: --{name}=3", options=(), classes={})
+    assert text == f"unknown option --{name}. Did you mean {flag}?"
 
 
 @pytest.mark.parametrize("option", ["--model.num_hidden", "--data.root"])

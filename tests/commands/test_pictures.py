@@ -1,12 +1,15 @@
 """The pictures that fit, validate and test leave beside a run."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_zoo.commands import pictures
+from mnist_zoo.engine.pictures import Examples, Readings
 
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 EVALUATION = ("confusion", "classes", "sheet", "wrong")
@@ -33,8 +36,13 @@ def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, co
     assert {f"{command}-{name}.png" for name in EVALUATION} <= names(folder)
     assert "Pictures:   runs/ConvNetReLU/version_0/pictures (" in out
     (file,) = {*copied.folder.glob("events.*.pictures")} - before
-    images = EventAccumulator(str(file)).Reload().Tags()["images"]
-    assert set(images) == {f"{command}/{name}" for name in EVALUATION}
+    events = EventAccumulator(str(file)).Reload()
+    assert set(events.Tags()["images"]) == {f"{command}/{name}" for name in EVALUATION}
+    steps = torch.load(copied.best, weights_only=True)["global_step"]
+    assert steps > 0
+    assert {image.step for tag in events.Tags()["images"] for image in events.Images(tag)} == {
+        steps
+    }
 
 
 def test_those_of_a_checkpoint_outside_a_run_lie_in_the_current_folder(cli, trained, tmp_path):
@@ -58,6 +66,22 @@ def test_a_folder_that_takes_no_pictures_costs_nothing_but_a_warning(cli, copied
     out = cli("test", f"--ckpt_path={copied.best}", *ON_CPU).out
     assert "accuracy on 9" in out
     assert "warning: no pictures: cannot write" in out
+
+
+def test_where_nothing_is_wrong_any_more_no_mistakes_of_before_are_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = SimpleNamespace(ckpt_path="other.ckpt", subcommand="test", progress={})
+    first = Examples(torch.zeros(10, 28, 28), torch.eye(10), torch.arange(10))
+    right = torch.eye(10, dtype=torch.int64)
+    mistake = Examples(*(part[3:4] for part in first))
+    one_wrong = right + torch.eye(10, dtype=torch.int64).roll(1, 0) * (torch.arange(10) == 3)
+    none = Examples(*(part[:0] for part in first))
+    for readings, drawn in (
+        (Readings(one_wrong, first, mistake), {*EVALUATION}),
+        (Readings(right, first, none), {*EVALUATION} - {"wrong"}),
+    ):
+        pictures.after_evaluation(readings, tuple("0123456789"), "Net", request)
+        assert names(tmp_path / "pictures") == {f"test-{name}.png" for name in drawn}
 
 
 def test_fit_leaves_its_curves(fit, tmp_path):

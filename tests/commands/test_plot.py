@@ -112,7 +112,7 @@ def test_what_only_one_data_set_has_is_not_in_the_legend(drawn, tmp_path):
     write_run(tmp_path / "a")
     file = write_run(tmp_path / "b") / "config.yaml"
     config = yaml.safe_load(file.read_text())
-    config["data"] = {"class_path": "mnist_zoo.data.MNIST", "init_args": {"expanded": False}}
+    config["data"] = {"class_path": "mnist_zoo.data.MNIST", "init_args": {"num_train": 500}}
     file.write_text(yaml.safe_dump(config))
     assert legend(drawn("a", "b")[1]) == ["Digits", "MNIST"]
 

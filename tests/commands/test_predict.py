@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import mnist_zoo
 from mnist_zoo import data, registry
+from mnist_zoo.commands import digits
 from mnist_zoo.models import checkpoint
 
 
@@ -37,6 +39,12 @@ def pictures(tmp_path):
 
 def rows(out):
     return list(csv.DictReader(io.StringIO(out)))
+
+
+def test_the_pictures_of_a_folder_come_in_the_order_of_their_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "iterdir", lambda folder: (folder / f"{n}.png" for n in "bdac"))
+    names = [Path(name).stem for name, _ in digits._sources([str(tmp_path)])]
+    assert names == ["a", "b", "c", "d"]
 
 
 def test_weights_that_are_installed_read_pictures(cli, pictures):

@@ -436,6 +436,15 @@ def test_the_test_images_are_read_once_after_training(tmp_path, monkeypatch):
         ended.unlink()
 
 
+def test_the_accuracy_on_the_validation_images_is_that_of_the_weights_that_are_tested(tmp_path):
+    flags = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--best.mode=min"]
+    (run,) = plan(flags, recipes=["ConvNetReLU-digits"], seeds=[0])
+    outcome = sweep_run.train_and_test(run, tmp_path)
+    first, second = outcome["epochs"]["val/acc"]
+    assert first < second
+    assert outcome["val_acc"] == first
+
+
 OWN = """
 from torch import nn
 from mnist_zoo.models import Classifier
@@ -482,6 +491,8 @@ def test_a_recipe_says_neither_where_figures_go_nor_that_nothing_is_trained(own,
     assert outcome["status"] == "finished"
     assert outcome["num_train_images"] == 270
     assert outcome["num_steps"] == 27
+    assert [len(values) for values in outcome["epochs"].values()] == [1] * 4
+    assert outcome["seconds"] > 0
 
 
 def test_a_run_that_trains_nothing_is_refused_before(cli):
@@ -518,6 +529,21 @@ def test_code_of_ones_own_is_another_once_it_is_edited(own, recipe, flags, packa
     assert after.folder != before.folder
     records = [run.record({}) for run in (before, plan(seeds=[0])[0], after)]
     assert results.current(records, registry.recipe_hashes()) == records[1:]
+
+
+def test_so_is_code_in_a_package_within_the_package(own):
+    folder = own.with_suffix("") / "layers"
+    folder.mkdir(parents=True)
+    for package in (folder.parent, folder):
+        (package / "__init__.py").touch()
+    own = own.rename(folder / "net.py")
+    before, after = (
+        plan(recipes=["net_of_a_sweep.layers.net.Own"], seeds=[0])[0]
+        for text in (OWN, OWN.replace("784, 10", "784, 10, bias=False"))
+        if own.write_text(text)
+    )
+    assert after.key != before.key
+    assert after.folder != before.folder
 
 
 def test_code_of_ones_own_is_not_imported_for_a_plan(own):
@@ -614,6 +640,16 @@ def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeyp
     assert tested[1:] == [[10, 12]]
     records = results.read(tmp_path / "results")
     assert [r["seeds"] for r in records if r["flags"]] == [[10, 11], [10, 12]]
+
+
+def test_an_ensemble_of_which_a_run_has_no_record_is_left_out(tmp_path, monkeypatch, capsys):
+    runs = plan(seeds=[0, 1])
+    record = runs[0].record({"status": "finished", "test_acc": 0.5, "seconds": 1.0})
+    results.append(tmp_path / "results", record)
+    monkeypatch.setattr(sweep_ensemble, "test", lambda *_: pytest.fail("it was tested"))
+    sweep._Sweep(runs, tmp_path / "results", tmp_path / "runs").test_ensembles(2)
+    assert "--ensemble=2, seed 0: left out, since not all" in capsys.readouterr().out
+    assert results.read(tmp_path / "results") == [record]
 
 
 def test_an_ensemble_without_its_weights_is_left_out_and_the_table_still_printed(tmp_path, capsys):

@@ -1,9 +1,11 @@
 """Runs on the built-in digits: what they leave behind, and what is made of it afterwards."""
 
 import csv
+import errno
 import shlex
 import shutil
 import signal
+import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -278,6 +280,7 @@ class TestResume:
         ("how", "epochs", "steps"),
         [(signal.SIGINT, 1, 20), (signal.SIGTERM, 1, 20), (signal.SIGINT, 2, 41)],
     )
+    @pytest.mark.usefixtures("ctrl_c")
     def test_what_was_done_when_it_was_stopped_is_kept(
         self, cli, fit, tmp_path, monkeypatch, how, epochs, steps
     ):
@@ -348,6 +351,53 @@ class TestResume:
         assert config["model"]["init_args"]["optimizer_args"] == {"momentum": 0.5}
         assert config["data"]["init_args"]["batch_size"] == 32
 
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {
+                "seed_everything": 7,
+                "channels_last": False,
+                "test_curve": True,
+                "trainer.accumulate_grad_batches": 2,
+                "trainer.check_val_every_n_epoch": 2,
+                "trainer.deterministic": True,
+                "trainer.gradient_clip_algorithm": "value",
+                "trainer.gradient_clip_val": 0.5,
+                "trainer.limit_train_batches": 4,
+                "trainer.limit_val_batches": 2,
+                "trainer.max_epochs": 2,
+                "trainer.max_steps": 3,
+                "trainer.max_time": "00:00:10:00",
+                "trainer.min_epochs": 1,
+                "trainer.min_steps": 2,
+                "trainer.precision": "bf16-mixed",
+                "trainer.val_check_interval": 3,
+                "best.monitor": "train/loss",
+                "best.mode": "max",
+                "last.every_n_train_steps": 3,
+                "average.decay": 0.5,
+                "average.every_n_steps": 2,
+            },
+            {"trainer.overfit_batches": 3},
+        ],
+        ids=["many", "overfit_batches"],
+    )
+    def test_takes_every_setting_that_says_what_is_computed_and_kept(
+        self, cli, fit, tmp_path, monkeypatch, settings
+    ):
+        monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: None)
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        flags = (f"--{name}={value}" for name, value in settings.items())
+        fit("--model.optimizer=RMSprop", *flags, model="Dense")
+        last = tmp_path / "runs/Dense/version_0/checkpoints/last.ckpt"
+        config = yaml.safe_load(cli("fit", f"--ckpt_path={last}", "--print_config").out)
+        taken = {
+            name: config[group][key] if group else config[key]
+            for name in settings
+            for group, _, key in [name.rpartition(".")]
+        }
+        assert taken == settings
+
     def test_goes_on_to_the_end_that_was_set_by_time(self, cli, fit, tmp_path):
         cli(
             "fit", "--model=Dense", "--data=Digits", "--data.num_train=50", *ON_CPU,
@@ -391,6 +441,22 @@ class TestResume:
         last = f"--ckpt_path={tmp_path}/runs/Dense/version_0/checkpoints/last.ckpt"
         on = ("fit", last, *ON_CPU, "--trainer.max_epochs=2", "--data.train_file=two.txt")
         assert "Checkpoint: " in cli(*on).out
+
+    def test_is_refused_before_training_where_no_checkpoint_can_be_written(
+        self, cli, copied, monkeypatch
+    ):
+        temporary_file = tempfile.TemporaryFile
+
+        def refuse(**kwargs):
+            if kwargs["dir"].name == "checkpoints":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return temporary_file(**kwargs)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+        on = ("fit", f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=4")
+        error = cli(*on, status=2).err
+        assert error.startswith(f"error: cannot write to {copied.last.parent}: No space left")
+        assert content(copied.last)["epoch"] == 2
 
     def test_is_refused_while_the_run_goes_on_elsewhere(self, cli, copied):
         on = ("fit", f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=4")
@@ -475,11 +541,12 @@ class TestResume:
         assert "or start a new run." in error
         assert content(last)["epoch"] == 0
 
-    def test_a_new_learning_rate_is_used(self, cli, copied):
-        new = ("--model.lr=0.025", "--trainer.max_epochs=4", *ON_CPU)
+    @pytest.mark.parametrize(("setting", "value"), [("lr", 0.025), ("weight_decay", 0.01)])
+    def test_a_new_learning_rate_is_used_and_so_is_a_new_decay(self, cli, copied, setting, value):
+        new = (f"--model.{setting}={value}", "--trainer.max_epochs=4", *ON_CPU)
         cli("fit", f"--ckpt_path={copied.last}", *new)
         (group,) = content(copied.last)["optimizer_states"][0]["param_groups"]
-        assert group["lr"] == 0.025
+        assert group[setting] == value
 
     def test_an_argument_of_the_optimizer_that_is_taken_away_has_its_default(self, cli, fit):
         fit("--model.optimizer_args.momentum=0.5", "--trainer.limit_train_batches=2")
@@ -517,6 +584,12 @@ class TestConfiguration:
         config = yaml.safe_load(cli("fit", *arguments, "--print_config").out)
         assert config["model"]["class_path"].rpartition(".")[2] == "ConvNetReLU"
         assert config["model"]["init_args"]["weight_decay"] == 0.1
+
+    def test_one_device_is_used_unless_told_otherwise(self, cli, monkeypatch):
+        for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"):
+            monkeypatch.delenv(name, raising=False)
+        config = yaml.safe_load(cli("fit", "--model=Dense", "--print_config").out)
+        assert config["trainer"]["devices"] == 1
 
     def test_the_checkpoint_wins_over_the_recipe(self, lr, trained):
         assert lr("--ckpt_path", trained.best) == 0.1
@@ -767,6 +840,13 @@ def test_a_name_that_is_never_logged_chooses_nothing(cli, tmp_path, name, hint):
     assert error.startswith(f"error: --best.monitor {name}: nothing of that name is logged.")
     assert error.endswith(f"{hint}\n")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--data.val_size=0"], ["--trainer.logger=false"]])
+def test_of_a_training_that_diverges_fit_says_so_and_what_to_try(fit, flags):
+    out = fit("--model.lr=1e30", "--trainer.limit_train_batches=5", *flags).out
+    told = "the training has diverged. Try a smaller --model.lr than 1e+30."
+    assert told in " ".join(out.split())
 
 
 def test_of_a_network_that_diverged_test_says_so(cli, diverged):
@@ -1080,6 +1160,7 @@ def test_a_share_that_is_no_image_at_all_is_none(fit, tmp_path):
         (["--data.val_size=300"], "--data.val_size"),
         (["--data.split_seed=5"], "--data.split_seed"),
         (["--data.split_seed=null"], "--data.split_seed"),
+        (["--data.num_train=1000"], "--data.num_train"),
     ],
 )
 def test_other_images_are_not_held_out_midway(cli, trained, flags, name):

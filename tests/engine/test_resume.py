@@ -27,6 +27,8 @@ FIT = (
 )  # fmt: skip
 LAST = "ConvNetDropout/version_0/checkpoints/last.ckpt"
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 def weights(folder):
     return torch.load(folder / LAST, weights_only=True)
@@ -139,14 +141,16 @@ class Save(Callback):
 
 def train(
     folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90,
-    every_n_train_steps=None, patience=None, **settings
+    every_n_train_steps=None, patience=None, network_class=MLPDropout, **settings
 ):  # fmt: skip
     """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch.
+
+    The last minibatch of an epoch is smaller than the others.
 
     Steps are taken in blocks; ``num_steps`` None is Lightning's plain loop.
     """
     seed_everything(0)
-    network = MLPDropout(
+    network = network_class(
         num_hidden=32,
         lr=0.05,
         scheduler=scheduler,
@@ -167,7 +171,7 @@ def train(
         ],
         **{"max_epochs": 3, **settings},
     )
-    data = Digits(num_train=320, val_size=20, rotation=10, shift=1)
+    data = Digits(num_train=315, val_size=20, rotation=10, shift=1)
     trainer.fit(network, data, ckpt_path=ckpt_path)
     assert trainer.global_step == num_taken
     return network.state_dict()
@@ -227,6 +231,24 @@ def test_a_scheduler_by_validation_is_stepped_after_an_epoch_that_was_resumed(
     plateau = {"scheduler": "ReduceLROnPlateau", "patience": 0}
     whole = train(tmp_path, num_steps, Save(stopped, file), **plateau)
     resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **plateau)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+class EverySecondEpoch(MLPDropout):
+    def configure_optimizers(self):
+        config = super().configure_optimizers()
+        config["lr_scheduler"]["frequency"] = 2
+        return config
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_scheduler_by_validation_takes_no_step_that_it_was_not_due(epoch, tmp_path):
+    file = tmp_path / "end.ckpt"
+    plateau = {
+        "scheduler": "ReduceLROnPlateau", "patience": 0, "network_class": EverySecondEpoch
+    }  # fmt: skip
+    whole = train(tmp_path, None, Keep(epoch, file), **plateau)
+    resumed = train(tmp_path / "resumed", None, ckpt_path=file, **plateau)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 

@@ -36,7 +36,10 @@ def test_a_number_is_not_used_again_and_other_names_do_not_count(tmp_path):
     "executor",
     [
         lambda: ThreadPoolExecutor(8),
-        lambda: ProcessPoolExecutor(4, multiprocessing.get_context("spawn")),
+        pytest.param(
+            lambda: ProcessPoolExecutor(4, multiprocessing.get_context("spawn")),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["threads", "processes"],
 )

@@ -41,13 +41,14 @@ class Drawing(Digits):
         return super().load(train)
 
 
-def fit(folder, *callbacks, epochs=2, network_class=MLPDropout, data_class=Digits):
+def fit(folder, *callbacks, epochs=2, network_class=MLPDropout, data_class=Digits, precision=None):
     """Train a network with dropout; return trainer, network and the random state at the end."""
     seed_everything(0)
     network = network_class(num_hidden=32)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
+        precision=precision,
         logger=TensorBoardLogger(folder, "", ""),
         callbacks=list(callbacks),
         enable_checkpointing=False,
@@ -84,8 +85,11 @@ def test_random_numbers_that_are_drawn_for_it_are_drawn_again(tmp_path, classes)
     torch.testing.assert_close(watched.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
 
-def test_the_last_value_is_what_test_finds(tmp_path):
-    trainer, network, _ = fit(tmp_path, TestCurve())
+@pytest.mark.parametrize("precision", [None, "bf16-mixed"])
+@pytest.mark.parametrize("batch_size", [100, 1000])
+def test_the_last_value_is_what_test_finds(tmp_path, monkeypatch, batch_size, precision):
+    monkeypatch.setattr(Digits, "eval_batch_size", batch_size)
+    trainer, network, _ = fit(tmp_path, TestCurve(), precision=precision)
     scalars = read_scalars(tmp_path)
     (metrics,) = trainer.test(network, Digits(), verbose=False)
     for name in ("loss", "acc"):

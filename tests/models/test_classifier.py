@@ -11,6 +11,7 @@ from torch import nn
 
 import mnist_zoo
 from mnist_zoo.data import Digits
+from mnist_zoo.engine import probe
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 from mnist_zoo.models.checkpoint import CheckpointError, read
@@ -231,6 +232,16 @@ class TestTraining:
         # Activations of saturated sigmoid neurons are zero.
         probabilities = Dense().probabilities(torch.zeros(2, 10))
         assert probabilities.isfinite().all()
+
+
+def test_what_is_frozen_is_no_parameter_to_train():
+    network = Dense()
+    network.layers[1].requires_grad_(False)
+    assert num_parameters(network) == 1_010
+    network.requires_grad_(False)
+    assert num_parameters(network) == 0
+    with pytest.raises(ZooError, match=r"Dense has nothing to train: .* are frozen"):
+        probe.check(network)
 
 
 def test_the_contract_is_no_network():

@@ -284,6 +284,36 @@ def test_weights_decay_and_biases_and_norms_do_not(name):
         torch.testing.assert_close(parameter, expected, msg=name)
 
 
+def test_an_image_alone_is_normalised_in_training_as_in_evaluation():
+    from mnist_zoo.models.batchnorm import OutputNorm
+
+    torch.manual_seed(0)
+    norm, outputs = OutputNorm(10), torch.randn(1, 10)
+    for values in (norm.weight.data, norm.bias.data, norm.running_mean):
+        values.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    alone = norm(outputs)
+    torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
+    torch.testing.assert_close(alone, norm.eval()(outputs))
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "num_maps", "number"),
+    [
+        (3, [32, 48, 64, 80, 96, 112, 128, 144, 160, 176], 1_124_180),
+        (5, [32, 64, 96, 128, 160], 1_128_180),
+        (7, [48, 96, 144, 192], 2_291_972),
+    ],
+)
+def test_the_networks_of_an_et_al_have_as_many_maps_as_published(kernel_size, num_maps, number):
+    network = build("ConvNetUnpadded", kernel_size=kernel_size)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == num_maps
+    assert {layer.kernel_size for layer in convolutions} == {(kernel_size, kernel_size)}
+    assert num_parameters(network) == number
+
+
 def test_a_separable_convolution_adds_to_what_it_has_from_the_second_time_on():
     from mnist_zoo.models.batchnorm import Separable
 

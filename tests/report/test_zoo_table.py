@@ -29,6 +29,44 @@ def test_a_network_is_named_once_and_its_size_where_it_is_another():
     ]
 
 
+def test_a_source_is_named_once_for_a_network_unless_it_is_another():
+    rows = [
+        Row("A", "1", "A", "", "", "a book"),
+        Row("A", "1", "A-other", "", "", "a talk"),
+        Row("A", "1", "A-third", "", "", "a talk"),
+        Row("B", "1", "B", "", "", "a talk"),
+    ]
+    table = zoo_table(rows)
+    assert [list(column.cells) for column in table.columns] == [
+        ["A", "", "", "B"],
+        ["1", "", "", "1"],
+        ["A", "A-other", "A-third", "B"],
+        [""] * 4,
+        [""] * 4,
+        ["a book", "a talk", "", "a talk"],
+    ]
+
+
+def test_numbers_end_below_one_another():
+    justified = {column.header: column.justify for column in zoo_table(ROWS).columns}
+    assert justified == {
+        "network": "left",
+        "parameters": "right",
+        "recipe": "left",
+        "published": "right",
+        "measured": "right",
+        "source": "left",
+    }
+
+
+def test_the_source_may_be_left_out():
+    table = zoo_table(ROWS, with_source=False)
+    assert [column.header for column in table.columns] == [
+        "network", "parameters", "recipe", "published", "measured"
+    ]  # fmt: skip
+    assert table.row_count == 4
+
+
 def test_no_name_is_cut_in_a_narrow_terminal():
     words = {word for line in shown(50) for word in line}
     assert {"LongerName", "A-other", "1,234"} <= words

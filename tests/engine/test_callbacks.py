@@ -1,0 +1,46 @@
+"""What a run shows while it goes on, and what it logs of its epochs."""
+
+from types import SimpleNamespace
+
+import pytest
+from lightning import Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from mnist_zoo.data import Digits
+from mnist_zoo.engine.callbacks import Epochs, ProgressBar
+from mnist_zoo.models import Dense
+from mnist_zoo.report.events import read_scalars
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "labels"),
+    [(3, ["Epoch 1/3", "Epoch 3/3"]), (-1, ["Epoch 1", "Epoch 3"]), (None, ["Epoch 1", "Epoch 3"])],
+)
+def test_the_bar_counts_epochs_from_one(max_epochs, labels):
+    bar = ProgressBar()
+    bar._trainer = SimpleNamespace(max_epochs=max_epochs)
+    assert [bar._get_train_description(epoch).rstrip() for epoch in (0, 2)] == labels
+
+
+def scalars(folder, *callbacks):
+    seed_everything(0)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        limit_train_batches=3,
+        logger=TensorBoardLogger(folder, "", ""),
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Dense(num_hidden=5), Digits())
+    return read_scalars(folder)
+
+
+def test_figures_that_are_logged_early_are_those_that_lightning_logs(tmp_path):
+    told = []
+    early = scalars(tmp_path / "early", Epochs(lambda done, of: told.append((done, of))))
+    assert early == scalars(tmp_path / "plain")
+    assert [step for step, _ in early["train/acc"]] == [2, 5]
+    assert told == [(0, 2), (1, 2)]
