@@ -186,6 +186,18 @@ def test_rows_are_read_from_top_to_bottom(lines):
         assert alike(digit.image, only(drawn(text))) > 0.9, text
 
 
+@pytest.mark.parametrize("gap", [8, 15, 25])
+def test_rows_may_be_close(gap):
+    white = np.full((gap, 600), 255, np.uint8)
+    parts = [white]
+    for line in ("0123", "4567", "8901"):
+        row = np.asarray(drawn(line, size=140))
+        inked = row[(row < 250).any(axis=1)]
+        parts += [np.pad(inked, ((0, 0), (0, 600 - row.shape[1])), constant_values=255), white]
+    found = digits(Image.fromarray(np.concatenate(parts)))
+    assert len(found) == 12
+
+
 @pytest.mark.parametrize("angle", [-8, -3, 3, 8])
 def test_rows_may_slope(angle):
     found = digits(page("3333", "7777").rotate(angle, expand=True, fillcolor=255))

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.errors import ZooError, did_you_mean, printable
 
 # Command, module in mnist_zoo.commands, what it does.
 COMMANDS = {
@@ -83,12 +83,12 @@ def _run_in_plain_words(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        print(f"error: {printable(str(error.filename))}: {error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

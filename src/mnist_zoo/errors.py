@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -28,3 +29,14 @@ def first_lines(error: BaseException) -> str:
     """Return the first two lines of what an exception says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "\n".join(lines[:2])
+
+
+def printable(text: str) -> str:
+    """Return a text with its control codes, save line breaks, made visible.
+
+    Names in files of strangers may hold such codes, which a terminal would obey.
+    """
+    return "".join(
+        char if char == "\n" or unicodedata.category(char) != "Cc" else ascii(char)[1:-1]
+        for char in text
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,8 +50,9 @@ def whole(file: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(file))
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise ZooError(f"cannot write {file}: it is a pipe or device, which cannot be replaced.")
-    # Another command may be writing the same file.
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    # Another command may be writing the same file, and a link in a folder of a stranger's may lead
+    # anywhere: the name is not to be foreseen.
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
     try:
         yield unfinished
         unfinished.replace(target)

@@ -334,11 +334,22 @@ def _groups(ink: Gray) -> list[Mask]:
         raise HandwritingError(f"no digit found among {len(large):,} marks: grainy paper, or text?")
     parts = [labels == number for number in large[np.argsort(-sizes[large])]]
     boxes = [_box(part) for part in parts]
+    heights = sorted(bottom - top for _, top, _, bottom in boxes)
+    # As high as a digit, where there are so many that these are not the halves of one.
+    num_high = sum(height >= 0.6 * heights[-1] for height in heights)
+    as_high_as_digits = 0.6 * heights[-1] if num_high >= 3 else math.inf
     groups: list[Mask] = []
     for part in parts:
         if _is_frame(part, boxes):
             continue
-        at = next((n for n, group in enumerate(groups) if _belong_together(group, part)), None)
+        at = next(
+            (
+                n
+                for n, group in enumerate(groups)
+                if _belong_together(group, part, as_high_as_digits)
+            ),
+            None,
+        )
         if at is None:
             groups.append(part)
         else:
@@ -366,11 +377,16 @@ def _is_frame(part: Mask, boxes: list[Box]) -> bool:
     return sum(inked) >= 2 and all(i or c for i, c in zip(inked, cut, strict=True))
 
 
-def _belong_together(group: Mask, part: Mask) -> bool:
-    """Return whether a smaller part is a piece of a digit: over, under or in it, and close."""
+def _belong_together(group: Mask, part: Mask, as_high_as_digits: float) -> bool:
+    """Return whether a smaller part is a piece of a digit: over, under or in it, and close.
+
+    Two that are as high as digits, one above the other, are of two rows.
+    """
     boxes = np.array([_box(group), _box(part)])
     # Width and height of what the boxes share; negative where they lie apart.
     across, down = boxes[:, 2:].min(axis=0) - boxes[:, :2].max(axis=0)
+    if down <= 0 and min(_extent(group)[1], _extent(part)[1]) >= as_high_as_digits:
+        return False
     narrower = min(_extent(group)[0], _extent(part)[0])
     return bool(across >= 0.4 * narrower and -down <= 0.2 * _extent(group)[1])
 

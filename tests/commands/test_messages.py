@@ -344,3 +344,20 @@ def test_what_was_handled_before_a_mistake_does_not_hide_it(cli, tmp_path):
     )
     with pytest.raises(AttributeError, match="no_such_thing"):
         cli("fit", "--model=mine.Net", "--data=Digits")
+
+
+def test_a_configuration_of_aliases_is_read_in_no_time(mistake, tmp_path):
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [
+        f"a{n}: &a{n} {{{', '.join(f'k{k}: *a{n - 1}' for k in range(9))}}}" for n in range(1, 12)
+    ]
+    (tmp_path / "mine.yaml").write_text("\n".join([*lines, "ckpt_path: x"]))
+    assert "ckpt_path is not read there" in mistake("fit --config=mine.yaml")
+
+
+def test_control_codes_of_a_file_do_not_reach_the_terminal(mistake, trained, tmp_path):
+    content = torch.load(trained.best, weights_only=True)
+    content["mnist_zoo"]["model"]["class_path"] = "theirs.\x1b]0;title\x07Net"
+    torch.save(content, tmp_path / "a.ckpt")
+    text = mistake("test --ckpt_path=a.ckpt")
+    assert r"theirs.\x1b]0;title\x07Net" in text

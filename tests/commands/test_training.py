@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import shlex
 import shutil
 import signal
@@ -908,6 +909,22 @@ class TestAStrangersCheckpoint:
         assert "more than numbers and words" in text
 
     @pytest.mark.parametrize(
+        "words",
+        [
+            lambda spec: {"momentum": json.dumps(spec)},
+            lambda spec: json.dumps({"momentum": spec}),
+            lambda spec: {"momentum": [json.dumps([spec])]},
+            lambda spec: {"momentum": json.dumps(json.dumps(spec))},
+            lambda spec: {"momentum": json.dumps(spec).replace("class_path", r"class_\u0070ath")},
+            lambda spec: {"momentum": yaml.safe_dump(spec)},
+        ],
+    )
+    def test_in_a_word_within_an_argument(self, open_changed, trap, words):
+        nested = {"optimizer_args": words(trap)}
+        text = open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(nested))
+        assert "more than numbers and words" in text
+
+    @pytest.mark.parametrize(
         "path", ["mnist_zoo.handwriting.Digit", "mnist_zoo.models.checkpoint.Path"]
     )
     def test_as_a_class_of_ours_that_is_no_network(self, open_changed, path):
@@ -932,6 +949,51 @@ class TestAStrangersCheckpoint:
     def test_as_a_part_of_its_trainer(self, open_changed, trap, part):
         value = [trap] if part == "callbacks" else trap
         open_changed(lambda c: c.update(mnist_zoo_run={"trainer": {part: value}}))
+
+
+class TestResumingTheCheckpointOfAStranger:
+    @pytest.fixture
+    def resume(self, cli, copied, tmp_path):
+        def resumed(change, status=0):
+            checkpoint = content(copied.last)
+            change(checkpoint)
+            torch.save(checkpoint, tmp_path / "changed.ckpt")
+            more = ("--trainer.max_epochs=9", "--trainer.limit_train_batches=1", *ON_CPU)
+            return cli("fit", "--ckpt_path=changed.ckpt", *more, status=status)
+
+        return resumed
+
+    @pytest.mark.parametrize("scheme", ["", "local://", "file://"])
+    @pytest.mark.parametrize("callback", ["Last", "Best"])
+    def test_deletes_nothing(self, resume, tmp_path, callback, scheme):
+        (tmp_path / "dear").mkdir()
+        (tmp_path / "dear" / "file").touch()
+        path = f"{scheme}{tmp_path}/runs/ConvNetReLU/version_0/checkpoints/../../../../dear"
+        keys = "best_model_path", "kth_best_model_path", "last_model_path"
+
+        def change(checkpoint):
+            (state,) = (s for n, s in checkpoint["callbacks"].items() if n.startswith(callback))
+            state |= dict.fromkeys(keys, path) | {"best_k_models": {path: torch.tensor(0.0)}}
+
+        resume(change)
+        assert (tmp_path / "dear" / "file").exists()
+
+    def test_keeps_the_optimizer_within_its_memory(self, cli, fit, tmp_path):
+        fit("--model.optimizer=Adam")
+        last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        checkpoint = content(last)
+        for state in checkpoint["optimizer_states"][0]["state"].values():
+            state["exp_avg"] = torch.zeros(1)
+        torch.save(checkpoint, last)
+        error = cli("fit", f"--ckpt_path={last}", "--trainer.max_epochs=2", *ON_CPU, status=2).err
+        assert "does not fit the network: exp_avg is (1,)" in error
+
+    def test_with_a_state_of_random_generators_that_is_none(self, resume):
+        def change(checkpoint):
+            (state,) = (s for n, s in checkpoint["callbacks"].items() if n.startswith("Last"))
+            state["random"]["cpu"] = torch.full_like(state["random"]["cpu"], 255)
+
+        assert "no usable state of the random generators" in resume(change, status=2).err
 
 
 @pytest.mark.slow

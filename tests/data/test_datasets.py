@@ -151,7 +151,7 @@ def test_downloads_what_is_missing_and_nothing_else(cls, tmp_path, fake):
 def test_of_processes_that_want_the_same_one_downloads(tmp_path, fake):
     vision_class = fake(KMNIST)
     datasets = [KMNIST(root=str(tmp_path)) for _ in range(2)]
-    with alone(tmp_path), futures.ThreadPoolExecutor() as pool:
+    with futures.ThreadPoolExecutor() as pool, alone(tmp_path):
         waiting = pool.submit(datasets[0].prepare_data)
         with pytest.raises(futures.TimeoutError):
             waiting.result(0.2)

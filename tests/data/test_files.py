@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_zoo.data import MNIST, DataError
+from mnist_zoo.data import MNIST, DataError, files
 from mnist_zoo.data.files import IMAGES, LABELS, LONG_LABELS, read_idx, read_images
 
 
@@ -137,3 +137,12 @@ def test_one_flipped_bit_of_the_real_file_is_found(mnist_root, tmp_path):
         file.write(b"\x01")
     with pytest.raises(DataError, match="MD5"):
         data.load(train=False)
+
+
+def test_a_gzip_file_that_unpacks_to_more_than_any_data_set(pair, monkeypatch):
+    path = pair[0]
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    monkeypatch.setattr(files, "_LARGEST", 3000)
+    with pytest.raises(DataError, match="expected at most 3,000 bytes unpacked, found more"):
+        read_images(*pair)

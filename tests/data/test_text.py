@@ -130,3 +130,17 @@ def test_a_compressed_file_says_what_to_do(tmp_path):
     file.write_bytes(gzip.compress(line().encode()))
     with pytest.raises(DataError, match=r"line 1: this is compressed; unpack it first\."):
         read_text(file)
+
+
+def test_labels_that_stand_first_are_told(path):
+    path.write_text("\n".join(line(pixels=[label, *[0] * 783], label=0) for label in (3, 4)))
+    with pytest.raises(DataError, match="is that the label"):
+        read_text(path)
+    path.write_text("\n".join(line(label=0) for _ in range(2)))
+    assert read_text(path)[1].tolist() == [0, 0]
+
+
+def test_a_file_without_lines_is_not_read_whole(path, monkeypatch):
+    path.write_bytes(b"\0" * 10**6)
+    with pytest.raises(DataError, match=r"line 1: expected 784 pixel values"):
+        read_text(path)

@@ -1,6 +1,7 @@
 """The contract: optimizers and schedulers by name, what is logged, what a checkpoint holds."""
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -354,3 +355,52 @@ def test_a_network_may_have_hooks_of_its_own(tmp_path):
     run.fit(resumed, Digits(mean=0.5, std=0.25), ckpt_path=file)
     assert resumed.loaded == 1
     assert run.optimizers[0].param_groups[0]["lr"] == 0.25
+
+
+class TestCheckpointThatIsMoreThanItSeems:
+    @pytest.fixture
+    def changed(self, tmp_path):
+        run = trainer(fast_dev_run=1)
+        run.fit(Dense(num_hidden=5), Digits())
+        run.save_checkpoint(tmp_path / "a.ckpt")
+
+        def load(change):
+            content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+            change(content)
+            torch.save(content, tmp_path / "b.ckpt")
+            return mnist_zoo.load(tmp_path / "b.ckpt")
+
+        return load
+
+    def test_weights_that_are_larger_than_the_file(self, changed):
+        size = 10**9
+
+        def change(content):
+            content["mnist_zoo"]["model"]["init_args"]["num_hidden"] = size
+            weight = torch.zeros(1).expand(size, 784)
+            content["state_dict"]["layers.1.weight"] = weight
+
+        with pytest.raises(CheckpointError, match="no checkpoint of a network"):
+            changed(change)
+
+    def test_arguments_that_ask_for_more_than_there_are_weights(self, changed):
+        with pytest.raises(CheckpointError, match=r"size mismatch for layers.1.weight: \(5, 784\)"):
+            changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(num_hidden=10**10))
+
+    def test_lists_that_hold_each_other(self, changed):
+        nested = [0]
+        for _ in range(40):
+            nested = [nested] * 10
+        with pytest.raises(CheckpointError, match="more than numbers and words"):
+            changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(optimizer_args=nested))
+
+    def test_what_was_compressed(self, changed, tmp_path):
+        changed(lambda _: None)
+        with (
+            zipfile.ZipFile(tmp_path / "b.ckpt") as stored,
+            zipfile.ZipFile(tmp_path / "c.ckpt", "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for name in stored.namelist():
+                packed.writestr(name, stored.read(name))
+        with pytest.raises(CheckpointError, match="packed anew"):
+            mnist_zoo.load(tmp_path / "c.ckpt")

@@ -188,3 +188,16 @@ def test_of_a_file_of_ones_own_the_settings_of_the_last_record_count():
     )
     assert results.current([old, new], {}) == [new]
     assert results.current([old, new], {"mine": "a"}) == [old]
+
+
+def test_what_strangers_write_into_records_stays_in_its_cell():
+    odd = "\x1b[31m[link=file:///etc]a[/link]\nb|c"
+    row = Row(odd, (), [record(0, 0.5) | {"recipe": odd, "device_name": odd}])
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(results.circumstances_table([row]))
+    for text in (capture.get(), results.markdown([row])):
+        assert "\x1b" not in text
+        assert "[link=file:///etc]a[/link] b" in text
+    assert len(results.markdown([row]).splitlines()) == 3
+    assert r"b\|c" in results.markdown([row])

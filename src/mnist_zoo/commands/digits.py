@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import ZooError, printable
 
 if TYPE_CHECKING:
     from mnist_zoo.handwriting import Digit
@@ -35,7 +35,7 @@ def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[
             yield name, _digits(source, as_is)
         except ZooError as error:
             reason = str(error).removeprefix(f"{name}: ")
-            print(f"{name}: {reason}", file=sys.stderr)
+            print(printable(f"{name}: {reason}"), file=sys.stderr)
             yield name, reason
 
 
@@ -45,7 +45,9 @@ def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
         if word == "-":
             yield word, io.BytesIO(sys.stdin.buffer.read() if sys.stdin else b"")
         elif Path(word).is_dir():
-            files = sorted(f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES)
+            files = sorted(
+                f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES and f.is_file()
+            )
             yield from ((str(file), file) for file in files)
             if not files:
                 yield word, None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -55,6 +55,9 @@ from mnist_zoo.report import summary
 
 if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
+
+# What stands in dicts that an argument takes as they are, such as optimizer_args, makes no objects.
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 # Of several processes, the first speaks.
 console = Console(highlight=False, soft_wrap=True, quiet=not runs.is_first_process())

@@ -235,9 +235,14 @@ def _once_each() -> type:
 
 def _keys(settings: Any) -> Iterator[Any]:
     """Yield the keys of settings, those within settings too."""
-    for key, value in settings.items() if isinstance(settings, dict) else ():
-        yield key
-        yield from _keys(value)
+    to_come, seen = [settings], set[int]()
+    while to_come:
+        value = to_come.pop()
+        # An alias of YAML stands for what it names, as often as it is used.
+        if isinstance(value, dict) and id(value) not in seen:
+            seen.add(id(value))
+            yield from value
+            to_come += value.values()
 
 
 def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
@@ -246,11 +251,16 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
     Anything else that a file might hold, such as a callback to import, is left out.
     """
     from mnist_zoo.engine.callbacks import RESUMED_SETTINGS, RESUMED_VALUES
+    from mnist_zoo.models.checkpoint import is_harmless
 
     settings: dict[str, Any] = {}
     for group, keys in RESUMED_SETTINGS.items():
         held = run[group] if isinstance(run.get(group), dict) else {}
-        settings[group] = {key: held[key] for key in keys if key in held and _is_plain(held[key])}
+        settings[group] = {
+            key: held[key]
+            for key in keys
+            if key in held and _is_plain(held[key]) and is_harmless(held[key])
+        }
     return settings | {
         name: run[name] for name in RESUMED_VALUES if isinstance(run.get(name), bool | int)
     }
@@ -310,7 +320,9 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
             f"{checkpoint.path} was trained on {path}, which is not part of this package.\n"
             f"If it is yours and you trust it, name it: --data {path}"
         )
-    if "root" in arguments and not Path(str(arguments["root"])).is_dir():
+    # A folder without these data is not one to download them to, at a file's word.
+    name = path.rpartition(".")[2]
+    if "root" in arguments and not Path(str(arguments["root"]), name).is_dir():
         del arguments["root"]
     return {"class_path": path, "init_args": arguments}
 

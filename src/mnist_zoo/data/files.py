@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import zlib
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ LABELS = 0x00000801
 LONG_LABELS = 0x00000C02
 """Magic number of a label file of QMNIST: 32-bit integers, (N, 8), the label in column 0."""
 
+# Several times what the largest of these data sets has, unpacked.
+_LARGEST = 1 << 30
 _DTYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 
 
@@ -130,9 +133,12 @@ def _read_bytes(file: Path) -> bytearray:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
     if file.suffix == ".gz":
         try:
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as stream:
+                data = stream.read(_LARGEST + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise _damaged(file, "a whole gzip file", f"this: {error}") from error
+        if len(data) > _LARGEST:
+            raise _damaged(file, f"at most {_LARGEST:,} bytes unpacked", "more")
     # Arrays over a bytearray are writable, which torch.from_numpy asks for.
     return bytearray(data)
 

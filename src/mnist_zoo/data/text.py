@@ -18,6 +18,7 @@ from mnist_zoo.data.files import DataError
 from mnist_zoo.files import whole
 
 _NUM_PIXELS = 28 * 28
+_LONGEST_LINE = 100_000
 
 
 def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,8 @@ def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
     rows = []
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            # A device, or a file that is no text, may have no line break at all.
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
                 try:
                     values = _parse(line)
                 except ValueError as error:
@@ -48,6 +50,11 @@ def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
     if not rows:
         raise DataError(f"{path} holds no images.\nWrite such a file with: mnist-zoo data to-text")
     table = torch.from_numpy(np.stack(rows))
+    if _has_label_first(table):
+        raise DataError(
+            f"{path}: the label of every line is 0, and its first value from 0 to 9: is that the"
+            " label?\nIt has to stand last."
+        )
     images = table[:, :_NUM_PIXELS].to(torch.uint8).reshape(-1, 28, 28)
     return images, table[:, _NUM_PIXELS].to(torch.int64)
 
@@ -71,6 +78,12 @@ def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str =
         file.writelines(f"# {line}\n" for line in comment.splitlines())
         for row in table.numpy():
             file.write("\t".join([words[value] for value in row.tolist()]) + "\n")
+
+
+def _has_label_first(table: Tensor) -> bool:
+    """Return whether labels seem to stand before the pixels, of which the last is black."""
+    first, last = table[:, 0], table[:, -1]
+    return bool((last == 0).all() and (first <= 9).all() and (first != first[0]).any())
 
 
 def _parse(line: bytes) -> npt.NDArray[np.int16]:

@@ -66,13 +66,10 @@ class Best(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, also where the run's folder was moved since."""
-        here = Path(str(self.dirpath))
-        if (here / "best.ckpt").is_file():
-            scores = {str(here / Path(p).name): s for p, s in state_dict["best_k_models"].items()}
-            state_dict = {**state_dict, "dirpath": self.dirpath, "best_k_models": scores}
-            for key in ("best_model_path", "kth_best_model_path"):
-                state_dict[key] = str(here / "best.ckpt") if state_dict[key] else ""
-        super().load_state_dict(state_dict)
+        file = Path(str(self.dirpath)) / "best.ckpt"
+        scores = list(state_dict["best_k_models"].values()) if file.is_file() else []
+        state_dict = {**state_dict, "dirpath": self.dirpath}
+        super().load_state_dict(_of_own_file(state_dict, file, scores))
 
 
 class Stopping:
@@ -158,11 +155,13 @@ class Last(ModelCheckpoint):
         self._saved_at = trainer.global_step
         if trainer.world_size == 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._stopping.listen()
-        if self._random_states:
-            torch.set_rng_state(self._random_states["cpu"])
-            # Its number may be another now, and a CPU has no use for the state of a GPU.
-            if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
-                torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
+        try:
+            self._restore_random_states()
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise ZooError(
+                "the checkpoint holds no usable state of the random generators, so that the run"
+                " cannot go on exactly."
+            ) from error
         metrics = _training_metrics(pl_module)
         for name in self._figures.keys() & metrics.keys():
             for part, value in self._figures[name].items():
@@ -246,6 +245,13 @@ class Last(ModelCheckpoint):
         self._figures = checkpoint.get("mnist_zoo_figures", {})
         self._plateau = checkpoint.get("mnist_zoo_plateau", {})
 
+    def _restore_random_states(self) -> None:
+        if self._random_states:
+            torch.set_rng_state(self._random_states["cpu"])
+            # Its number may be another now, and a CPU has no use for the state of a GPU.
+            if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
+                torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
+
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""
         random = {"cpu": torch.get_rng_state()}
@@ -255,8 +261,31 @@ class Last(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states for the start of training: until then other code draws numbers too."""
-        super().load_state_dict(state_dict)
+        file = Path(str(self.dirpath)) / "last.ckpt"
+        state_dict = {**state_dict, "dirpath": self.dirpath}
+        super().load_state_dict(_of_own_file(state_dict, file, []))
         self._random_states = state_dict["random"]
+
+
+def _of_own_file(state: dict[str, Any], file: Path, scores: list[Any]) -> dict[str, Any]:
+    """Return the state of a ``ModelCheckpoint`` as if it had written nothing but one file.
+
+    What it has written it also deletes, and a checkpoint may come from a stranger.
+
+    Args:
+        state: The state in a checkpoint.
+        file: The file, which need not be there.
+        scores: Its score, if it is kept for one.
+    """
+    path = str(file) if file.is_file() else ""
+    of_score = path if scores else ""
+    return {
+        **state,
+        "best_model_path": path,
+        "kth_best_model_path": of_score,
+        "last_model_path": "",
+        "best_k_models": dict.fromkeys([path], scores[0]) if path and scores else {},
+    }
 
 
 def _training_metrics(network: LightningModule) -> dict[str, Metric]:
@@ -291,6 +320,12 @@ def _go_to_next_epoch(trainer: Trainer) -> None:
         loop.epoch_loop.reset_restart_stage()
 
 
+def _lies_in(folder: Path, path: Any) -> bool:
+    if not isinstance(path, str) or not path or "://" in path:
+        return False
+    return Path(path).resolve().is_relative_to(folder)
+
+
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then moves it there, so that it is whole or not.
 
@@ -310,3 +345,19 @@ class WholeFiles(TorchCheckpointIO):
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint; callbacks of the user's take over no files outside of its folder.
+
+        They would delete them in time.
+        """
+        content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        folder = Path(path).resolve().parent
+        for name, state in content.get("callbacks", {}).items():
+            # Best and Last see to it themselves.
+            if "best_model_path" in state and not name.startswith(("Best{", "Last{")):
+                for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[key] = state.get(key) if _lies_in(folder, state.get(key)) else ""
+                models = state.get("best_k_models", {}).items()
+                state["best_k_models"] = {p: score for p, score in models if _lies_in(folder, p)}
+        return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError, safe_open
 
 from mnist_zoo import registry
@@ -18,6 +20,9 @@ from mnist_zoo.models.classifier import Classifier
 
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
 """The installed weights that read pictures where none are named."""
+
+# Beyond what settings of a network or data set ever need.
+_MOST_VALUES, _LONGEST_WORD, _MOST_LAYERS = 10_000, 10_000, 10
 
 
 class CheckpointError(ZooError):
@@ -69,6 +74,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"checkpoint {file} is empty: its writing was cut short.")
     if file.suffix == ".safetensors":
         return _read_weights(file)
+    _require_uncompressed(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -100,7 +106,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
                 "epochs": content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
                 "steps": content["global_step"],
             },
-            dict(content["state_dict"]),
+            _tensors(content["state_dict"]),
             {"optimizer_states", "pytorch-lightning_version"} <= content.keys(),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
@@ -181,10 +187,17 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
         CheckpointError: The network is not known or not the one named, or the checkpoint does
             not fit it.
     """
-    cls = registry.import_class(trusted_class(checkpoint, named))
+    path = trusted_class(checkpoint, named)
+    cls = registry.import_class(path)
+    arguments = checkpoint.model["init_args"]
     try:
-        network: Classifier = cls(**checkpoint.model["init_args"])
-    except (TypeError, ValueError, RuntimeError) as error:
+        if registry.is_known(path):
+            # Without memory first: the arguments may ask for more than there is.
+            with torch.device("meta"):
+                sizes = {name: part.shape for name, part in cls(**arguments).state_dict().items()}
+            _require_sizes(checkpoint, sizes)
+        network: Classifier = cls(**arguments)
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise _does_not_fit(checkpoint, error) from error
     fill(network, checkpoint)
     return network.eval()
@@ -206,7 +219,9 @@ def fill(network: Classifier, checkpoint: Checkpoint) -> None:
 def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
     """Return mean and standard deviation that pixels in [0, 1] were normalised by in training."""
     mean, std = checkpoint.pixels.get("mean", 0.0), checkpoint.pixels.get("std", 1.0)
-    if not all(isinstance(value, int | float) for value in (mean, std)) or not std > 0:
+    if not all(
+        isinstance(value, int | float) and math.isfinite(value) for value in (mean, std)
+    ) or (not std > 0):
         raise CheckpointError(
             f"checkpoint {checkpoint.path}: it names no usable mean ({mean}) or std ({std})."
         )
@@ -265,7 +280,7 @@ def _read_weights(file: Path) -> Checkpoint:
         ) from error
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged, or no safetensors file: {error}.") from error
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise CheckpointError(
             f"{file} holds no network of this zoo: what mnist-zoo export says of the network is"
             " missing from it."
@@ -279,16 +294,82 @@ def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(entry["init_args"])
-    if _names_a_class(arguments):
-        # A parser would import the class and create the object.
-        raise ValueError("a class among the arguments")
+    if not is_harmless(arguments):
+        raise ValueError("more than numbers and words among the arguments")
     return {"class_path": str(entry["class_path"]), "init_args": arguments}
 
 
-def _names_a_class(value: Any) -> bool:
-    if isinstance(value, dict):
-        return "class_path" in value or any(map(_names_a_class, value.values()))
-    return isinstance(value, list | tuple) and any(map(_names_a_class, value))
+def is_harmless(values: Any) -> bool:
+    """Return whether values from a file are numbers and words, in lists and dicts, and no more.
+
+    The parser of the command line makes objects of what names a class, and takes a word for what it
+    says in YAML: a list or dict in a word counts as one. What is too large is not harmless either.
+    """
+    to_come, num_seen = [values], 0
+    while to_come:
+        value = to_come.pop()
+        num_seen += 1
+        if num_seen > _MOST_VALUES:
+            return False
+        if type(value) is dict:
+            if "class_path" in value:
+                return False
+            to_come += [*value, *value.values()]
+        elif type(value) in (list, tuple, set):
+            to_come += value
+        elif type(value) is str:
+            if not _is_word(value):
+                return False
+        elif type(value) not in (type(None), bool, int, float):
+            return False
+    return True
+
+
+def _is_word(text: str) -> bool:
+    """Return whether YAML reads no list or dict in a text, nor in what it reads there instead."""
+    for _ in range(_MOST_LAYERS):
+        if len(text) > _LONGEST_WORD:
+            return False
+        try:
+            read = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return False
+        if not isinstance(read, str) or read == text:
+            return not isinstance(read, dict | list | set | tuple)
+        text = read
+    return False
+
+
+def _tensors(state_dict: Any) -> dict[str, torch.Tensor]:
+    """Return the weights, each as large as it says: a few bytes can pass for gigabytes.
+
+    Raises:
+        ValueError: One is no tensor, or larger than what the file holds of it.
+    """
+    weights = dict(state_dict)
+    for name, value in weights.items():
+        size = value.numel() * value.element_size()
+        if not isinstance(name, str) or value.untyped_storage().nbytes() < size:
+            raise ValueError("no weights")
+    return weights
+
+
+def _require_uncompressed(file: Path) -> None:
+    """Refuse what PyTorch does not write, and what could unpack to any size."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError(f"checkpoint {file} was packed anew: PyTorch does not compress.")
+
+
+def _require_sizes(checkpoint: Checkpoint, sizes: dict[str, torch.Size]) -> None:
+    for name, value in checkpoint.state_dict.items():
+        if name in sizes and value.shape != sizes[name]:
+            raise ValueError(
+                f"size mismatch for {name}: {tuple(value.shape)} in the file,"
+                f" {tuple(sizes[name])} by its arguments."
+            )
 
 
 def _does_not_fit(checkpoint: Checkpoint, error: Exception) -> CheckpointError:

@@ -267,6 +267,7 @@ class Classifier(LightningModule, ABC):
                         " of the run, such as --trainer.max_epochs, or start a new run."
                     )
         for optimizer in self.trainer.optimizers:
+            _require_sizes(optimizer)
             _lay_out_as_weights(optimizer)
         if self._before:
             # What is no longer given goes back to the optimizer's own default.
@@ -453,6 +454,28 @@ def _lay_out_as_weights(optimizer: Optimizer) -> None:
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
                 state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _require_sizes(optimizer: Optimizer) -> None:
+    """Refuse tensors that an optimizer has restored and that do not belong to its weights.
+
+    Kernels that update all weights at once trust in their size, and would write beyond them.
+
+    Raises:
+        ZooError: There is one.
+    """
+    if "fused" not in inspect.signature(type(optimizer)).parameters:
+        return  # such as Adafactor, which keeps but a row and a column of each weight
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if not isinstance(value, Tensor) or (name == "step" and value.numel() == 1):
+                continue
+            if value.shape != weight.shape or value.dtype != weight.dtype:
+                raise ZooError(
+                    "the state of the optimizer in the checkpoint does not fit the network:"
+                    f" {name} is {tuple(value.shape)} in {value.dtype}, its weight"
+                    f" {tuple(weight.shape)} in {weight.dtype}."
+                )
 
 
 @contextmanager

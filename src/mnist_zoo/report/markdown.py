@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
+from mnist_zoo.errors import printable
+
 
 def in_markdown(
     columns: Sequence[str], numbers: Container[str], rows: Iterable[Sequence[str]]
 ) -> str:
     """Return a table, those columns that hold numbers aligned to the right."""
     marks = ["---:" if column in numbers else "---" for column in columns]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, marks, *rows))
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in (columns, marks, *rows))
+
+
+def _cell(text: str) -> str:
+    """Return a text that stays in its cell."""
+    return printable(text.replace("\n", " ")).replace("|", "\\|")

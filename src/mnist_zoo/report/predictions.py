@@ -11,6 +11,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from mnist_zoo.errors import printable
+
 DIGITS = tuple("0123456789")
 
 
@@ -55,7 +57,7 @@ def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
     for name, readings in pictures:
         best, after = [r.best() for r in readings], [r.best(1) for r in readings]
         out.add_row(
-            escape(name),
+            escape(printable(name)),
             f"[bold]{escape(' '.join(classes[number] for number, _ in best))}[/]",
             "  ".join(f"{probability:.1%}" for _, probability in best),
             escape("  ".join(f"{classes[n]} ({probability:.1%})" for n, probability in after)),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import ZooError, printable
 from mnist_zoo.report.markdown import in_markdown
 
 if TYPE_CHECKING:
@@ -279,9 +279,13 @@ def _table(rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], lis
     for n in shown:
         out.add_column(names[n], justify="right", overflow="fold")
     for row, line in zip(rows, body, strict=True):
-        name = escape("\n  ".join((row.recipe, *row.flags)))
-        out.add_row(name, *(line[n] for n in shown))
+        name = "\n  ".join(map(_one_line, (row.recipe, *row.flags)))
+        out.add_row(escape(name), *(escape(_one_line(line[n])) for n in shown))
     return out
+
+
+def _one_line(text: str) -> str:
+    return printable(text.replace("\n", " "))
 
 
 def _number(value: float) -> str:
