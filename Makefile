@@ -6,6 +6,12 @@ INSTALLER ?= $(BIN)/pip install --quiet
 PYTEST_ARGS ?= -n 2
 BIN := $(VENV)/bin
 
+# Of the environment, where there is one already; what is too old is not kept.
+NEW_ENOUGH = for python in $(PYTHON) $(wildcard $(BIN)/python); do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "$$python is too old: Python 3.10 or later is needed. Name one, as in" \
+			"make PYTHON=python3.12, and remove $(VENV) if it was made by another."; exit 2; }; done
+
 # The networks are small: a second thread makes them slower, and takes a core from other tests.
 export OMP_NUM_THREADS ?= 1
 
@@ -19,12 +25,14 @@ help: ## list the targets
 # Each environment is marked as complete, so that it is installed again only when pyproject.toml
 # has changed or an installation broke off.
 $(VENV)/.installed: pyproject.toml
+	@$(NEW_ENOUGH)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): PyTorch and the rest, some 6 GB; this takes a few minutes."
 	$(INSTALLER) --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml
+	@$(NEW_ENOUGH)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): PyTorch, the tests' tools and the rest, some 6 GB."
 	$(INSTALLER) --editable '.[dev]'

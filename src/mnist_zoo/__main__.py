@@ -27,6 +27,12 @@ COMMANDS = {
     "data": ("data", "convert data sets to text files"),
 }
 
+# What people type who come from other projects.
+_ELSEWHERE = {
+    "train": "fit", "eval": "test", "evaluate": "test", "list": "models", "infer": "predict",
+    "serve": "demo", "convert": "data", "tensorboard": "tensorboard --logdir runs",
+}  # fmt: skip
+
 _HELP = """\
 usage: mnist-zoo COMMAND [options]
 
@@ -109,7 +115,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         kind = "option" if command.startswith("-") else "command"
-        hint = did_you_mean(command, COMMANDS)
+        guessed = _ELSEWHERE.get(command)
+        hint = f" Did you mean {guessed}?" if guessed else did_you_mean(command, COMMANDS)
         raise ZooError(f"unknown {kind} {command}.{hint}\nAll commands: mnist-zoo --help")
     module = importlib.import_module(f"mnist_zoo.commands.{COMMANDS[command][0]}")
     # Lightning's command line serves three of the commands, and is told which.

@@ -282,6 +282,26 @@ def test_classes_have_the_names_that_they_have_in_the_data(cli, trained, picture
     assert any(name in lines[1] for name in data.FashionMNIST.classes)
 
 
+def test_classes_of_data_of_ones_own_have_their_names(cli, pictures, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from mnist_zoo.data import Digits\n\n\n"
+        "class Letters(Digits):\n    classes = tuple('ABCDEFGHIJ')\n"
+    )
+    cli(
+        "fit",
+        "--model=Dense",
+        "--data=mine.Letters",
+        "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu",
+    )
+    best = tmp_path / "runs/Dense/version_0/checkpoints/best.ckpt"
+    cli("export", "--ckpt_path", best, "--out=x.safetensors")
+    for file in (best, "x.safetensors"):
+        out = cli("predict", "scans/a.JPG", "--ckpt_path", file).out
+        assert out.splitlines()[0].split()[1] == "class"
+        assert out.splitlines()[1].split()[1] in "ABCDEFGHIJ"
+
+
 @pytest.mark.parametrize("command", ["predict", "explain", "export --format=state_dict --measure"])
 def test_a_checkpoint_calls_nothing_that_is_no_data_set(cli, trained, tmp_path, command):
     content = torch.load(trained.best, weights_only=True)

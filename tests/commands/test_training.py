@@ -1089,6 +1089,8 @@ def test_the_folder_of_the_data_is_that_of_the_checkpoint_where_there_is_one(tmp
         entry = {"class_path": "mnist_zoo.data.MNIST", "init_args": {"root": root, "batch_size": 7}}
         return data_here(SimpleNamespace(data=entry), named=None)["init_args"]
 
+    assert found(str(tmp_path)) == {"batch_size": 7}
+    (tmp_path / "MNIST").mkdir()
     assert found(str(tmp_path)) == {"root": str(tmp_path), "batch_size": 7}
     assert found(str(tmp_path / "elsewhere")) == {"batch_size": 7}
 

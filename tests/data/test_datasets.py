@@ -302,3 +302,10 @@ def test_real_mnist(mnist_root):
     reference = vision.MNIST(mnist_root, train=False)
     assert torch.equal(data.splits["test"][0], reference.data)
     assert torch.equal(data.splits["test"][1], reference.targets)
+
+
+@pytest.mark.parametrize("given", ["MNIST", "MNIST/raw"])
+def test_a_root_that_is_one_level_too_deep_is_told(given, tmp_path):
+    write_files(MNIST, tmp_path)
+    with pytest.raises(DataError, match=f"Did you mean --data.root {tmp_path}\\?"):
+        MNIST(root=str(tmp_path / given)).prepare_data()

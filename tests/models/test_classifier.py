@@ -61,7 +61,6 @@ class TestOptimizer:
     @pytest.mark.parametrize(
         "arguments",
         [
-            {"lr": -1.0},
             {"optimizer_args": {"momentun": 0.9}},
             {"optimizer_args": {"lr": 0.9}},
             {"optimizer": "Optimizer"},
@@ -72,6 +71,18 @@ class TestOptimizer:
     def test_that_refuses_its_arguments_says_so(self, arguments):
         with pytest.raises(ZooError, match="does not accept this: "):
             trainer(fast_dev_run=1).fit(Dense(**arguments), Digits())
+
+    @pytest.mark.parametrize("lr", [0, -1.0, float("nan")])
+    def test_has_a_learning_rate_above_zero(self, lr):
+        with pytest.raises(ZooError, match=r"--model.lr .*: must be above 0."):
+            Dense(lr=lr)
+
+    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+    def test_has_its_gradients_clipped_in_every_precision(self, precision):
+        net = Dense(lr=1e9)
+        trainer(fast_dev_run=1, precision=precision, gradient_clip_val=1e-20).fit(net, Digits())
+        assert all(parameter.isfinite().all() for parameter in net.parameters())
+        assert max(parameter.abs().max() for parameter in net.parameters()) < 1
 
     def test_is_fused_where_it_has_a_kernel(self):
         for name in ("SGD", "Adam", "Adagrad"):

@@ -201,3 +201,15 @@ def test_what_strangers_write_into_records_stays_in_its_cell():
         assert "[link=file:///etc]a[/link] b" in text
     assert len(results.markdown([row]).splitlines()) == 3
     assert r"b\|c" in results.markdown([row])
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_number_is_cut_in_a_narrow_terminal(width, monkeypatch, capsys):
+    from mnist_zoo.commands import results as command
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    records = [record(seed, acc) for seed, acc in enumerate((0.99211, 0.99314, 0.99262))]
+    command._print([Row("Dense", ("--data.val_size=0",), records, "99.43 %", True)])
+    out = capsys.readouterr().out
+    for text in ("99.26", "99.21–99.31", "99.43 %", "yes", "published", "holds"):
+        assert text in out

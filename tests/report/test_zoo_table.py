@@ -15,7 +15,7 @@ ROWS = [
 def shown(width):
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(zoo_table(ROWS))
+        console.print(zoo_table(ROWS, width))
     return [line.split() for line in capture.get().splitlines()]
 
 
@@ -36,7 +36,7 @@ def test_a_source_is_named_once_for_a_network_unless_it_is_another():
         Row("A", "1", "A-third", "", "", "a talk"),
         Row("B", "1", "B", "", "", "a talk"),
     ]
-    table = zoo_table(rows)
+    table = zoo_table(rows, 120)
     assert [list(column.cells) for column in table.columns] == [
         ["A", "", "", "B"],
         ["1", "", "", "1"],
@@ -48,7 +48,7 @@ def test_a_source_is_named_once_for_a_network_unless_it_is_another():
 
 
 def test_numbers_end_below_one_another():
-    justified = {column.header: column.justify for column in zoo_table(ROWS).columns}
+    justified = {column.header: column.justify for column in zoo_table(ROWS, 120).columns}
     assert justified == {
         "network": "left",
         "parameters": "right",
@@ -60,7 +60,7 @@ def test_numbers_end_below_one_another():
 
 
 def test_the_source_may_be_left_out():
-    table = zoo_table(ROWS, with_source=False)
+    table = zoo_table(ROWS, 95)
     assert [column.header for column in table.columns] == [
         "network", "parameters", "recipe", "published", "measured"
     ]  # fmt: skip
@@ -69,7 +69,7 @@ def test_the_source_may_be_left_out():
 
 def test_no_name_is_cut_in_a_narrow_terminal():
     words = {word for line in shown(50) for word in line}
-    assert {"LongerName", "A-other", "1,234"} <= words
+    assert {"LongerName", "A-other", "98.90", "(3)"} <= words
 
 
 def test_markdown_fills_every_cell():
@@ -87,5 +87,5 @@ def test_brackets_are_text():
     row = Row("Net", "5", "Net", "", "", "[lecun 98], ch. [/x]")
     console = Console(width=100, force_terminal=False)
     with console.capture() as capture:
-        console.print(zoo_table([row]))
+        console.print(zoo_table([row], 120))
     assert "[lecun 98], ch. [/x]" in capture.get()

@@ -46,7 +46,7 @@ def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
             yield word, io.BytesIO(sys.stdin.buffer.read() if sys.stdin else b"")
         elif Path(word).is_dir():
             files = sorted(
-                f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES and f.is_file()
+                f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES and not f.is_fifo()
             )
             yield from ((str(file), file) for file in files)
             if not files:

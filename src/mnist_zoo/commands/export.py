@@ -143,7 +143,7 @@ def _data(checkpoint: Checkpoint) -> dict[str, Any] | None:
     arguments = checkpoint.data["init_args"]
     folders = ("root", "train_file", "test_file")
     plain = {key: value for key, value in arguments.items() if key not in folders}
-    return {"class_path": checkpoint.data["class_path"], "init_args": plain}
+    return {**checkpoint.data, "init_args": plain}
 
 
 def _record(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.markup import escape
@@ -190,7 +190,12 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: ZooParser, args: Any) -> None:  # type: ignore[override]
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         parser.subcommand = self.request.subcommand
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except ZooError as error:
+            if "expected one argument" in str(error) and (text := messages.without_value(args)):
+                raise ZooError(text) from error
+            raise
         seed = self.config[self.config.subcommand].seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
@@ -275,7 +280,10 @@ class ZooCLI(LightningCLI):
         """Choose where the run goes, and what it shows and records."""
         trainer = self.config[self.subcommand].trainer
         callbacks: list[Any] = []
-        if trainer.enable_progress_bar is not False:
+        if trainer.enable_progress_bar is None:
+            # In a file or a pipe, nothing of it is left but debris.
+            trainer.enable_progress_bar = console.is_terminal or console.is_jupyter
+        if trainer.enable_progress_bar:
             callbacks.append(ProgressBar())
         if self.subcommand != "fit":
             trainer.logger = trainer.logger or False
@@ -325,6 +333,13 @@ class ZooCLI(LightningCLI):
                     f"{name} cannot be built with these --model flags: {reason}."
                 ) from error
             first = messages.first_cause(error)
+        except AttributeError as error:
+            if "before Module.__init__() call" not in str(error):
+                raise
+            name = settings.model.class_path.rpartition(".")[2]
+            raise ZooError(
+                f"{name}: its __init__ has to begin with super().__init__(**kwargs)."
+            ) from error
         # Without the parser's words around it, which take pages.
         raise first
 
@@ -392,6 +407,9 @@ class ZooCLI(LightningCLI):
             )
         )
 
+        if done := self.request.progress.get("epochs", 0):
+            steps = self.request.progress["steps"]
+            console.print(f"Goes on after {done} epoch{'s' * (done != 1)}, {steps:,} steps.")
         given = callback_names(self.config[self.subcommand].trainer)
         if missing := [name for name in self.request.callbacks if name not in given]:
             names = escape(", ".join(missing))
@@ -444,6 +462,9 @@ class ZooCLI(LightningCLI):
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
         loggers = self.trainer.loggers
         curves = [Path(log.log_dir) for log in loggers if isinstance(log, TensorBoardLogger)]
+        tables = [
+            Path(log.log_dir) / "metrics.csv" for log in loggers if isinstance(log, CSVLogger)
+        ]
         score = best.best_model_score
         console.print(
             summary.after_fit(
@@ -452,6 +473,7 @@ class ZooCLI(LightningCLI):
                 best.best_model_path or last.best_model_path,
                 curves[0] if curves else None,
                 self._own_classes(),
+                tables[0] if tables else None,
             )
         )
         if self._draws() and self.trainer.is_global_zero:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -99,7 +99,9 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         if choice != "NoneType"
     ]
     if key and expected:
-        return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}."
+        comma = re.fullmatch(r"(\d*),(\d+)", value)
+        hint = f" Did you mean {comma[1] or 0}.{comma[2]}?" if comma and "float" in expected else ""
+        return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}.{hint}"
     return "\n".join(line.strip() for line in message.splitlines() if line.strip())[:400]
 
 
@@ -111,6 +113,14 @@ def _meant(word: str, options: Iterable[str]) -> str:
     if flag and flag.startswith(prefix):
         return f" Did you mean {flag}?"
     return did_you_mean(word, options)
+
+
+def without_value(words: Sequence[str]) -> str:
+    """Return what is wrong where a flag has no value: the parser names only its beginning."""
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        if word.startswith("--") and "=" not in word and following.startswith("--"):
+            return f"{word}: a value is missing."
+    return ""
 
 
 def of_exception(error: BaseException | None) -> str | None:

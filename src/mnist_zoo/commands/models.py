@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     from mnist_zoo.report.zoo import zoo_table
 
     console = screen.console()
-    console.print(zoo_table(_rows(names, records), with_source=console.width >= 100))
+    console.print(zoo_table(_rows(names, records), console.width))
     console.print("\nTrain one:  mnist-zoo fit --model NETWORK  or  mnist-zoo fit --config RECIPE")
     return 0
 

@@ -174,6 +174,8 @@ def _figure(
         notes = ["nothing was chosen by it"] if tag.startswith("test_curve/") else []
         if any(len(curves) > 1 for curves in groups.values()):
             notes.append("mean, lowest to highest")
+        if tag.endswith("loss") and len({folder.parent.name for folder in having}) > 1:
+            notes.append("losses of several networks may be of several kinds")
         xlabel = "epoch" if in_epochs else "step"
         try:
             draw_curves(

@@ -130,14 +130,14 @@ def _read(arguments: argparse.Namespace) -> int:
         from mnist_zoo.report.pictures import gallery, save
 
         best = [reading.best() for _, readings in pictures for reading in readings]
-        labels = [f"{classes[number]}  {probability:.1%}" for number, probability in best]
+        labels = [f"{classes[n]}  {predictions.percent(probability)}" for n, probability in best]
         save(gallery(torch.cat(seen), labels), arguments.save_sheet)
         print(f"What the network saw: {arguments.save_sheet}", file=sys.stderr)
     return 0 if not failed else 1 if pictures else 2
 
 
 def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
-    """Return the network, and the names of its classes: digits, unless its data are of the zoo."""
+    """Return the network, and the names of its classes: digits, unless its data have others."""
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report.predictions import DIGITS
 
@@ -145,6 +145,8 @@ def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
     given: str | None = arguments.ckpt_path
     file = checkpoints.default_weights() if given is None else checkpoints.find(given)
     checkpoint = checkpoints.read(file)
-    path = (checkpoint.data or {}).get("class_path", "")
-    classes = registry.import_class(path).classes if registry.is_our_data(path) else DIGITS
+    trained_on = checkpoint.data or {}
+    path, classes = trained_on.get("class_path", ""), trained_on.get("classes") or DIGITS
+    if registry.is_our_data(path):
+        classes = registry.import_class(path).classes
     return checkpoints.build(checkpoint, named), classes

@@ -183,8 +183,12 @@ def _print(rows: Sequence[Row]) -> None:
     from mnist_zoo.report import results
 
     console = screen.console()
-    console.print(results.table(rows))
-    console.print()
+    whole_table = results.table(rows)
+    # With the recipe's names as long as they are, where there is room for them.
+    wide = console.measure(whole_table).minimum + 14 <= console.width
+    for names in (results.FIGURES,) if wide else results.NARROW:
+        console.print(results.table(rows, names))
+        console.print()
     console.print(results.circumstances_table(rows))
 
 

@@ -94,6 +94,11 @@ def main(argv: list[str]) -> int:
     cluster.add_argument(
         "--gpus_per_run", type=float, default=0, metavar="N", help="GPUs for each; default: 0"
     )
+    if not argv:
+        raise ZooError(
+            "which recipes? As in mnist-zoo sweep ConvNetReLU --seeds 5\nAll recipes: mnist-zoo"
+            " models"
+        )
     _refuse_flag_for_recipe(argv)
     arguments, rest = parser.parse_known_args(argv)
     results_command.check_plot_options(arguments.plot, arguments.tag)
@@ -110,6 +115,12 @@ def main(argv: list[str]) -> int:
             f"--ensemble {arguments.ensemble}: there are only {len(seeds)} --seeds to be tested"
             " together."
         )
+    for flag in (word.partition("=")[0] for word in rest):
+        meant = did_you_mean(flag, parser._option_string_actions)
+        if meant and "." not in flag and flag.startswith("--se"):
+            raise ZooError(
+                f"unknown option {flag}.{meant}\nFor all options: mnist-zoo sweep --help"
+            )
     plan = list(_plan(arguments.recipes, rest, seeds))
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
@@ -334,7 +345,10 @@ def _recipe(name: str) -> tuple[str, str]:
         if (known := registry.recipe_of(name)) is None:
             return name, f"model: {name}\n"
         name = str(known.path)
-    file = training.checked(registry.find_recipe(name))
+    try:
+        file = training.checked(registry.find_recipe(name))
+    except registry.UnknownNameError as error:
+        raise ZooError(str(error).removeprefix("--config ")) from error
     return file.stem, file.read_text(encoding="utf-8")
 
 

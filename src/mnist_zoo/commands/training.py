@@ -321,7 +321,7 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
             f"If it is yours and you trust it, name it: --data {path}"
         )
     # A folder without these data is not one to download them to, at a file's word.
-    name = path.rpartition(".")[2]
+    name = path.rpartition(".")[2] if registry.is_our_data(path) else ""
     if "root" in arguments and not Path(str(arguments["root"]), name).is_dir():
         del arguments["root"]
     return {"class_path": path, "init_args": arguments}

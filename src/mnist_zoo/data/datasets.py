@@ -63,6 +63,13 @@ class IdxData(ImageData):
     def prepare_data(self) -> None:
         """Download missing files, or raise DataError if that is not wanted or does not work."""
         missing = self._missing()
+        above = self.root.parent
+        for folder, wanted in ((self.root / "raw", above), (self.root, above.parent)):
+            if missing and all(find(folder / name) for name in missing):
+                raise DataError(
+                    f"{self.source} lies in {folder}: the folder to be named is two above it."
+                    f" Did you mean --data.root {wanted}?"
+                )
         if missing and not self.download:
             raise DataError(
                 f"{self.source} is not in {self.raw} and --data.download is false.\n"

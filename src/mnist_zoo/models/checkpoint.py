@@ -36,7 +36,8 @@ class Checkpoint:
     Attributes:
         path: The file.
         model: ``class_path`` and ``init_args`` of the network.
-        data: The same of the data, or None if the run used plain data loaders.
+        data: The same of the data, and the names of its ``classes``; or None if the run used plain
+            data loaders.
         pixels: ``mean`` and ``std`` that pixels in [0, 1] were normalised by.
         run: Settings of the trainer that a resumed run takes over, and the seed; of weights,
             the record of the run that made them.
@@ -296,7 +297,10 @@ def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(entry["init_args"])
     if not is_harmless(arguments):
         raise ValueError("more than numbers and words among the arguments")
-    return {"class_path": str(entry["class_path"]), "init_args": arguments}
+    found = {"class_path": str(entry["class_path"]), "init_args": arguments}
+    if classes := entry.get("classes"):
+        found["classes"] = [str(name) for name in list(classes)[:_MOST_VALUES]]
+    return found
 
 
 def is_harmless(values: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -53,7 +54,7 @@ class Classifier(LightningModule, ABC):
         scheduler_args: Further arguments of the scheduler.
 
     Raises:
-        ZooError: The optimizer or scheduler does not exist.
+        ZooError: The optimizer or scheduler does not exist, or ``lr`` is not above 0.
     """
 
     num_classes: ClassVar[int] = 10
@@ -78,6 +79,8 @@ class Classifier(LightningModule, ABC):
         # They are saved in checkpoints with the optimizer's state, so they must be plain numbers.
         self.lr: float = registry.plain(lr)
         self.weight_decay: float = registry.plain(weight_decay)
+        if not self.lr > 0:
+            raise ZooError(f"--model.lr {self.lr}: must be above 0.")
         self.optimizer_class = _class_in(torch.optim, optimizer, "optimizer")
         self.optimizer_args: dict[str, Any] = registry.plain(optimizer_args or {})
         self.scheduler_class = scheduler and _class_in(
@@ -290,6 +293,8 @@ class Classifier(LightningModule, ABC):
             made["data"] = datamodule
         for key, part in made.items():
             entry = registry.class_and_arguments(part)
+            if key == "data" and hasattr(part, "classes"):
+                entry["classes"] = list(part.classes)
             checkpoint["mnist_zoo"][key] = entry
             # Lightning's own also holds what the class cannot be given again.
             if part.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
@@ -315,7 +320,9 @@ class Classifier(LightningModule, ABC):
         """Return what has one kernel update all weights, for optimizers that have one."""
         known = inspect.signature(self.optimizer_class).parameters
         # Such a kernel unscales gradients itself, and Lightning could not clip them before.
-        scaled = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
+        plugin = getattr(self._trainer, "precision_plugin", None)
+        clips = getattr(self._trainer, "gradient_clip_val", None)
+        scaled = isinstance(plugin, MixedPrecision) and (plugin.scaler or clips)
         if "fused" not in known or scaled or {"fused", "foreach"} & self.optimizer_args.keys():
             return {}
         everywhere = self.optimizer_class.__name__ in _FUSED_ON_ACCELERATORS

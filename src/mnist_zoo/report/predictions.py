@@ -43,6 +43,13 @@ Readings = Sequence[tuple[str, Sequence[Reading]]]
 """Each picture's name, and its digits from left to right."""
 
 
+def percent(probability: float) -> str:
+    """Return a probability in percent; 100 % is said of nothing less, nor 0 % of anything more."""
+    if 0 < probability < 0.0005:
+        return "<0.1%"
+    return f"{min(probability, 0.999):.1%}" if probability < 1 else "100.0%"
+
+
 def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
     """Lay out a picture a line: its digits, how probable each is, and what comes next.
 
@@ -59,8 +66,8 @@ def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
         out.add_row(
             escape(printable(name)),
             f"[bold]{escape(' '.join(classes[number] for number, _ in best))}[/]",
-            "  ".join(f"{probability:.1%}" for _, probability in best),
-            escape("  ".join(f"{classes[n]} ({probability:.1%})" for n, probability in after)),
+            "  ".join(percent(probability) for _, probability in best),
+            escape("  ".join(f"{classes[n]} ({percent(probability)})" for n, probability in after)),
         )
     return out
 

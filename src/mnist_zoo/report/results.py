@@ -193,6 +193,10 @@ def rows(records: Iterable[Record]) -> list[Row]:
 FIGURES = (
     "n", "validation", "mean", "std", "min–max", "95 % interval", "failed", "published", "holds",
 )  # fmt: skip
+NARROW = (
+    ("n", "mean", "std", "published", "holds"),
+    ("validation", "min–max", "95 % interval", "failed"),
+)
 CIRCUMSTANCES = ("seconds", "device", "torch", "lightning", "date")
 
 
@@ -234,9 +238,15 @@ def circumstances(row: Row) -> list[str]:
     ]
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """Lay out the figures; flags stand below their recipe, each in a line, never cut."""
-    return _table(rows, FIGURES, figures)
+def table(rows: Sequence[Row], names: Sequence[str] = FIGURES) -> Table:
+    """Lay out figures; flags stand below their recipe, each in a line, never cut.
+
+    Args:
+        rows: The runs.
+        names: Which of ``FIGURES``; ``NARROW`` divides them for a narrow terminal.
+    """
+    chosen = [FIGURES.index(name) for name in names]
+    return _table(rows, names, lambda row: [figures(row)[n] for n in chosen])
 
 
 def circumstances_table(rows: Sequence[Row]) -> Table:
@@ -272,12 +282,13 @@ def curves(records: Iterable[Record], tag: str) -> dict[Group, list[Curve]]:
 def _table(rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], list[str]]) -> Table:
     out = Table(box=None, pad_edge=False, header_style="bold")
     lines = [line for row in rows for line in (row.recipe, *(f"  {flag}" for flag in row.flags))]
-    out.add_column("recipe", overflow="fold", min_width=min(30, max(map(len, lines), default=0)))
+    out.add_column("recipe", overflow="fold", min_width=min(16, max(map(len, lines), default=0)))
     body = [cells(row) for row in rows]
     # A column in which nothing stands would only narrow the others.
     shown = [n for n in range(len(names)) if any(line[n] for line in body)]
     for n in shown:
-        out.add_column(names[n], justify="right", overflow="fold")
+        # A number that is cut is another number.
+        out.add_column(names[n], justify="right", overflow="fold", no_wrap=names[n] != "device")
     for row, line in zip(rows, body, strict=True):
         name = "\n  ".join(map(_one_line, (row.recipe, *row.flags)))
         out.add_row(escape(name), *(escape(_one_line(line[n])) for n in shown))

@@ -54,8 +54,12 @@ def after_fit(
     checkpoint: str,
     curves: Path | None,
     test_options: str = "",
+    table: Path | None = None,
 ) -> str:
-    """Say what came out, where it lies and what to type next; ``curves`` are TensorBoard's."""
+    """Say what came out, where it lies and what to type next.
+
+    ``curves`` are TensorBoard's, ``table`` is a file of figures.
+    """
     lines = []
     if score is not None:
         value = f"{score:.2%}" if str(monitor).endswith("acc") else f"{score:.4f}"
@@ -71,6 +75,8 @@ def after_fit(
         ]
     if curves:
         lines.append(f"Curves:     tensorboard --logdir {_quoted(curves)}")
+    if table:
+        lines.append(f"Figures:    {_quoted(table)}")
     return "\n".join(lines)
 
 

@@ -36,25 +36,35 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return in_markdown(_COLUMNS, _NUMBERS, cells)
 
 
-def zoo_table(rows: Sequence[Row], with_source: bool = True) -> Table:
-    """Lay out the recipes; a name, size or source that is that of the row above is left out."""
-    columns = _COLUMNS if with_source else _COLUMNS[:-1]
+def zoo_table(rows: Sequence[Row], width: int) -> Table:
+    """Lay out the recipes; a name, size or source that is that of the row above is left out.
+
+    Args:
+        rows: The recipes.
+        width: Characters in a line: where these are few, some columns are left out.
+    """
+    left_out = {"source"} if width < 100 else set()
+    left_out |= {"parameters"} if width < 92 else set()
+    left_out |= {"network", "published"} if width < 78 else set()
+    columns = [column for column in _COLUMNS if column not in left_out]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        name = column in ("network", "parameters", "recipe")
-        table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=name)
+        # A number that is cut is another number.
+        whole = column != "source"
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=whole)
     above = Row("", "", "", "", "", "")
     for row in rows:
         same = row.network == above.network
         cells = (
             "" if same else row.network,
             "" if same and row.num_parameters == above.num_parameters else row.num_parameters,
-            row.recipe,
+            row.recipe or ("" if "network" not in left_out else row.network),
             row.published,
             row.measured,
             "" if same and row.source == above.source else row.source,
         )
         # What a plugin writes is text, in brackets too.
-        table.add_row(*map(escape, cells[: len(columns)]))
+        shown = dict(zip(_COLUMNS, cells, strict=True))
+        table.add_row(*(escape(shown[column]) for column in columns))
         above = row
     return table
