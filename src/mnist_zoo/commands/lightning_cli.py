@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import math
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,19 +20,16 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     Callback,
-    EarlyStopping,
     LearningRateMonitor,
-    ModelCheckpoint,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.markup import escape
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo import data, registry
-from mnist_zoo.commands import messages
+from mnist_zoo.commands import checks, messages
 from mnist_zoo.engine import probe, runs
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
@@ -86,8 +82,6 @@ _HELP = {
     ),
 }
 
-# Checkpoints that fit keeps, by name.
-_ITS_OWN = ("best", "last")
 _COPY_IT = "Copy it to where you can, and name the checkpoint there."
 
 # Of a run for which neither a recipe nor the user says how long it is.
@@ -196,26 +190,12 @@ class ZooCLI(LightningCLI):
             if "expected one argument" in str(error) and (text := messages.without_value(args)):
                 raise ZooError(text) from error
             raise
-        seed = self.config[self.config.subcommand].seed_everything
-        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
-            raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
+        settings = self.config[self.config.subcommand]
+        checks.settings(self.config.subcommand, settings)
         if self.request.weights:
             # Lightning knows checkpoints alone.
-            self.config[self.config.subcommand].ckpt_path = None
-        trainer = self.config[self.config.subcommand].trainer
-        for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
-            # A share of the batches is Lightning's to check.
-            if isinstance(trainer[name], int) and trainer[name] < 1:
-                raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
-        for name in ("max_epochs", "max_steps", "limit_train_batches"):
-            if self.config.subcommand == "fit" and trainer[name] == 0:
-                raise ZooError(f"--trainer.{name} 0: trains nothing.")
-        for name, unwanted in (("enable_checkpointing", False), ("barebones", True)):
-            if self.config.subcommand == "fit" and trainer[name] is unwanted:
-                raise ZooError(
-                    f"--trainer.{name} {str(unwanted).lower()}: fit always keeps checkpoints."
-                    " Leave the flag out."
-                )
+            settings.ckpt_path = None
+        trainer = settings.trainer
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
             # Lightning's own default is 1,000.
             trainer.max_epochs = _NUM_EPOCHS
@@ -316,7 +296,7 @@ class ZooCLI(LightningCLI):
         """
         settings = self.config[self.subcommand]
         for key in ("model", "data"):
-            _require_arguments(key, settings[key].class_path, settings[key].get("init_args") or {})
+            checks.arguments(key, settings[key].class_path, settings[key].get("init_args") or {})
         try:
             super().instantiate_classes()
             if self.request.weights:
@@ -361,7 +341,7 @@ class ZooCLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise ZooError(messages.of_trainer(error)) from error
-        _require_names_of_their_own(trainer.checkpoint_callbacks)
+        checks.names_of_checkpoints(trainer.checkpoint_callbacks)
         return trainer
 
     def before_fit(self) -> None:
@@ -371,7 +351,7 @@ class ZooCLI(LightningCLI):
             ZooError: It cannot be trained so.
             FinishedError: It has been already.
         """
-        if limit := self._limit_reached():
+        if limit := checks.limit_reached(self.trainer, self.request.progress):
             # A course of the learning rate that was laid out for the whole run has ended with it.
             on = "" if self.model.scheduler_class else f"\nTo go on: {limit}"
             raise FinishedError(f"{self.request.ckpt_path} has been trained to its end.{on}")
@@ -384,7 +364,7 @@ class ZooCLI(LightningCLI):
             )
         if self.config[self.subcommand].channels_last:
             probe.put_channels_last(self.model)
-        if different := self._held_out_differently():
+        if different := checks.held_out_differently(self.request.trained_on, self.datamodule):
             raise ZooError(
                 f"a resumed run cannot change {different}: images that it was trained on would be"
                 " held out, or score against a best of other images.\n"
@@ -392,7 +372,7 @@ class ZooCLI(LightningCLI):
             )
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        self._require_validation()
+        checks.validation(self.trainer, self.model, self.datamodule)
         console.print(
             summary.before_fit(
                 type(self.model).__name__,
@@ -484,7 +464,7 @@ class ZooCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation images; print loss and accuracy."""
-        if different := self._held_out_differently():
+        if different := checks.held_out_differently(self.request.trained_on, self.datamodule):
             console.print(
                 f"The network was trained with another {different}: it may have been trained on"
                 " these images.",
@@ -539,38 +519,6 @@ class ZooCLI(LightningCLI):
         named = "" if registry.is_known(model) else f" --model {model}"
         return named if registry.is_our_data(dataset) else f"{named} --data {dataset}"
 
-    def _limit_reached(self) -> str | None:
-        """Return the flag that would have the checkpoint's run go on, where a limit ended it."""
-        for name, unit in (("max_steps", "steps"), ("max_epochs", "epochs")):
-            limit, done = getattr(self.trainer, name), self.request.progress.get(unit, -1)
-            if limit is not None and 0 <= limit <= done:
-                return f"--trainer.{name} N, above the {done} it has behind it"
-        return None
-
-    def _require_validation(self) -> None:
-        """Refuse what goes by the validation images where none are held out.
-
-        Raises:
-            ZooError: A callback does, or the scheduler.
-        """
-        without = "--data.val_size" if not self.datamodule.num_val_images else ""
-        if self.trainer.limit_val_batches == 0:
-            without = "--trainer.limit_val_batches"
-        if not without:
-            return
-        goes_by = {
-            type(callback).__name__: str(callback.monitor)
-            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping)
-        }
-        if self.model.scheduler_class is ReduceLROnPlateau:
-            goes_by["ReduceLROnPlateau"] = "val/loss"
-        for name, monitor in goes_by.items():
-            if monitor.startswith("val/"):
-                raise ZooError(
-                    f"{name} goes by {monitor}, but there is no validation: {without} 0."
-                )
-
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
             self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
@@ -582,24 +530,6 @@ class ZooCLI(LightningCLI):
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
         self.until_the_end.enter_context(runs.locked(self.run_folder))
-
-    def _held_out_differently(self) -> str | None:
-        """Return the flag by which other images are held out than in the checkpoint's training."""
-        before = self.request.trained_on
-        if before is None:
-            return None
-        if before["class_path"] != registry.path_of(type(self.datamodule)):
-            return "--data"
-        arguments = dict(before["init_args"])
-        if "val_size" in arguments and arguments["val_size"] is None:
-            arguments["val_size"] = self.datamodule.default_val_size
-        if not Path(str(arguments.get("train_file"))).exists():
-            # It was moved; where it is now cannot be compared.
-            arguments.pop("train_file", None)
-        for name in ("val_size", "split_seed", "num_train", "train_file"):
-            if name in arguments and arguments[name] != getattr(self.datamodule, name, None):
-                return f"--data.{name}"
-        return None
 
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
         """Print the figures of an evaluation, and draw its pictures."""
@@ -632,7 +562,7 @@ class CheckingCLI(ZooCLI):
         self.datamodule.prepare_data()
         for stage in ("fit", "test"):
             self.datamodule.setup(stage)
-        self._require_validation()
+        checks.validation(self.trainer, self.model, self.datamodule)
 
     def fit(self, **kwargs: Any) -> None:
         """Train nothing."""
@@ -654,38 +584,6 @@ def _without_tiny_numbers() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
-
-
-def _require_arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
-    """Refuse to build a class without an argument that it needs.
-
-    The parser takes one that has no type for one that may be left out.
-
-    Raises:
-        ZooError: There is such an argument.
-    """
-    cls = registry.import_class(path)
-    for name, parameter in inspect.signature(cls).parameters.items():
-        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        bare = parameter.default is parameter.annotation is parameter.empty
-        if named and bare and given.get(name) is None:
-            raise ZooError(f"{cls.__name__} needs {name}: give --{key}.{name}.")
-
-
-def _require_names_of_their_own(callbacks: Sequence[Callback]) -> None:
-    """Refuse a ``ModelCheckpoint`` of the user's that would overwrite one of the zoo's.
-
-    Raises:
-        ZooError: It keeps its files in the run's folder, under such a name.
-    """
-    for callback in callbacks:
-        if isinstance(callback, Best | Last) or not isinstance(callback, ModelCheckpoint):
-            continue
-        if callback.dirpath is None and (callback.filename in _ITS_OWN or callback.save_last):
-            raise ZooError(
-                f"{type(callback).__name__}: fit itself keeps best.ckpt and last.ckpt in the run's"
-                " folder.\nGive another filename and no save_last, or another dirpath."
-            )
 
 
 def _subclasses(base: type) -> dict[str, type]:

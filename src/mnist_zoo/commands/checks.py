@@ -1,0 +1,136 @@
+"""What is looked at before the work of ``fit`` and its kin begins, and told where it is wrong."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mnist_zoo import registry
+from mnist_zoo.data import ImageData
+from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.errors import ZooError
+from mnist_zoo.models import Classifier
+
+# Checkpoints that fit keeps, by name.
+_ITS_OWN = ("best", "last")
+
+
+def settings(subcommand: str, chosen: Any) -> None:
+    """Refuse settings that the parser takes and that cannot be meant.
+
+    Args:
+        subcommand: fit, validate, test or predict.
+        chosen: Its settings.
+
+    Raises:
+        ZooError: There is one.
+    """
+    seed, trainer = chosen.seed_everything, chosen.trainer
+    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+        raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
+        # A share of the batches is Lightning's to check.
+        if isinstance(trainer[name], int) and trainer[name] < 1:
+            raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if subcommand == "fit" and trainer[name] == 0:
+            raise ZooError(f"--trainer.{name} 0: trains nothing.")
+    for name, unwanted in (("enable_checkpointing", False), ("barebones", True)):
+        if subcommand == "fit" and trainer[name] is unwanted:
+            raise ZooError(
+                f"--trainer.{name} {str(unwanted).lower()}: fit always keeps checkpoints."
+                " Leave the flag out."
+            )
+
+
+def arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
+    """Refuse to build a class without an argument that it needs.
+
+    The parser takes one that has no type for one that may be left out.
+
+    Raises:
+        ZooError: There is such an argument.
+    """
+    cls = registry.import_class(path)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        bare = parameter.default is parameter.annotation is parameter.empty
+        if named and bare and given.get(name) is None:
+            raise ZooError(f"{cls.__name__} needs {name}: give --{key}.{name}.")
+
+
+def names_of_checkpoints(callbacks: Sequence[Callback]) -> None:
+    """Refuse a ``ModelCheckpoint`` of the user's that would overwrite one of the zoo's.
+
+    Raises:
+        ZooError: It keeps its files in the run's folder, under such a name.
+    """
+    for callback in callbacks:
+        if isinstance(callback, Best | Last) or not isinstance(callback, ModelCheckpoint):
+            continue
+        if callback.dirpath is None and (callback.filename in _ITS_OWN or callback.save_last):
+            raise ZooError(
+                f"{type(callback).__name__}: fit itself keeps best.ckpt and last.ckpt in the run's"
+                " folder.\nGive another filename and no save_last, or another dirpath."
+            )
+
+
+def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
+    """Refuse what goes by the validation images where none are held out.
+
+    Raises:
+        ZooError: A callback does, or the scheduler.
+    """
+    without = "--data.val_size" if not data.num_val_images else ""
+    if trainer.limit_val_batches == 0:
+        without = "--trainer.limit_val_batches"
+    if not without:
+        return
+    goes_by = {
+        type(callback).__name__: str(callback.monitor)
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping)
+    }
+    if network.scheduler_class is ReduceLROnPlateau:
+        goes_by["ReduceLROnPlateau"] = "val/loss"
+    for name, monitor in goes_by.items():
+        if monitor.startswith("val/"):
+            raise ZooError(f"{name} goes by {monitor}, but there is no validation: {without} 0.")
+
+
+def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
+    """Return the flag that would have the checkpoint's run go on, where a limit ended it."""
+    for name, unit in (("max_steps", "steps"), ("max_epochs", "epochs")):
+        limit, done = getattr(trainer, name), progress.get(unit, -1)
+        if limit is not None and 0 <= limit <= done:
+            return f"--trainer.{name} N, above the {done} it has behind it"
+    return None
+
+
+def held_out_differently(before: Mapping[str, Any] | None, data: ImageData) -> str | None:
+    """Return the flag by which other images are held out than in the checkpoint's training.
+
+    Args:
+        before: Class and arguments of the data that it was trained on, if it says so.
+        data: The data now.
+    """
+    if before is None:
+        return None
+    if before["class_path"] != registry.path_of(type(data)):
+        return "--data"
+    arguments = dict(before["init_args"])
+    if "val_size" in arguments and arguments["val_size"] is None:
+        arguments["val_size"] = data.default_val_size
+    if not Path(str(arguments.get("train_file"))).exists():
+        # It was moved; where it is now cannot be compared.
+        arguments.pop("train_file", None)
+    for name in ("val_size", "split_seed", "num_train", "train_file"):
+        if name in arguments and arguments[name] != getattr(data, name, None):
+            return f"--data.{name}"
+    return None
