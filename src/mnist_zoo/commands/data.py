@@ -21,10 +21,10 @@ def main(argv: list[str]) -> int:
     """Run ``mnist-zoo data`` and return its exit status.
 
     Args:
-        argv: the arguments after ``data``.
+        argv: The arguments after ``data``.
 
     Raises:
-        ZooError: wrong arguments, data that is not there, or a file that cannot be written.
+        ZooError: Wrong arguments, data that is not there, or a file that cannot be written.
     """
     args = _parser().parse_args(argv)
     out = absolute(args.out)

@@ -23,10 +23,10 @@ def main(argv: list[str]) -> int:
     """Serve the page until the user stops it.
 
     Args:
-        argv: the arguments after ``demo``.
+        argv: The arguments after ``demo``.
 
     Raises:
-        ZooError: wrong arguments, a checkpoint that cannot be read, an address that cannot be
+        ZooError: Wrong arguments, a checkpoint that cannot be read, an address that cannot be
             listened on, or packages that are not installed.
     """
     args = _parser().parse_args(argv)

@@ -23,10 +23,10 @@ class IdxData(ImageData):
     """A data set of torchvision in four idx files, downloaded where they are missing.
 
     Args:
-        root: folder of all data sets, with ``MNIST/raw`` and the like in it (default:
+        root: Folder of all data sets, with ``MNIST/raw`` and the like in it (default:
             $MNIST_ZOO_DATA, else data).
-        download: whether to download missing files; without it they are an error.
-        **kwargs: arguments of ``ImageData``.
+        download: Whether to download missing files; without it they are an error.
+        **kwargs: Arguments of ``ImageData``.
     """
 
     names: ClassVar[tuple[str, str, str, str]] = (
@@ -211,9 +211,9 @@ class TextFile(ImageData):
     ``mnist-zoo data to-text`` writes such files.
 
     Args:
-        train_file: file of the training images; not needed for tests.
-        test_file: file of the test images; not needed for training.
-        **kwargs: arguments of ``ImageData``.
+        train_file: File of the training images; not needed for tests.
+        test_file: File of the test images; not needed for training.
+        **kwargs: Arguments of ``ImageData``.
     """
 
     default_val_size = 0.1

@@ -25,10 +25,10 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
     interrupted leaves nothing half-written.
 
     Args:
-        source: name of the class in ``torchvision.datasets``.
-        root: folder of all data sets; created where it is missing.
-        names: the files wanted of what torchvision unpacks.
-        **options: further arguments of the class.
+        source: Name of the class in ``torchvision.datasets``.
+        root: Folder of all data sets; created where it is missing.
+        names: The files wanted of what torchvision unpacks.
+        **options: Further arguments of the class.
 
     Raises:
         DataError: ``root`` cannot be written, or the download failed.
@@ -79,9 +79,9 @@ def how_to_bring(source: str, raw: Path, names: Sequence[str]) -> str:
     """Return the advice for someone without the files: where they go, and what needs none.
 
     Args:
-        source: name of the data set.
-        raw: absolute path of the folder that the files are wanted in.
-        names: the files.
+        source: Name of the data set.
+        raw: Absolute path of the folder that the files are wanted in.
+        names: The files.
     """
     return (
         f"Put {', '.join(names)} (as they are, or .gz) into {raw}, or name a folder that has"

@@ -49,15 +49,15 @@ def read_idx(path: Path, magic: int, md5: str | None = None) -> npt.NDArray[Any]
     """Read one idx file, checked for magic number, size and, where it is known, checksum.
 
     Args:
-        path: the file without ``.gz``; a gzipped one beside it is read in its stead.
-        magic: the magic number that the file must have; it says type and number of dimensions.
-        md5: hexadecimal MD5 of the uncompressed file.
+        path: The file without ``.gz``; a gzipped one beside it is read in its stead.
+        magic: The magic number that the file must have; it says type and number of dimensions.
+        md5: Hexadecimal MD5 of the uncompressed file.
 
     Returns:
         A writable array with the file's own shape and type.
 
     Raises:
-        DataError: the file is missing, cannot be read, or is not what it should be.
+        DataError: The file is missing, cannot be read, or is not what it should be.
     """
     file = find(path)
     if file is None:
@@ -93,8 +93,8 @@ def read_images(
     """Read an image file and the label file that belongs to it.
 
     Args:
-        images_path: idx file of images.
-        labels_path: idx file of labels.
+        images_path: Idx file of images.
+        labels_path: Idx file of labels.
         labels_magic: ``LABELS`` or ``LONG_LABELS``.
         md5s: MD5 by file name; a file that is not in it is read without a checksum.
 
@@ -102,7 +102,7 @@ def read_images(
         Images, uint8 in 0..255, (N, 28, 28), and targets, int64 in 0..9, (N,).
 
     Raises:
-        DataError: a file is missing or damaged, or the two do not belong together.
+        DataError: A file is missing or damaged, or the two do not belong together.
     """
     md5s = md5s or {}
     images = read_idx(images_path, IMAGES, md5s.get(images_path.name))

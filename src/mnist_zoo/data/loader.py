@@ -34,18 +34,18 @@ class Batches:
     Args:
         images: (N, ...), N >= 1.
         targets: (N, ...), on the same device as ``images``.
-        batch_size: number of images in a minibatch, at least 1.
-        shuffle: whether each epoch has an order of its own; else that of the tensors.
-        seed: what the orders follow from, at least 0.
-        rank: which of the replicas this is, from 0.
-        num_replicas: number of processes that share the images.
-        filled_up: whether shares are filled up where the images cannot be shared equally.
-        block_size: number of minibatches yielded at a time, one after the other in one pair of
+        batch_size: Number of images in a minibatch, at least 1.
+        shuffle: Whether each epoch has an order of its own; else that of the tensors.
+        seed: What the orders follow from, at least 0.
+        rank: Which of the replicas this is, from 0.
+        num_replicas: Number of processes that share the images.
+        filled_up: Whether shares are filled up where the images cannot be shared equally.
+        block_size: Number of minibatches yielded at a time, one after the other in one pair of
             tensors; only the last of an epoch may be of fewer, and of a smaller last minibatch.
-        limit: end each epoch after so many minibatches (a number), or after this share of them
+        limit: End each epoch after so many minibatches (a number), or after this share of them
             (a fraction).
-        augmentation: distorts the images, uint8 (N, H, W) then, differently in each epoch.
-        num_distorted_epochs: after so many epochs the images are left as they are; None: never.
+        augmentation: Distorts the images, uint8 (N, H, W) then, differently in each epoch.
+        num_distorted_epochs: After so many epochs the images are left as they are; None: never.
 
     Raises:
         DataError: ``limit`` is a fraction that makes less than one minibatch, or a share that is

@@ -24,8 +24,8 @@ def to_float(images: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
 
     Args:
         images: uint8 in 0..255, (B, 28, 28).
-        mean: subtracted from the pixels once they are in [0, 1].
-        std: what they are divided by then.
+        mean: Subtracted from the pixels once they are in [0, 1].
+        std: What they are divided by then.
 
     Returns:
         float32, (B, 1, 28, 28); in [0, 1] for the default ``mean`` and ``std``.
@@ -45,29 +45,29 @@ class ImageData(LightningDataModule, abc.ABC):
     images at a time, in order.
 
     Args:
-        batch_size: number of images in a training minibatch.
-        val_size: training images held out for validation: how many, or which fraction (0.2);
+        batch_size: Number of images in a training minibatch.
+        val_size: Training images held out for validation: how many, or which fraction (0.2);
             by default 5000, of the small data sets (Digits, TextFile) a tenth.
-        expanded: whether to train on each image five times: as it is, and shifted by one pixel
+        expanded: Whether to train on each image five times: as it is, and shifted by one pixel
             right, left, up and down.
-        num_train: take only the first so many training images, before any are held out.
-        num_test: take only the first so many test images.
-        mean: subtracted from the pixels, which are in [0, 1].
-        std: what the pixels are divided by after that.
-        split_seed: decides which images are held out; the same seed always holds out the same.
+        num_train: Take only the first so many training images, before any are held out.
+        num_test: Take only the first so many test images.
+        mean: Subtracted from the pixels, which are in [0, 1].
+        std: What the pixels are divided by after that.
+        split_seed: Decides which images are held out; the same seed always holds out the same.
             None holds out the last ones in the data set's own order, which in MNIST hardly share a
             writer with those before them.
-        rotation: largest angle, in degrees, by which training images are turned at random.
-        scale: largest share, below 1, by which they are made larger or smaller at random.
-        shear: largest angle, in degrees below 90, by which their upright lines lean at random.
-        shift: largest number of pixels by which they are shifted at random.
-        elastic: standard deviation, in pixels, of the random smooth field that bends them.
-        stretch: largest share by which they are made wider and less high, or the other way round.
-        refit: bring the distorted images back to the size and place that they had.
-        plain_epochs: leave the images as they are in so many epochs at the end of the run.
+        rotation: Largest angle, in degrees, by which training images are turned at random.
+        scale: Largest share, below 1, by which they are made larger or smaller at random.
+        shear: Largest angle, in degrees below 90, by which their upright lines lean at random.
+        shift: Largest number of pixels by which they are shifted at random.
+        elastic: Standard deviation, in pixels, of the random smooth field that bends them.
+        stretch: Largest share by which they are made wider and less high, or the other way round.
+        refit: Bring the distorted images back to the size and place that they had.
+        plain_epochs: Leave the images as they are in so many epochs at the end of the run.
 
     Raises:
-        DataError: a value cannot be right for any data set, or ``classes`` are not ten names.
+        DataError: A value cannot be right for any data set, or ``classes`` are not ten names.
     """
 
     classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
@@ -151,13 +151,13 @@ class ImageData(LightningDataModule, abc.ABC):
         """Return all training images, or all test images, in the data set's own order.
 
         Args:
-            train: which of the two.
+            train: Which of the two.
 
         Returns:
             Images, uint8 in 0..255, (N, 28, 28), and targets, int64 in 0..9, (N,).
 
         Raises:
-            DataError: the images are missing or damaged.
+            DataError: The images are missing or damaged.
         """
 
     def __repr__(self) -> str:
@@ -179,7 +179,7 @@ class ImageData(LightningDataModule, abc.ABC):
                 images; without any, all of them.
 
         Raises:
-            DataError: there are not as many images as were asked for, or the stage has none.
+            DataError: There are not as many images as were asked for, or the stage has none.
         """
         if stage in ("fit", "validate", None):
             if "train" not in self.splits:

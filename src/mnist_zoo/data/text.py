@@ -25,13 +25,13 @@ def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
     """Read a file of images as text.
 
     Args:
-        path: the file, in UTF-8.
+        path: The file, in UTF-8.
 
     Returns:
         Images, uint8 in 0..255, (N, 28, 28) with N >= 1, and targets, int64 in 0..9, (N,).
 
     Raises:
-        DataError: the file cannot be read or holds no image, or a line is not as it should be.
+        DataError: The file cannot be read or holds no image, or a line is not as it should be.
     """
     path = Path(path)
     rows = []
@@ -63,13 +63,13 @@ def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str =
     """Write images as text; the file appears under its name only when it is whole.
 
     Args:
-        path: the file; one that exists is replaced.
+        path: The file; one that exists is replaced.
         images: uint8, (N, 28, 28).
-        targets: integers in 0..9, (N,).
-        comment: lines to put at the top, without ``#``.
+        targets: Integers in 0..9, (N,).
+        comment: Lines to put at the top, without ``#``.
 
     Raises:
-        ZooError: the file cannot be written.
+        ZooError: The file cannot be written.
     """
     path = Path(path)
     table = torch.cat([images.flatten(1), targets.to(torch.uint8).unsqueeze(1)], dim=1)
