@@ -16,6 +16,7 @@ from mnist_zoo.data import ImageData
 from mnist_zoo.engine.checkpoints import Best, Last
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
+from mnist_zoo.models.checkpoint import Checkpoint
 
 # Checkpoints that fit keeps, by name.
 _ITS_OWN = ("best", "last")
@@ -113,18 +114,18 @@ def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
     return None
 
 
-def held_out_differently(before: Mapping[str, Any] | None, data: ImageData) -> str | None:
+def held_out_differently(before: Checkpoint | None, data: ImageData) -> str | None:
     """Return the flag by which other images are held out than in the checkpoint's training.
 
     Args:
-        before: Class and arguments of the data that it was trained on, if it says so.
+        before: The checkpoint, if there is one.
         data: The data now.
     """
-    if before is None:
+    if before is None or before.data is None:
         return None
-    if before["class_path"] != registry.path_of(type(data)):
+    if before.data["class_path"] != registry.path_of(type(data)):
         return "--data"
-    arguments = dict(before["init_args"])
+    arguments = dict(before.data["init_args"])
     if "val_size" in arguments and arguments["val_size"] is None:
         arguments["val_size"] = data.default_val_size
     if not Path(str(arguments.get("train_file"))).exists():

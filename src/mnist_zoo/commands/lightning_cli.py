@@ -192,8 +192,8 @@ class ZooCLI(LightningCLI):
             raise
         settings = self.config[self.config.subcommand]
         checks.settings(self.config.subcommand, settings)
-        if self.request.weights:
-            # Lightning knows checkpoints alone.
+        if not self.request.progress:
+            # Lightning knows checkpoints alone, and no weights.
             settings.ckpt_path = None
         trainer = settings.trainer
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
@@ -299,8 +299,8 @@ class ZooCLI(LightningCLI):
             checks.arguments(key, settings[key].class_path, settings[key].get("init_args") or {})
         try:
             super().instantiate_classes()
-            if self.request.weights:
-                checkpoint.fill(self.model, self.request.weights)
+            if self.request.checkpoint and not self.request.progress:
+                checkpoint.fill(self.model, self.request.checkpoint)
             return
         except ValueError as error:
             cause, network = error.__cause__, messages.built_when_raised(error.__cause__)
@@ -364,7 +364,7 @@ class ZooCLI(LightningCLI):
             )
         if self.config[self.subcommand].channels_last:
             probe.put_channels_last(self.model)
-        if different := checks.held_out_differently(self.request.trained_on, self.datamodule):
+        if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
             raise ZooError(
                 f"a resumed run cannot change {different}: images that it was trained on would be"
                 " held out, or score against a best of other images.\n"
@@ -464,7 +464,7 @@ class ZooCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation images; print loss and accuracy."""
-        if different := checks.held_out_differently(self.request.trained_on, self.datamodule):
+        if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
             console.print(
                 f"The network was trained with another {different}: it may have been trained on"
                 " these images.",
@@ -496,7 +496,8 @@ class ZooCLI(LightningCLI):
     def _averaging(self) -> list[Average]:
         """Return the callback that averages the weights, if they are to be averaged."""
         average = self.config[self.subcommand].average
-        if self.request.averaged not in (None, average.decay is not None):
+        before = self.request.checkpoint
+        if before and before.is_averaged != (average.decay is not None):
             raise ZooError(
                 "a resumed run cannot begin or end to average its weights.\n"
                 "Leave --average.decay out, or start a new run."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +47,7 @@ class Request:
         ckpt_path: The checkpoint, if one is given.
         configured: Whether a configuration file is given.
         helping: Whether only help is asked for.
-        progress: Epochs and steps that the checkpoint has behind it.
-        callbacks: Names of the user's callbacks that the checkpoint was trained with.
-        trained_on: Class and arguments of the data that the checkpoint was trained on.
-        averaged: Whether the checkpoint holds averaged weights; None without one.
-        weights: What was read of ``ckpt_path`` where that holds weights alone.
+        checkpoint: What it says, once it has been read.
     """
 
     argv: list[str]
@@ -61,11 +57,18 @@ class Request:
     ckpt_path: str | None = None
     configured: bool = False
     helping: bool = False
-    progress: dict[str, int] = field(default_factory=dict)
-    callbacks: list[str] = field(default_factory=list)
-    trained_on: dict[str, Any] | None = None
-    averaged: bool | None = None
-    weights: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """Epochs and steps that the checkpoint has behind it; none of weights alone."""
+        return self.checkpoint.progress if self.checkpoint else {}
+
+    @property
+    def callbacks(self) -> list[str]:
+        """Names of the user's callbacks that the checkpoint was trained with."""
+        names = self.checkpoint.run.get("callbacks") if self.checkpoint else None
+        return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def main(argv: list[str]) -> int:
@@ -143,13 +146,11 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     from mnist_zoo.models import checkpoint as checkpoints
 
     checkpoint = checkpoints.read(checkpoints.find(request.ckpt_path))
-    if not checkpoint.progress:
-        if request.subcommand == "fit":
-            raise ZooError(
-                f"{request.ckpt_path} holds weights alone, which can be given to test, validate,"
-                " predict and export.\nfit goes on from a checkpoint: it writes last.ckpt."
-            )
-        request.weights = checkpoint
+    if request.subcommand == "fit" and not checkpoint.progress:
+        raise ZooError(
+            f"{request.ckpt_path} holds weights alone, which can be given to test, validate,"
+            " predict and export.\nfit goes on from a checkpoint: it writes last.ckpt."
+        )
     if request.subcommand == "fit" and not checkpoint.resumable:
         raise ZooError(
             f"{request.ckpt_path} holds no state of the optimizer, so that training cannot go on"
@@ -158,7 +159,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     path = checkpoints.trusted_class(checkpoint, named=request.model)
     request.model = path
     _refuse_unknown_arguments(checkpoint)
-    request.progress = checkpoint.progress
+    request.checkpoint = checkpoint
     config: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.data is None and request.subcommand == "fit" and not request.data:
         raise ZooError(
@@ -166,15 +167,10 @@ def default_configs(request: Request) -> Iterator[list[str]]:
         )
     if checkpoint.data is not None:
         config["data"] = data_here(checkpoint, named=request.data)
-        request.trained_on = checkpoint.data
     recipes = []
     if request.subcommand == "fit":
         recipes = _recipe_files(path)
         config |= _resumed_settings(checkpoint.run)
-        if "average" in config:
-            request.averaged = config["average"].get("decay") is not None
-        names = checkpoint.run.get("callbacks")
-        request.callbacks = [str(name) for name in names] if isinstance(names, list) else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(request.ckpt_path).stem}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -60,6 +60,12 @@ class Checkpoint:
         """Name of the network's class."""
         return str(self.model["class_path"]).rpartition(".")[2]
 
+    @property
+    def is_averaged(self) -> bool:
+        """Whether its run keeps a moving average of the weights."""
+        average = self.run.get("average")
+        return isinstance(average, dict) and average.get("decay") is not None
+
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint written by this package's networks, or exported weights (safetensors).
