@@ -115,12 +115,8 @@ def main(argv: list[str]) -> int:
             f"--ensemble {arguments.ensemble}: there are only {len(seeds)} --seeds to be tested"
             " together."
         )
-    for flag in (word.partition("=")[0] for word in rest):
-        meant = did_you_mean(flag, parser._option_string_actions)
-        if meant and "." not in flag and flag.startswith("--se"):
-            raise ZooError(
-                f"unknown option {flag}.{meant}\nFor all options: mnist-zoo sweep --help"
-            )
+    if any(word.partition("=")[0] == "--seed" for word in rest):
+        raise ZooError("unknown option --seed. Did you mean --seeds?")
     plan = list(_plan(arguments.recipes, rest, seeds))
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
