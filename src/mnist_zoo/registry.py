@@ -27,6 +27,8 @@ from mnist_zoo.errors import ZooError, did_you_mean
 
 PLUGIN_GROUP = "mnist_zoo.models"
 _PACKAGE = Path(__file__).parent
+# Beyond what settings of a network or data set ever need.
+_MOST_VALUES, _LONGEST_WORD, _MOST_LAYERS = 10_000, 10_000, 10
 _HEAD_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 
 
@@ -209,10 +211,10 @@ def class_and_arguments(made: Any) -> dict[str, Any]:
 def not_plain(made: Any) -> str:
     """Return the first argument of a network or data set that is no plain value; else ``""``.
 
-    A checkpoint holds plain values alone, since it could not be opened safely with any other.
+    A checkpoint with any other could not be opened safely, and is not.
     """
     arguments = class_and_arguments(made)["init_args"]
-    return next((name for name, value in arguments.items() if not _is_plain(value)), "")
+    return next((name for name, value in arguments.items() if not is_harmless(value)), "")
 
 
 def plain(value: Any) -> Any:
@@ -226,12 +228,47 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _is_plain(value: Any) -> bool:
-    if type(value) is dict:
-        return all(map(_is_plain, (*value, *value.values())))
-    if type(value) in (list, tuple, set):
-        return all(map(_is_plain, value))
-    return type(value) in (type(None), bool, int, float, str)
+def is_harmless(values: Any) -> bool:
+    """Return whether values in a checkpoint are numbers and words, in lists and dicts, and no more.
+
+    The parser of the command line makes objects of what names a class, and takes a word for what it
+    says in YAML: a list or dict in a word counts as one. What is too large is not harmless either.
+    """
+    to_come, num_seen = [values], 0
+    while to_come:
+        value = to_come.pop()
+        num_seen += 1
+        if num_seen > _MOST_VALUES:
+            return False
+        if type(value) is dict:
+            if "class_path" in value:
+                return False
+            to_come += [*value, *value.values()]
+        elif type(value) in (list, tuple, set):
+            to_come += value
+        elif type(value) is str:
+            if not _is_word(value):
+                return False
+        elif type(value) not in (type(None), bool, int, float):
+            return False
+    return True
+
+
+def _is_word(text: str) -> bool:
+    """Return whether YAML reads no list or dict in a text, nor in what it reads there instead."""
+    import yaml
+
+    for _ in range(_MOST_LAYERS):
+        if len(text) > _LONGEST_WORD:
+            return False
+        try:
+            read = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return False
+        if not isinstance(read, str) or read == text:
+            return not isinstance(read, dict | list | set | tuple)
+        text = read
+    return False
 
 
 @cache

@@ -1,10 +1,12 @@
 """The command line in the process of the tests, which is fast, and a small run to look at."""
 
 import contextlib
+import errno
 import io
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,3 +125,19 @@ def copied(trained, tmp_path) -> Trained:
     """A copy of that run in the folder in which ``cli`` runs."""
     folder = tmp_path / "runs" / "ConvNetReLU" / "version_0"
     return Trained(shutil.copytree(trained.folder, folder), trained.out)
+
+
+@pytest.fixture
+def fill_up(monkeypatch):
+    """Let folders of a name take no file, as on a disk that is full."""
+    temporary_file = tempfile.TemporaryFile
+
+    def fill(name):
+        def refuse(**kwargs):
+            if kwargs["dir"].name == name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return temporary_file(**kwargs)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+    return fill

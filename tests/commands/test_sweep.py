@@ -1,12 +1,10 @@
 """Sweeps: every combination once, recorded whole, and never run twice."""
 
-import errno
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from types import SimpleNamespace
@@ -250,18 +248,11 @@ def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_p
 
 @pytest.mark.parametrize("flag", ["--results", "--runs"])
 def test_a_folder_that_takes_no_files_is_told_before_anything_runs(
-    cli, tmp_path, monkeypatch, flag
+    cli, tmp_path, monkeypatch, fill_up, flag
 ):
     monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
     (tmp_path / "full").mkdir()
-    temporary_file = tempfile.TemporaryFile
-
-    def refuse(**kwargs):
-        if kwargs["dir"].name == "full":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return temporary_file(**kwargs)
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    fill_up("full")
     error = cli("sweep", "Dense", flag, "full", status=2).err
     assert error.startswith("error: cannot write to full: No space left on device.\n")
 

@@ -1,12 +1,10 @@
 """Runs on the built-in digits: what they leave behind, and what is made of it afterwards."""
 
 import csv
-import errno
 import json
 import shlex
 import shutil
 import signal
-import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -444,16 +442,9 @@ class TestResume:
         assert "Checkpoint: " in cli(*on).out
 
     def test_is_refused_before_training_where_no_checkpoint_can_be_written(
-        self, cli, copied, monkeypatch
+        self, cli, copied, fill_up
     ):
-        temporary_file = tempfile.TemporaryFile
-
-        def refuse(**kwargs):
-            if kwargs["dir"].name == "checkpoints":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return temporary_file(**kwargs)
-
-        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+        fill_up("checkpoints")
         on = ("fit", f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=4")
         error = cli(*on, status=2).err
         assert error.startswith(f"error: cannot write to {copied.last.parent}: No space left")

@@ -336,6 +336,17 @@ class TestCheckpoint:
             mnist_zoo.load(tmp_path / "a.ckpt")
 
 
+class Labelled(Dense):
+    def __init__(self, label="", **kwargs):
+        super().__init__(**kwargs)
+
+
+@pytest.mark.parametrize("label", ["{a: b}", "[1", "x" * 20_000, ["{a: b}"]])
+def test_a_word_that_would_be_refused_when_read_is_told_before_training(label):
+    with pytest.raises(ZooError, match=r"Labelled: its argument label is of .*cannot hold"):
+        trainer(fast_dev_run=1).fit(Labelled(label), Digits())
+
+
 class Careless(ConvNetDropout):
     """Overrides hooks that do nothing in Lightning's class, and so does not pass them on."""
 

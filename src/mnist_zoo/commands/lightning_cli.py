@@ -18,10 +18,7 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import (
-    Callback,
-    LearningRateMonitor,
-)
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -92,8 +89,7 @@ def _num_devices() -> int | str:
     """Return how many devices to use unless told: one.
 
     Each takes as many images a step as the recipe has in all, so that several would change the
-    recipe. Where processes were started
-    for several, by torchrun or SLURM, that was told.
+    recipe. Where processes were started for several, by torchrun or SLURM, that was told.
     """
     if TorchElasticEnvironment.detect():
         return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -247,7 +247,6 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
     Anything else that a file might hold, such as a callback to import, is left out.
     """
     from mnist_zoo.engine.callbacks import RESUMED_SETTINGS, RESUMED_VALUES
-    from mnist_zoo.models.checkpoint import is_harmless
 
     settings: dict[str, Any] = {}
     for group, keys in RESUMED_SETTINGS.items():
@@ -255,14 +254,14 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
         settings[group] = {
             key: held[key]
             for key in keys
-            if key in held and _is_plain(held[key]) and is_harmless(held[key])
+            if key in held and _is_setting(held[key]) and registry.is_harmless(held[key])
         }
     return settings | {
         name: run[name] for name in RESUMED_VALUES if isinstance(run.get(name), bool | int)
     }
 
 
-def _is_plain(value: Any) -> bool:
+def _is_setting(value: Any) -> bool:
     if isinstance(value, dict):  # a time, such as {"minutes": 5}
         return all(isinstance(part, int) for part in value.values())
     return isinstance(value, bool | int | float | str | None)

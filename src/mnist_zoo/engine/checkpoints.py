@@ -66,10 +66,7 @@ class Best(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, also where the run's folder was moved since."""
-        file = Path(str(self.dirpath)) / "best.ckpt"
-        scores = list(state_dict["best_k_models"].values()) if file.is_file() else []
-        state_dict = {**state_dict, "dirpath": self.dirpath}
-        super().load_state_dict(_of_own_file(state_dict, file, scores))
+        super().load_state_dict(_of_own_file(self, state_dict, "best.ckpt"))
 
 
 class Stopping:
@@ -261,30 +258,26 @@ class Last(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states for the start of training: until then other code draws numbers too."""
-        file = Path(str(self.dirpath)) / "last.ckpt"
-        state_dict = {**state_dict, "dirpath": self.dirpath}
-        super().load_state_dict(_of_own_file(state_dict, file, []))
+        super().load_state_dict(_of_own_file(self, state_dict, "last.ckpt"))
         self._random_states = state_dict["random"]
 
 
-def _of_own_file(state: dict[str, Any], file: Path, scores: list[Any]) -> dict[str, Any]:
-    """Return the state of a ``ModelCheckpoint`` as if it had written nothing but one file.
+def _of_own_file(callback: ModelCheckpoint, state: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the state of a callback as if it had written nothing but one file of its folder.
 
     What it has written it also deletes, and a checkpoint may come from a stranger.
-
-    Args:
-        state: The state in a checkpoint.
-        file: The file, which need not be there.
-        scores: Its score, if it is kept for one.
     """
+    file = Path(str(callback.dirpath)) / name
     path = str(file) if file.is_file() else ""
-    of_score = path if scores else ""
+    scores = list(state["best_k_models"].values())
+    models = {path: scores[0]} if path and scores else {}
     return {
         **state,
+        "dirpath": callback.dirpath,
         "best_model_path": path,
-        "kth_best_model_path": of_score,
+        "kth_best_model_path": path if models else "",
         "last_model_path": "",
-        "best_k_models": dict.fromkeys([path], scores[0]) if path and scores else {},
+        "best_k_models": models,
     }
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from mnist_zoo import registry
@@ -20,9 +19,6 @@ from mnist_zoo.models.classifier import Classifier
 
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
 """The installed weights that read pictures where none are named."""
-
-# Beyond what settings of a network or data set ever need.
-_MOST_VALUES, _LONGEST_WORD, _MOST_LAYERS = 10_000, 10_000, 10
 
 
 class CheckpointError(ZooError):
@@ -301,53 +297,12 @@ def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(entry["init_args"])
-    if not is_harmless(arguments):
+    if not registry.is_harmless(arguments):
         raise ValueError("more than numbers and words among the arguments")
     found = {"class_path": str(entry["class_path"]), "init_args": arguments}
     if classes := entry.get("classes"):
-        found["classes"] = [str(name) for name in list(classes)[:_MOST_VALUES]]
+        found["classes"] = [str(name) for name in classes]
     return found
-
-
-def is_harmless(values: Any) -> bool:
-    """Return whether values from a file are numbers and words, in lists and dicts, and no more.
-
-    The parser of the command line makes objects of what names a class, and takes a word for what it
-    says in YAML: a list or dict in a word counts as one. What is too large is not harmless either.
-    """
-    to_come, num_seen = [values], 0
-    while to_come:
-        value = to_come.pop()
-        num_seen += 1
-        if num_seen > _MOST_VALUES:
-            return False
-        if type(value) is dict:
-            if "class_path" in value:
-                return False
-            to_come += [*value, *value.values()]
-        elif type(value) in (list, tuple, set):
-            to_come += value
-        elif type(value) is str:
-            if not _is_word(value):
-                return False
-        elif type(value) not in (type(None), bool, int, float):
-            return False
-    return True
-
-
-def _is_word(text: str) -> bool:
-    """Return whether YAML reads no list or dict in a text, nor in what it reads there instead."""
-    for _ in range(_MOST_LAYERS):
-        if len(text) > _LONGEST_WORD:
-            return False
-        try:
-            read = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            return False
-        if not isinstance(read, str) or read == text:
-            return not isinstance(read, dict | list | set | tuple)
-        text = read
-    return False
 
 
 def _tensors(state_dict: Any) -> dict[str, torch.Tensor]:

@@ -159,7 +159,9 @@ class Classifier(LightningModule, ABC):
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         for made in (self, datamodule):
             if made is not None and (name := registry.not_plain(made)):
-                kind = type(made.hparams[name]).__name__
+                value = made.hparams[name]
+                is_text = isinstance(value, str)
+                kind = f"the text {value[:40]!r}" if is_text else type(value).__name__
                 raise ZooError(
                     f"{type(made).__name__}: its argument {name} is of {kind}, which a checkpoint"
                     " cannot hold.\nTake numbers, words, and lists or dicts of these."
