@@ -338,6 +338,23 @@ class TestResume:
         assert accuracies[0] < accuracies[1]
         assert content(run / "checkpoints" / "best.ckpt")["epoch"] == 0
 
+    def test_overwrites_no_later_epochs_of_its_run(self, cli, fit, tmp_path):
+        fit("--best.monitor=val/acc", "--best.mode=min", epochs=2)  # so that it is the first epoch
+        run = tmp_path / "runs" / "ConvNetReLU" / "version_0"
+        best = run / "checkpoints" / "best.ckpt"
+        before = {file: file.read_bytes() for file in run.rglob("*.*")}
+        told = cli("fit", f"--ckpt_path={best}", *ON_CPU, status=2).err
+        assert "best.ckpt is of step 41, and its run has gone on to step 82" in told
+        assert before == {file: file.read_bytes() for file in run.rglob("*.*")}
+        copy = tmp_path / "best.ckpt"
+        copy.write_bytes(best.read_bytes())
+        cli("fit", f"--ckpt_path={copy}", *ON_CPU)
+        again = content(tmp_path / "runs/ConvNetReLU/version_1/checkpoints/last.ckpt")
+        assert again["global_step"] == 82
+        (run / "checkpoints" / "last.ckpt").unlink()
+        cli("fit", f"--ckpt_path={best}", *ON_CPU)
+        assert content(run / "checkpoints" / "last.ckpt")["global_step"] == 82
+
     def test_takes_the_settings_of_the_run_from_the_checkpoint(self, cli, fit, tmp_path):
         settings = ("--trainer.limit_train_batches=3", "--trainer.gradient_clip_val=0.5")
         fit(*settings, "--seed_everything=7", "--model.optimizer_args.momentum=0.5")

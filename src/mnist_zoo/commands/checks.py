@@ -16,6 +16,7 @@ from mnist_zoo.data import ImageData
 from mnist_zoo.engine.checkpoints import Best, Last
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
+from mnist_zoo.models import checkpoint as checkpoints
 from mnist_zoo.models.checkpoint import Checkpoint
 
 # Checkpoints that fit keeps, by name.
@@ -112,6 +113,28 @@ def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
         if limit is not None and 0 <= limit <= done:
             return f"--trainer.{name} N, above the {done} it has behind it"
     return None
+
+
+def nothing_later(before: Checkpoint) -> None:
+    """Refuse to go on from a checkpoint where its run has gone on already.
+
+    Args:
+        before: The checkpoint, in the folder of its run.
+
+    Raises:
+        ZooError: Its epochs after the checkpoint would be overwritten.
+    """
+    last = before.path.with_name("last.ckpt")
+    try:
+        done = checkpoints.read(last).progress["steps"]
+    except checkpoints.CheckpointError:
+        return  # it is gone or damaged, and nothing is lost
+    if done > before.progress["steps"]:
+        raise ZooError(
+            f"{before.path} is of step {before.progress['steps']:,}, and its run has gone on to"
+            f" step {done:,}, which would be overwritten.\nGo on from {last.name}, or copy"
+            f" {before.path.name} elsewhere: from there it begins a run of its own."
+        )
 
 
 def held_out_differently(before: Checkpoint | None, data: ImageData) -> str | None:
