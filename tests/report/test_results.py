@@ -34,11 +34,35 @@ def test_records_are_read_as_they_were_written(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"test_acc": None}, {"seconds": "long"}, {"seconds": "1", "test_acc": "2"}, {"status": None}],
+    [
+        {"test_acc": None},
+        {"seconds": "long"},
+        {"seconds": "1", "test_acc": "2"},
+        {"status": None},
+        {"status": "crashed"},
+        {"recipe": 1},
+        {"recipe": ["a"]},
+        {"flags": None},
+        {"flags": [1]},
+        {"seed": "0"},
+        {"seed": 10**400},
+        {"seeds": 3},
+        {"date": 2026},
+        {"versions": []},
+        {"versions": {"torch": 2}},
+        {"code": {"a": {}}},
+        {"device_name": 1},
+        {"epochs": [1]},
+        {"epochs": {"val/acc": 0.5}},
+        {"epochs": {"val/acc": ["x"]}},
+        {"val_acc": "x"},
+        {"recipe_sha256": None},
+    ],
 )
 def test_a_record_without_its_figures_is_an_error_that_says_where(tmp_path, change):
     results.append(tmp_path, record(0, 0.5))
-    results.append(tmp_path, record(1, 0.5) | change)
+    with (tmp_path / "Dense.jsonl").open("a") as file:
+        file.write(json.dumps(record(1, 0.5) | change))
     with pytest.raises(ZooError, match=r"Dense.jsonl, line 2: not a record; remove the line."):
         results.read(tmp_path)
 

@@ -36,15 +36,36 @@ def read(folder: Path) -> list[Record]:
         for number, text in enumerate(file.read_bytes().splitlines(), start=1):
             try:
                 record = json.loads(text)
-                if record["status"] not in ("finished", "diverged", "crashed"):
-                    raise ValueError("no such status")
-                figures = () if record["status"] == "crashed" else ("test_acc", "seconds")
-                if not all(isinstance(record[name], int | float) for name in figures):
-                    raise TypeError("a figure that is no number")
+                _check(record)
                 records[key(record)] = record
-            except (ValueError, KeyError, TypeError) as error:
+            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
                 raise ZooError(f"{file}, line {number}: not a record; remove the line.") from error
     return list(records.values())
+
+
+def _check(record: dict[str, Any]) -> None:
+    """Make sure that a record holds what is made of it.
+
+    Raises:
+        ValueError: It does not; or another error, where it is of another form altogether.
+    """
+    words = [record["recipe"], record["recipe_sha256"], *record["flags"], record.get("date", "")]
+    words += [*record.get("versions", {}).values(), *record.get("code", {}).values()]
+    words += [record.get(name) or "" for name in ("device", "device_name", "reason")]
+    numbers = [record["seed"], *record.get("seeds", ())]
+    if record["status"] == "crashed":
+        words.append(record["reason"])
+    elif record["status"] in ("finished", "diverged"):
+        numbers += [record["test_acc"], record["seconds"]]
+    else:
+        raise ValueError("no such status")
+    for values in record.get("epochs", {}).values():
+        numbers += [value for value in values if value is not None]
+    numbers += [record["val_acc"]] if record.get("val_acc") is not None else []
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("what is no text where one should be")
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError("what is no number where one should be")
 
 
 def key(record: Record) -> Key:
