@@ -92,6 +92,17 @@ def test_a_network_of_ones_own_is_named_and_stands_beside_those_of_the_zoo(cli, 
         demo._networks(["ConvNetReLU"], "own.Small")
 
 
+def test_a_network_names_the_classes_of_its_data(trained, tmp_path):
+    assert demo._networks([str(trained.best)])["ConvNetReLU"].classes == tuple("0123456789")
+    content = torch.load(trained.best, weights_only=True)
+    content["mnist_zoo"]["data"] = {
+        "class_path": "my.Letters", "init_args": {}, "classes": list("ABCDEFGHIJ"),
+    }  # fmt: skip
+    torch.save(content, tmp_path / "letters.ckpt")
+    networks = demo._networks([str(tmp_path / "letters.ckpt")])
+    assert networks["ConvNetReLU"].classes == list("ABCDEFGHIJ")
+
+
 def names_of(host, address):
     return demo._names_of(host, SimpleNamespace(getsockname=lambda: (address, 7860)))
 
@@ -178,7 +189,8 @@ def test_it_serves_until_ctrl_c(trained):
                 r"Draw a digit: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline()
             )[1]
             with urllib.request.urlopen(f"{url}settings", timeout=30) as answer:
-                assert json.load(answer)["networks"] == ["ConvNetReLU"]
+                (network,) = json.load(answer)["networks"]
+                assert network["name"] == "ConvNetReLU"
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=60) == 0
             assert process.stderr.read() == ""

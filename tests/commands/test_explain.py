@@ -13,6 +13,7 @@ from torch import nn
 from mnist_zoo.commands import explain
 from mnist_zoo.data import Digits
 from mnist_zoo.models import Classifier, ConvNetReLU, Dense, MLPDropout
+from mnist_zoo.report import pictures
 
 BOTH = {"explain-filters.png", "explain-saliency.png"}
 
@@ -28,6 +29,26 @@ def test_draws_the_first_test_images_into_the_run(cli, copied):
         "Pictures:   runs/ConvNetReLU/version_0/pictures"
         " (explain-saliency.png, explain-filters.png)\n"
     )
+
+
+def test_the_heading_says_what_stands_beside_an_answer(cli, trained, tmp_path, monkeypatch):
+    headings = []
+    saliency = pictures.saliency
+
+    def draw(images, shares, captions, heading):
+        headings.append(heading)
+        return saliency(images, shares, captions, heading)
+
+    monkeypatch.setattr(pictures, "saliency", draw)
+    picture = Image.new("L", (60, 60), 255)
+    picture.paste(0, (25, 10, 33, 50))
+    picture.save(tmp_path / "digit.png")
+    for source in ("--num=1", "digit.png"):
+        cli("explain", f"--ckpt_path={trained.best}", source, "--out=drawn")
+    assert [heading.partition(",")[0] for heading in headings] == [
+        "ConvNetReLU: predicted (true)",
+        "ConvNetReLU: predicted (file)",
+    ]
 
 
 def test_of_a_checkpoint_outside_a_run_into_the_current_folder(cli, trained, tmp_path):
@@ -195,7 +216,7 @@ def test_grey_is_half_way_between_paper_and_ink_however_they_are_normalised(monk
     network.pixel_mean, network.pixel_std = 0.1, 0.5
     images = torch.zeros(2, 28, 28, dtype=torch.uint8)
     images[:, 10:18, 13:15] = 255
-    explain._figures(network, tuple("0123456789"), images, ["a", "b"])
+    explain._figures(network, tuple("0123456789"), images, ["a", "b"], "true")
     assert seen == pytest.approx({"lowest": -0.2, "highest": 1.8, "grey": 0.8})
     (classes,) = explained
     assert torch.equal(classes, network.predict(images).argmax(dim=1)), "those that were read"
@@ -204,7 +225,7 @@ def test_grey_is_half_way_between_paper_and_ink_however_they_are_normalised(monk
 def test_the_first_test_images_are_shown_with_their_own_classes(cli, copied, monkeypatch):
     shown = []
     draw = explain._figures
-    monkeypatch.setattr(explain, "_figures", lambda *args: shown.append(args[2:]) or draw(*args))
+    monkeypatch.setattr(explain, "_figures", lambda *args: shown.append(args[2:4]) or draw(*args))
     cli("explain", f"--ckpt_path={copied.best}", "--num=5")
     ((images, names),) = shown
     expected, targets = (part[:5] for part in Digits().load(train=False))

@@ -35,7 +35,7 @@ def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, co
     folder = copied.folder / "pictures"
     assert {f"{command}-{name}.png" for name in EVALUATION} <= names(folder)
     assert "Pictures:   runs/ConvNetReLU/version_0/pictures (" in out
-    (file,) = {*copied.folder.glob("events.*.pictures")} - before
+    (file,) = {*copied.folder.glob("events.*.evaluation")} - before
     events = EventAccumulator(str(file)).Reload()
     assert set(events.Tags()["images"]) == {f"{command}/{name}" for name in EVALUATION}
     steps = torch.load(copied.best, weights_only=True)["global_step"]
@@ -43,6 +43,16 @@ def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, co
     assert {image.step for tag in events.Tags()["images"] for image in events.Images(tag)} == {
         steps
     }
+    scalars = {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+    if command == "validate":
+        assert scalars == {}
+    else:
+        assert set(scalars) == {"test/acc", "test/loss"}
+        ((step, acc),) = scalars["test/acc"]
+        assert step == steps
+        assert f"{acc:.2%}" in out
 
 
 def test_those_of_a_checkpoint_outside_a_run_lie_in_the_current_folder(cli, trained, tmp_path):
@@ -80,7 +90,7 @@ def test_where_nothing_is_wrong_any_more_no_mistakes_of_before_are_shown(tmp_pat
         (Readings(one_wrong, first, mistake), {*EVALUATION}),
         (Readings(right, first, none), {*EVALUATION} - {"wrong"}),
     ):
-        pictures.after_evaluation(readings, tuple("0123456789"), "Net", request)
+        pictures.after_evaluation(readings, {}, tuple("0123456789"), "Net", request)
         assert names(tmp_path / "pictures") == {f"test-{name}.png" for name in drawn}
 
 

@@ -16,6 +16,7 @@ import mnist_zoo
 from mnist_zoo import data, registry
 from mnist_zoo.commands import digits
 from mnist_zoo.models import checkpoint
+from mnist_zoo.report import pictures as drawing
 
 
 def drawn(text):
@@ -136,12 +137,33 @@ def test_as_is_takes_pictures_whole(cli, pictures):
     assert [row[edge] for edge in ("left", "top", "right", "bottom")] == ["0", "0", "360", "180"]
 
 
+def test_the_sheet_says_which_picture_a_digit_is_of(cli, pictures, monkeypatch):
+    drawn = []
+
+    def gallery(images, captions, lines, title):
+        drawn.append((len(images), list(captions), title))
+        return drawing.Figure()
+
+    monkeypatch.setattr(drawing, "gallery", gallery)
+    cli("predict", "scans", "--save_sheet=seen.png")
+    cli("predict", "scans/a.JPG", "--save_sheet=seen.png")
+    (num, captions, title), (one, alone, its_title) = drawn
+    assert num == len(captions) > one == len(alone)
+    assert title == ""
+    assert {caption.partition("\n")[2] for caption in captions} >= {"a.JPG", "b.png"}
+    assert its_title == "a.JPG"
+    assert alone[0].startswith("8  ")
+    assert "\n" not in alone[0]
+
+
 def test_the_sheet_shows_what_the_network_saw(cli, pictures, tmp_path):
     result = cli("predict", "scans", "--save_sheet=seen.png")
     assert "seen.png" in result.err
     sheet = Image.open(tmp_path / "seen.png")
     assert sheet.width > 400
     assert sheet.convert("L").getextrema() == (0, 255)
+    cli("predict", "scans/a.JPG", "--save_sheet=one.png")
+    assert Image.open(tmp_path / "one.png").width > 100
     for file, said in (
         ("scans/b.png/x.png", "cannot write scans/b.png/x.png: "),
         ("a.jpg", "end in .png"),

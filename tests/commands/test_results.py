@@ -149,7 +149,7 @@ def test_a_figure_of_the_test_images_says_that_it_chose_nothing(cli, records, fi
     records(recorded(0, 0.97, epochs=epochs))
     cli("results", "--plot=a.png")
     cli("results", "--plot=a.png", "--tag=test_curve/acc")
-    heading = "mean over seeds, lowest to highest"
+    heading = "Dense: mean over seeds, lowest to highest"
     assert [(axes.get_ylabel(), axes.get_title("left")) for f in figures for axes in f.axes] == [
         ("train/acc", heading),
         ("test_curve/acc", f"{heading}; nothing was chosen by it"),

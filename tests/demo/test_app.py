@@ -22,6 +22,7 @@ pytest.importorskip("starlette", reason="needs starlette, of the extra demo")
 from mnist_zoo import demo  # noqa: E402
 from mnist_zoo.demo import app as demo_app  # noqa: E402
 
+Network = demo_app.Network
 FOLDER = Path(demo.__file__).parent
 
 
@@ -56,7 +57,11 @@ def unsure(images):
 
 @pytest.fixture(scope="module")
 def port():
-    app = demo_app.make_app({"sure": sure, "unsure": unsure}, digits, ["127.0.0.1", "localhost"])
+    app = demo_app.make_app(
+        {"sure": Network(sure), "unsure": Network(unsure, tuple("ABCDEFGHIJ"))},
+        digits,
+        ["127.0.0.1", "localhost"],
+    )
     with uvicorn_in_a_thread(app) as port:
         yield port
 
@@ -178,7 +183,7 @@ def test_a_refused_host_is_guarded_too(ask):
 
 
 def test_a_client_that_leaves_while_it_sends_is_no_error():
-    app = demo_app.make_app({"sure": sure}, digits)
+    app = demo_app.make_app({"sure": Network(sure)}, digits)
     scope = {
         "type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [],
     }  # fmt: skip
@@ -214,7 +219,7 @@ def test_pictures_are_read_one_at_a_time():
             connection.request("POST", "/predict", b"1")
             return connection.getresponse().status
 
-    app = demo_app.make_app({"sure": sure}, slowly)
+    app = demo_app.make_app({"sure": Network(sure)}, slowly)
     with uvicorn_in_a_thread(app) as port, ThreadPoolExecutor() as pool:
         assert list(pool.map(post, [port] * 4)) == [200] * 4
     assert most == 1
@@ -222,7 +227,10 @@ def test_pictures_are_read_one_at_a_time():
 
 def test_the_page_is_told_what_there_is(ask):
     assert json.loads(ask("GET", "/settings")[1]) == {
-        "networks": ["sure", "unsure"],
+        "networks": [
+            {"name": "sure", "classes": list("0123456789")},
+            {"name": "unsure", "classes": list("ABCDEFGHIJ")},
+        ],
         "max_bytes": demo_app.MAX_BYTES,
     }
 

@@ -111,7 +111,7 @@ def draw(page, points):
 
 def expect_answer(page, digits):
     """Wait for the first network to read these digits."""
-    answer = rf"{digits} \d+\.\d %" if len(digits) == 1 else digits
+    answer = digits if digits.isdecimal() and len(digits) > 1 else rf"{digits} \d+\.\d %"
     expect(page.locator(".best").first).to_have_text(re.compile(rf"^{answer}$"))
 
 
@@ -149,7 +149,7 @@ def test_a_digit_drawn_with_the_mouse_is_read(page, points, digit):
     draw(page, points)
     expect_answer(page, digit)
     row = page.locator(".network").first.locator(".top")
-    expect(row.locator(".digit")).to_have_text(digit)
+    expect(row.locator(".label")).to_have_text(digit)
     # The bar grows to its length, which a later answer may change.
     page.wait_for_function(
         """() => {
@@ -177,6 +177,22 @@ def test_several_digits_are_read_from_left_to_right(page):
     draw(page, [(0.65 + (x - 0.5) * 0.8, y) for x, y in ZERO])
     expect_answer(page, "10")
     expect(page.locator("#seen canvas")).to_have_count(2)
+
+
+def test_classes_are_called_by_their_names(page, file_of_four):
+    def answer(route):
+        settings = route.fetch().json()
+        settings["networks"][0]["classes"] = [f"class {letter}" for letter in "ABCDEFGHIJ"]
+        route.fulfill(json=settings)
+
+    page.route("**/settings", answer)
+    page.reload()
+    page.set_input_files("#file", file_of_four)
+    expect_answer(page, "class E")
+    rows = page.locator(".network").first.locator(".label")
+    expect(rows).to_have_text([f"class {letter}" for letter in "ABCDEFGHIJ"])
+    expect(page.locator(".network").last.locator(".best")).to_have_text(re.compile(r"^\d \d"))
+    expect(page.locator("#announcement")).to_have_text(re.compile(r"^ConvNetReLU: class E, "))
 
 
 def test_what_the_network_sees_is_shown(page, file_of_four):

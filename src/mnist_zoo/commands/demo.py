@@ -8,7 +8,6 @@ import ipaddress
 import os
 import socket
 import webbrowser
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
@@ -16,7 +15,7 @@ from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from mnist_zoo.demo.app import Network
 
 
 def main(argv: list[str]) -> int:
@@ -92,11 +91,10 @@ def _parser() -> Parser:
     return parser
 
 
-def _networks(
-    checkpoints: list[str], model: str | None = None
-) -> dict[str, Callable[[Tensor], Tensor]]:
+def _networks(checkpoints: list[str], model: str | None = None) -> dict[str, Network]:
     """Load the networks; those of one class are told apart by their files."""
-    from mnist_zoo.models.checkpoint import build, default_weights, find, read
+    from mnist_zoo.demo.app import Network
+    from mnist_zoo.models.checkpoint import build, class_names, default_weights, find, read
 
     named = registry.class_named(model)
     files = checkpoints or [str(default_weights())]
@@ -104,13 +102,13 @@ def _networks(
     # Beside a network of one's own, those of the zoo may stand.
     known = [registry.is_known(content.model["class_path"]) for content in contents.values()]
     loaded = [
-        (path, build(content, None if is_known and not all(known) else named))
+        (path, build(content, None if is_known and not all(known) else named), class_names(content))
         for (path, content), is_known in zip(contents.items(), known, strict=True)
     ]
-    classes = [type(network).__name__ for _, network in loaded]
+    names = [type(network).__name__ for _, network, _ in loaded]
     return {
-        name if classes.count(name) == 1 else f"{name} ({path})": network.predict
-        for name, (path, network) in zip(classes, loaded, strict=True)
+        name if names.count(name) == 1 else f"{name} ({path})": Network(network.predict, classes)
+        for name, (path, network, classes) in zip(names, loaded, strict=True)
     }
 
 

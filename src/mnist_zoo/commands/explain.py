@@ -82,15 +82,17 @@ def main(argv: list[str]) -> int:
     require_writable(folder, "Give another folder: --out FOLDER")
     failed, which = False, "saliency"
     if arguments.images:
+        of = "file"
         images, files, failed = _given(arguments.images)
         # What is no text in UTF-8 cannot be drawn.
         names = [file.name.encode(errors="backslashreplace").decode() for file in files]
         which += _suffix(files)
     else:
+        of = "true"
         data = data_with_test_images(checkpoint, arguments.data)
         images, targets = (part[: arguments.num] for part in data.splits["test"])
         names = [classes[target] for target in targets.tolist()]
-    saliency, filters = _figures(network, classes, images, names)
+    saliency, filters = _figures(network, classes, images, names, of)
     figures = {folder / f"explain-{which}.png": saliency}
     if filters:
         figures[folder / "explain-filters.png"] = filters
@@ -131,9 +133,17 @@ def _suffix(files: Sequence[Path]) -> str:
 
 
 def _figures(
-    network: Classifier, classes: Sequence[str], images: Tensor, names: Sequence[str]
+    network: Classifier, classes: Sequence[str], images: Tensor, names: Sequence[str], of: str
 ) -> tuple[Figure, Figure | None]:
-    """Draw what the answer for each image rests on, and the first layer where it sees pixels."""
+    """Draw what the answer for each image rests on, and the first layer where it sees pixels.
+
+    Args:
+        network: It is asked.
+        classes: Names of its classes.
+        images: uint8 (N, 28, 28).
+        names: What stands beside the answer for each image.
+        of: What these are.
+    """
     import torch
 
     from mnist_zoo.data import to_float
@@ -147,11 +157,11 @@ def _figures(
         weights = _first_weights(network, inputs[:1])
     shares = integrated_gradients(network, inputs, predictions, baseline=(0.5 - mean) / std)
     captions = [
-        f"{classes[prediction]} ({name if len(name) < 14 else f'{name[:12]}…'})"
+        f"{classes[prediction]} ({pictures.shortened(name, 13)})"
         for prediction, name in zip(predictions.tolist(), names, strict=True)
     ]
     title = type(network).__name__
-    heading = f"{title}: pixels that speak for what was read, and against it"
+    heading = f"{title}: predicted ({of}), and the pixels that speak for it and against it"
     saliency = pictures.saliency(images, shares, captions, heading)
     try:
         return saliency, pictures.filters(weights, f"{title}: weights of the first layer")

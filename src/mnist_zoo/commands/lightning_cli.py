@@ -519,7 +519,8 @@ class ZooCLI(LightningCLI):
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
             self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
-            if self.run_folder:
+            if self.run_folder and self.request.checkpoint:
+                checks.nothing_later(self.request.checkpoint)
                 require_writable(self.run_folder, _COPY_IT)
                 require_writable(self.run_folder / "checkpoints", _COPY_IT)
         if self.run_folder is None:
@@ -547,7 +548,8 @@ class ZooCLI(LightningCLI):
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
             from mnist_zoo.commands import pictures
 
-            console.print(pictures.after_evaluation(readings, classes, title, self.request))
+            line = pictures.after_evaluation(readings, metrics, classes, title, self.request)
+            console.print(line)
 
 
 class CheckingCLI(ZooCLI):

@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 
 
 def after_evaluation(
-    readings: Readings, classes: Sequence[str], title: str, request: Request
+    readings: Readings,
+    metrics: Mapping[str, float],
+    classes: Sequence[str],
+    title: str,
+    request: Request,
 ) -> str:
     """Draw what was gathered, beside the run of the checkpoint or else in the current folder.
 
-    Of a run, TensorBoard shows the pictures too.
+    Of a run, TensorBoard shows the pictures too, and the figures of a test.
 
     Args:
         readings: What was gathered.
+        metrics: Logged values by name.
         classes: Names of the classes.
         title: Who read what: the beginning of each heading.
         request: The command, which names the checkpoint.
@@ -39,7 +44,9 @@ def after_evaluation(
     figures = of_evaluation(readings, classes, title)
     files, line = _write(figures, (run or Path.cwd()) / "pictures", request.subcommand)
     if files and run and request.progress:
-        _to_tensorboard(files, run, request.progress["steps"])
+        # Those of validation are on the run's curves already; those of classes are in a picture.
+        tested = {name: metrics[name] for name in ("test/acc", "test/loss") if name in metrics}
+        _to_tensorboard(files, tested, run, request.progress["steps"])
     return line
 
 
@@ -110,13 +117,17 @@ def _write(figures: Mapping[str, Figure], folder: Path, prefix: str) -> tuple[li
     return [*files.values()], summary.pictures([*files.values()])
 
 
-def _to_tensorboard(files: Sequence[Path], run_folder: Path, step: int) -> None:
-    """Add pictures to those that TensorBoard shows of a run."""
+def _to_tensorboard(
+    files: Sequence[Path], metrics: Mapping[str, float], run_folder: Path, step: int
+) -> None:
+    """Add pictures and figures to those that TensorBoard shows of a run."""
     import numpy as np
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(run_folder, filename_suffix=".pictures") as writer:
+    with SummaryWriter(run_folder, filename_suffix=".evaluation") as writer:
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
         for file in files:
             with Image.open(file) as image:
                 tag = file.stem.replace("-", "/", 1)

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
@@ -127,11 +128,19 @@ def _read(arguments: argparse.Namespace) -> int:
         console.width = console.measure(table, options=endless).maximum
         console.print(table, crop=False)
     if arguments.save_sheet and pictures:
-        from mnist_zoo.report.pictures import gallery, save
+        from mnist_zoo.report.pictures import gallery, save, shortened
 
-        best = [reading.best() for _, readings in pictures for reading in readings]
-        labels = [f"{classes[n]}  {predictions.percent(probability)}" for n, probability in best]
-        save(gallery(torch.cat(seen), labels), arguments.save_sheet)
+        labels = []
+        for name, readings in pictures:
+            # What is no text in UTF-8 cannot be drawn.
+            file = Path(name).name.encode(errors="backslashreplace").decode()
+            # Of one picture, the heading says it.
+            below = f"\n{shortened(file)}" if len(pictures) > 1 else ""
+            best = [reading.best() for reading in readings]
+            labels += [f"{classes[n]}  {predictions.percent(p)}{below}" for n, p in best]
+        title = "" if below else file
+        sheet = gallery(torch.cat(seen), labels, lines=2 if below else 1, title=title)
+        save(sheet, arguments.save_sheet)
         print(f"What the network saw: {arguments.save_sheet}", file=sys.stderr)
     return 0 if not failed else 1 if pictures else 2
 
@@ -139,14 +148,9 @@ def _read(arguments: argparse.Namespace) -> int:
 def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
     """Return the network, and the names of its classes: digits, unless its data have others."""
     from mnist_zoo.models import checkpoint as checkpoints
-    from mnist_zoo.report.predictions import DIGITS
 
     named = registry.class_named(arguments.model)
     given: str | None = arguments.ckpt_path
     file = checkpoints.default_weights() if given is None else checkpoints.find(given)
     checkpoint = checkpoints.read(file)
-    trained_on = checkpoint.data or {}
-    path, classes = trained_on.get("class_path", ""), trained_on.get("classes") or DIGITS
-    if registry.is_our_data(path):
-        classes = registry.import_class(path).classes
-    return checkpoints.build(checkpoint, named), classes
+    return checkpoints.build(checkpoint, named), checkpoints.class_names(checkpoint)

@@ -103,6 +103,8 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     groups = results.curves(records, tag)
     if not groups:
         raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
+    recipes = {recipe for recipe, _ in groups}
+    of = f"{recipes.pop()}: " if len(recipes) == 1 else ""
     note = "; nothing was chosen by it" if tag.startswith("test_curve/") else ""
     names = curves.names({group: _settings(*group) for group in groups})
     if len({*names.values()}) < len(names):
@@ -110,7 +112,7 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     figure = curves.plot_curves(
         {names[group]: runs for group, runs in groups.items()},
         ylabel=tag,
-        title=f"mean over seeds, lowest to highest{note}",
+        title=f"{of}mean over seeds, lowest to highest{note}",
     )
     pictures.save(figure, file)
     print(f"Written: {file}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -56,8 +57,22 @@ class Digit(Protocol):
         """Where in the picture it lies, in pixels: left, top, right, bottom."""
 
 
+@dataclass(frozen=True)
+class Network:
+    """What reads the digits.
+
+    Attributes:
+        predict: Takes images, uint8 (N, 28, 28), and returns their probabilities, (N, 10); raises
+            ``ZooError`` where it cannot.
+        classes: Names of the ten classes.
+    """
+
+    predict: Callable[[Tensor], Tensor]
+    classes: Sequence[str] = tuple("0123456789")
+
+
 def make_app(
-    networks: Mapping[str, Callable[[Tensor], Tensor]],
+    networks: Mapping[str, Network],
     digits: Callable[[BinaryIO], Sequence[Digit]],
     hosts: Sequence[str] = ("*",),
 ) -> Starlette:
@@ -68,8 +83,7 @@ def make_app(
     answered by ``{"error": str}`` and a status of 400, 403 or 413.
 
     Args:
-        networks: By name, a function of images, uint8 (N, 28, 28), that returns their
-            probabilities, (N, 10); raises ``ZooError`` where it cannot.
+        networks: They are asked all, and told apart by their names.
         digits: Finds the digits in a picture file, from left to right; raises ``ZooError`` where
             it cannot.
         hosts: Names by which the page may be asked for; any by default.
@@ -98,7 +112,8 @@ def make_app(
             return JSONResponse({"error": str(error)}, 400)
 
     async def settings(request: Request) -> Response:
-        return JSONResponse({"networks": list(networks), "max_bytes": MAX_BYTES})
+        known = [{"name": name, "classes": list(it.classes)} for name, it in networks.items()]
+        return JSONResponse({"networks": known, "max_bytes": MAX_BYTES})
 
     return Starlette(
         routes=[
@@ -114,7 +129,7 @@ def make_app(
 
 
 def _answer(
-    networks: Mapping[str, Callable[[Tensor], Tensor]],
+    networks: Mapping[str, Network],
     digits: Callable[[BinaryIO], Sequence[Digit]],
     picture: bytes,
 ) -> dict[str, Any]:
@@ -122,7 +137,7 @@ def _answer(
     if not found:
         return {"digits": []}
     images = torch.stack([digit.image for digit in found])
-    probabilities = {name: network(images) for name, network in networks.items()}
+    probabilities = {name: network.predict(images) for name, network in networks.items()}
     return {
         "digits": [
             {

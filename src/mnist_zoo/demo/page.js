@@ -7,7 +7,7 @@ const pen = { x: SIZE / 2, y: SIZE / 2, down: false };
 const WAIT_MS = 100;
 const ANNOUNCE_MS = 700;
 
-let names = [];
+let networks = []; // of each its name and those of its classes
 let maxBytes = Infinity;
 let turn = 0; // counts clearings and pictures: answers to what was there before are dropped
 let isDue = false; // the drawing has changed since it was last sent
@@ -260,17 +260,19 @@ const percent = (p) => `${(Math.floor(p * 1000) / 10).toFixed(1)} %`;
 
 // `digits` is as the server sends it; of none, empty charts are shown.
 function show(digits) {
-  get("results").classList.toggle("wide", digits.length > 1 || names.length > 1);
+  get("results").classList.toggle("wide", digits.length > 1 || networks.length > 1);
   fill(get("seen"), digits.length || 1, makeSeen);
   [...get("seen").children].forEach((seen, i) => showSeen(seen, digits[i]?.image));
   const lines = [];
   [...get("networks").children].forEach((card, n) => {
     const read = digits.map((digit) => digit.networks[n].probabilities);
-    showCard(card, read);
+    showCard(card, read, networks[n].classes);
     if (read.length && !card.hidden) {
       const [first] = read;
       const sure = read.length === 1 ? `, ${percent(first[best(first)])}` : "";
-      lines.push(`${names.length > 1 ? `${names[n]}: ` : ""}${read.map(best).join(" ")}${sure}`);
+      const { name, classes } = networks[n];
+      const words = read.map((probabilities) => classes[best(probabilities)]).join(" ");
+      lines.push(`${networks.length > 1 ? `${name}: ` : ""}${words}${sure}`);
     }
   });
   announce(lines.join(". "));
@@ -296,34 +298,36 @@ function showSeen(seen, image) {
   seen.setAttribute("aria-label", image ? "The digit in 28 × 28 pixels" : "Nothing yet");
 }
 
-function makeCard(name) {
+function makeCard({ name, classes }) {
   const card = make("article", "network");
   card.append(make("h3", "", name), make("p", "best"), make("div", "charts"));
-  showCard(card, []);
+  showCard(card, [], classes);
   return card;
 }
 
-function showCard(card, read) {
+function showCard(card, read, classes) {
   const sum = card.querySelector(".best");
-  sum.replaceChildren(read.map(best).join(""));
+  const between = classes.some((name) => name.length > 1) ? " " : "";
+  sum.replaceChildren(read.map((probabilities) => classes[best(probabilities)]).join(between));
   if (read.length === 1) sum.append(" ", make("small", "", percent(Math.max(...read[0]))));
   const charts = card.querySelector(".charts");
-  fill(charts, read.length || 1, makeBars);
+  fill(charts, read.length || 1, () => makeBars(classes));
   [...charts.children].forEach((bars, i) => {
     const which = read.length > 1 ? ` for number ${i + 1}` : "";
-    bars.setAttribute("aria-label", `Probabilities of the ten digits${which}`);
+    bars.setAttribute("aria-label", `Probabilities of the ten classes${which}`);
     showBars(bars, read[i]);
   });
 }
 
-function makeBars() {
+function makeBars(classes) {
   const bars = make("ol", "bars");
   bars.setAttribute("role", "list"); // without bullets, Safari would not call it one
-  for (let digit = 0; digit < 10; digit += 1) {
+  bars.style.setProperty("--label", `${Math.max(...classes.map((name) => name.length))}ch`);
+  for (const name of classes) {
     const row = make("li");
     const track = make("span", "track");
     track.append(make("span", "bar"));
-    row.append(make("span", "digit", digit), track, make("span", "value"));
+    row.append(make("span", "label", name), track, make("span", "value"));
     bars.append(row);
   }
   return bars;
@@ -338,7 +342,7 @@ function showBars(bars, probabilities) {
   });
 }
 
-function makeChoice(name, n) {
+function makeChoice({ name }, n) {
   const label = make("label");
   const box = make("input");
   box.type = "checkbox";
@@ -354,15 +358,15 @@ async function start() {
   show([]);
   try {
     const settings = await fetchJson("settings");
-    names = settings.networks;
+    networks = settings.networks;
     maxBytes = settings.max_bytes;
   } catch (error) {
     say(error.message);
     return;
   }
-  get("networks").append(...names.map(makeCard));
-  get("choice").append(...names.map(makeChoice));
-  get("choice").hidden = names.length < 2;
+  get("networks").append(...networks.map(makeCard));
+  get("choice").append(...networks.map(makeChoice));
+  get("choice").hidden = networks.length < 2;
   show([]);
 }
 

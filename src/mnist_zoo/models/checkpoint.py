@@ -6,6 +6,7 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,15 @@ def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
             f"checkpoint {checkpoint.path}: it names no usable mean ({mean}) or std ({std})."
         )
     return float(mean), float(std)
+
+
+def class_names(checkpoint: Checkpoint) -> Sequence[str]:
+    """Return the names of the classes that its network tells apart: digits unless it has others."""
+    data = checkpoint.data or {}
+    if registry.is_our_data(data.get("class_path", "")):
+        classes: Sequence[str] = registry.import_class(data["class_path"]).classes
+        return classes
+    return data.get("classes") or tuple("0123456789")
 
 
 def find(name: str | os.PathLike[str]) -> Path:

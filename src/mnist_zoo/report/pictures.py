@@ -328,6 +328,11 @@ def gallery(
     return figure
 
 
+def shortened(name: str, length: int = 14) -> str:
+    """Return a name that fits below or above an image."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
 def _broken(captions: Sequence[str], lines: int) -> tuple[Sequence[str], int]:
     """Break captions before what is in brackets, if they are long; return the number of lines."""
     if _longest(captions) <= 10:
