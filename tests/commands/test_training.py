@@ -1267,6 +1267,20 @@ def test_a_callback_of_ones_own_is_found_beside_a_network_of_the_zoo(cli, tmp_pa
     cli("fit", "--model=Dense", "--data=Digits", *flags, "--pictures=false")
 
 
+def test_links_in_a_strangers_folder_have_nothing_overwritten(copied, cli, tmp_path):
+    target = tmp_path / "precious.csv"
+    target.write_text("mine")
+    (copied.folder / "predictions.csv").symlink_to(target)
+    for command in ("predict", "fit"):
+        arguments = (f"--ckpt_path={copied.last}", *ON_CPU, "--trainer.max_epochs=4")
+        assert "leads out of its run's folder" in cli(command, *arguments, status=2).err
+    out = cli("test", f"--ckpt_path={copied.best}", *ON_CPU).out
+    assert "accuracy on 9" in out
+    assert "warning: no pictures: " in out
+    assert target.read_text() == "mine"
+    assert {file.name for file in tmp_path.iterdir()} == {"runs", target.name}
+
+
 def test_a_run_reached_through_a_link_goes_on_in_its_folder(fit, cli, tmp_path):
     fit("--trainer.limit_train_batches=2")
     (tmp_path / "latest").symlink_to(tmp_path / "runs/ConvNetReLU/version_0")

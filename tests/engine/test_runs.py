@@ -126,5 +126,15 @@ def test_the_run_of_a_checkpoint_is_found_by_its_place(tmp_path, monkeypatch):
     assert runs.of_checkpoint(run / "best.ckpt") is None
     assert runs.of_checkpoint(tmp_path / "checkpoints" / "best.ckpt") is None
     (run / "checkpoints").mkdir(parents=True)
+    (run / "pictures").symlink_to("checkpoints")  # within the folder, links do no harm
     monkeypatch.chdir(run / "checkpoints")
     assert runs.of_checkpoint(runs.Path("best.ckpt")) == run
+
+
+@pytest.mark.parametrize("name", ["pictures", "predictions.csv", "checkpoints/last.ckpt", ".lock"])
+def test_a_folder_with_a_link_that_leads_out_of_it_is_not_written_to(tmp_path, name):
+    run = tmp_path / "runs" / "Dense" / "version_0"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / name).symlink_to("../../precious")
+    with pytest.raises(ZooError, match="a link that leads out of its run's folder"):
+        runs.of_checkpoint(run / "checkpoints" / "best.ckpt")

@@ -124,7 +124,7 @@ def nothing_later(before: Checkpoint) -> None:
     Raises:
         ZooError: Its epochs after the checkpoint would be overwritten.
     """
-    last = before.path.with_name("last.ckpt")
+    last = before.path.resolve().with_name("last.ckpt")
     try:
         done = checkpoints.read(last).progress["steps"]
     except checkpoints.CheckpointError:

@@ -40,7 +40,10 @@ def after_evaluation(
     Returns:
         A line that says where the pictures lie.
     """
-    run = runs.of_checkpoint(Path(str(request.ckpt_path)))
+    try:
+        run = runs.of_checkpoint(Path(str(request.ckpt_path)))
+    except ZooError as error:
+        return _none(error)
     figures = of_evaluation(readings, classes, title)
     files, line = _write(figures, (run or Path.cwd()) / "pictures", request.subcommand)
     if files and run and request.progress:
@@ -113,8 +116,12 @@ def _write(figures: Mapping[str, Figure], folder: Path, prefix: str) -> tuple[li
             # That of an earlier evaluation must not stay beside this one.
             (folder / f"{prefix}-wrong.png").unlink(missing_ok=True)
     except (ZooError, OSError) as error:
-        return [], f"[yellow]warning: no pictures: {escape(str(error))}[/]"
+        return [], _none(error)
     return [*files.values()], summary.pictures([*files.values()])
+
+
+def _none(error: Exception) -> str:
+    return f"[yellow]warning: no pictures: {escape(str(error))}[/]"
 
 
 def _to_tensorboard(

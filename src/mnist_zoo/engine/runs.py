@@ -117,8 +117,20 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 
 def of_checkpoint(path: Path) -> Path | None:
-    """Return the folder of the run that a checkpoint lies in, if it lies in one."""
-    folder = path.resolve().parent
-    if folder.name == "checkpoints" and re.fullmatch(r"version_\d+", folder.parent.name):
-        return folder.parent
-    return None
+    """Return the folder of the run that a checkpoint lies in, if it lies in one.
+
+    Raises:
+        ZooError: A link in the folder leads out of it. Of a folder that came from a stranger, it
+            would have files elsewhere overwritten.
+    """
+    checkpoints = path.resolve().parent
+    run = checkpoints.parent
+    if checkpoints.name != "checkpoints" or not re.fullmatch(r"version_\d+", run.name):
+        return None
+    for file in run.rglob("*"):
+        if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(run):
+            raise ZooError(
+                f"{file} is a link that leads out of its run's folder, so that nothing is written"
+                " there.\nCopy the checkpoint elsewhere, and name it there."
+            )
+    return run
