@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_zoo import registry
+from mnist_zoo import registry, stored
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
         settings[group] = {
             key: held[key]
             for key in keys
-            if key in held and _is_setting(held[key]) and registry.is_harmless(held[key])
+            if key in held and _is_setting(held[key]) and stored.is_harmless(held[key])
         }
     return settings | {
         name: run[name] for name in RESUMED_VALUES if isinstance(run.get(name), bool | int)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mnist_zoo import registry
+from mnist_zoo import registry, stored
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.models.classifier import Classifier
 
@@ -307,7 +307,7 @@ def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(entry["init_args"])
-    if not registry.is_harmless(arguments):
+    if not stored.is_harmless(arguments):
         raise ValueError("more than numbers and words among the arguments")
     found = {"class_path": str(entry["class_path"]), "init_args": arguments}
     if classes := entry.get("classes"):

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
-from mnist_zoo import handwriting, registry
+from mnist_zoo import handwriting, stored
 from mnist_zoo.errors import ZooError, did_you_mean
 
 Batch = tuple[Tensor, Tensor]
@@ -77,16 +77,16 @@ class Classifier(LightningModule, ABC):
         super().__init__()
         self.save_hyperparameters()
         # They are saved in checkpoints with the optimizer's state, so they must be plain numbers.
-        self.lr: float = registry.plain(lr)
-        self.weight_decay: float = registry.plain(weight_decay)
+        self.lr: float = stored.plain(lr)
+        self.weight_decay: float = stored.plain(weight_decay)
         if not self.lr > 0:
             raise ZooError(f"--model.lr {self.lr}: must be above 0.")
         self.optimizer_class = _class_in(torch.optim, optimizer, "optimizer")
-        self.optimizer_args: dict[str, Any] = registry.plain(optimizer_args or {})
+        self.optimizer_args: dict[str, Any] = stored.plain(optimizer_args or {})
         self.scheduler_class = scheduler and _class_in(
             torch.optim.lr_scheduler, scheduler, "scheduler"
         )
-        self.scheduler_args: dict[str, Any] = registry.plain(scheduler_args or {})
+        self.scheduler_args: dict[str, Any] = stored.plain(scheduler_args or {})
 
         self._before: dict[str, Any] = {}
         self.train_mean_loss = _MeanLoss()
@@ -158,7 +158,7 @@ class Classifier(LightningModule, ABC):
         """
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         for made in (self, datamodule):
-            if made is not None and (name := registry.not_plain(made)):
+            if made is not None and (name := stored.not_plain(made)):
                 value = made.hparams[name]
                 is_text = isinstance(value, str)
                 kind = f"the text {value[:40]!r}" if is_text else type(value).__name__
@@ -294,7 +294,7 @@ class Classifier(LightningModule, ABC):
         if isinstance(datamodule, LightningDataModule):
             made["data"] = datamodule
         for key, part in made.items():
-            entry = registry.class_and_arguments(part)
+            entry = stored.class_and_arguments(part)
             if key == "data" and hasattr(part, "classes"):
                 entry["classes"] = list(part.classes)
             checkpoint["mnist_zoo"][key] = entry
