@@ -38,7 +38,7 @@ from mnist_zoo.engine.callbacks import (
     callback_names,
 )
 from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
-from mnist_zoo.engine.pictures import Gather
+from mnist_zoo.engine.readings import Gather
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import FinishedError, ZooError, first_lines
 from mnist_zoo.files import require_writable
@@ -453,9 +453,9 @@ class ZooCLI(LightningCLI):
             )
         )
         if self._draws() and self.trainer.is_global_zero:
-            from mnist_zoo.commands import pictures
+            from mnist_zoo.commands import run_pictures
 
-            if drawn := pictures.after_fit(self.run_folder, name):
+            if drawn := run_pictures.after_fit(self.run_folder, name):
                 console.print(drawn)
 
     def validate(self, **kwargs: Any) -> None:
@@ -546,9 +546,9 @@ class ZooCLI(LightningCLI):
         if not math.isfinite(metrics.get(f"{stage}/loss", 0.0)):
             console.print("The loss is not a number: the training of this network has diverged.")
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
-            from mnist_zoo.commands import pictures
+            from mnist_zoo.commands import run_pictures
 
-            line = pictures.after_evaluation(readings, metrics, classes, title, self.request)
+            line = run_pictures.after_evaluation(readings, metrics, classes, title, self.request)
             console.print(line)
 
 

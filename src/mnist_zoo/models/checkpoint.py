@@ -199,7 +199,7 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
             # Without memory first: the arguments may ask for more than there is.
             with torch.device("meta"):
                 sizes = {name: part.shape for name, part in cls(**arguments).state_dict().items()}
-            _require_sizes(checkpoint, sizes)
+            _require_weight_sizes(checkpoint, sizes)
         network: Classifier = cls(**arguments)
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise _does_not_fit(checkpoint, error) from error
@@ -338,7 +338,7 @@ def _require_uncompressed(file: Path) -> None:
             raise CheckpointError(f"checkpoint {file} was packed anew: PyTorch does not compress.")
 
 
-def _require_sizes(checkpoint: Checkpoint, sizes: dict[str, torch.Size]) -> None:
+def _require_weight_sizes(checkpoint: Checkpoint, sizes: dict[str, torch.Size]) -> None:
     for name, value in checkpoint.state_dict.items():
         if name in sizes and value.shape != sizes[name]:
             raise ValueError(

@@ -272,7 +272,7 @@ class Classifier(LightningModule, ABC):
                         " of the run, such as --trainer.max_epochs, or start a new run."
                     )
         for optimizer in self.trainer.optimizers:
-            _require_sizes(optimizer)
+            _require_state_sizes(optimizer)
             _lay_out_as_weights(optimizer)
         if self._before:
             # What is no longer given goes back to the optimizer's own default.
@@ -465,7 +465,7 @@ def _lay_out_as_weights(optimizer: Optimizer) -> None:
                 state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
-def _require_sizes(optimizer: Optimizer) -> None:
+def _require_state_sizes(optimizer: Optimizer) -> None:
     """Refuse tensors that an optimizer has restored and that do not belong to its weights.
 
     Kernels that update all weights at once trust in their size, and would write beyond them.

@@ -8,8 +8,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from mnist_zoo.commands import pictures
-from mnist_zoo.engine.pictures import Examples, Readings
+from mnist_zoo.commands import run_pictures
+from mnist_zoo.engine.readings import Examples, Readings
 
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 EVALUATION = ("confusion", "classes", "sheet", "wrong")
@@ -90,7 +90,7 @@ def test_where_nothing_is_wrong_any_more_no_mistakes_of_before_are_shown(tmp_pat
         (Readings(one_wrong, first, mistake), {*EVALUATION}),
         (Readings(right, first, none), {*EVALUATION} - {"wrong"}),
     ):
-        pictures.after_evaluation(readings, {}, tuple("0123456789"), "Net", request)
+        run_pictures.after_evaluation(readings, {}, tuple("0123456789"), "Net", request)
         assert names(tmp_path / "pictures") == {f"test-{name}.png" for name in drawn}
 
 
@@ -108,7 +108,7 @@ def test_without_event_files_there_are_none(fit, tmp_path):
 
 
 def test_curves_are_drawn_over_the_number_of_epochs(trained):
-    figure = pictures.of_fit(trained.folder, "ConvNetReLU")["curves"]
+    figure = run_pictures.of_fit(trained.folder, "ConvNetReLU")["curves"]
     loss, accuracy = figure.axes
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
     assert [line.get_label() for line in loss.get_lines()] == ["training", "validation"]
@@ -120,7 +120,7 @@ def test_curves_are_of_what_was_logged(tmp_path):
         for epoch in range(2):
             writer.add_scalar("val/acc", 0.5, epoch)
             writer.add_scalar("epoch", epoch, epoch)
-    (accuracy,) = pictures.of_fit(tmp_path, "Own")["curves"].axes
+    (accuracy,) = run_pictures.of_fit(tmp_path, "Own")["curves"].axes
     assert accuracy.get_ylabel() == "accuracy"
     assert [line.get_label() for line in accuracy.get_lines()] == ["validation"]
 
@@ -129,12 +129,12 @@ class TestTestCurve:
     def test_is_drawn_only_when_asked_for_and_says_that_it_chose_nothing(self, fit, tmp_path):
         fit("--test_curve=true", epochs=2)
         run = tmp_path / "runs" / "ConvNetReLU" / "version_0"
-        figure = pictures.of_fit(run, "ConvNetReLU")["test-curve"]
+        figure = run_pictures.of_fit(run, "ConvNetReLU")["test-curve"]
         assert any("Nothing was chosen by it" in text for text in words(figure))
         assert figure.axes[0].get_lines()[0].get_xdata().tolist() == [1, 2]
 
     def test_is_not_there_unasked(self, trained):
-        assert list(pictures.of_fit(trained.folder, "")) == ["curves"]
+        assert list(run_pictures.of_fit(trained.folder, "")) == ["curves"]
 
     @pytest.mark.parametrize("monitor", ["test_curve/acc", "test/acc"])
     def test_cannot_choose_the_best_weights(self, fit, monitor, tmp_path):

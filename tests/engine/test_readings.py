@@ -5,7 +5,7 @@ import torch
 from lightning import Trainer
 
 from mnist_zoo.data import Digits
-from mnist_zoo.engine.pictures import Gather, Gathered
+from mnist_zoo.engine.readings import Gather, Gathered
 from mnist_zoo.models import ConvNetReLU, Dense
 
 

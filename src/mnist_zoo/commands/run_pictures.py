@@ -16,7 +16,7 @@ from mnist_zoo.report.curves import draw_curves, over_epochs, plot_curves
 
 if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
-    from mnist_zoo.engine.pictures import Readings
+    from mnist_zoo.engine.readings import Readings
 
 
 def after_evaluation(
