@@ -344,3 +344,12 @@ def test_classes_are_ten():
 
     with pytest.raises(DataError, match=r"Own.classes holds 2 names, where ten are wanted"):
         Own()
+
+
+def test_a_class_that_forgets_those_above_it_is_told_so():
+    class Own(Synthetic):
+        def __init__(self):
+            self.loads = []
+
+    with pytest.raises(DataError, match=r"Own: its __init__ has to begin with super\(\)"):
+        Own().setup("fit")

@@ -179,8 +179,13 @@ class ImageData(LightningDataModule, abc.ABC):
                 images; without any, all of them.
 
         Raises:
-            DataError: There are not as many images as were asked for, or the stage has none.
+            DataError: There are not as many images as were asked for, or the stage has none; or a
+                class of one's own has not been made whole.
         """
+        if not hasattr(self, "splits"):
+            raise DataError(
+                f"{type(self).__name__}: its __init__ has to begin with super().__init__(**kwargs)."
+            )
         if stage in ("fit", "validate", None):
             if "train" not in self.splits:
                 self._hold_out(*self._load_first(True, "num_train", self.num_train))
