@@ -324,7 +324,7 @@ class Recorded:
             return run.crashed("ValueError: boom")
         return run.record({"status": "finished", "test_acc": 0.5, "seconds": 1.0})
 
-    def stop(self):
+    def stop(self, at_once):
         raise AssertionError("nothing was to be stopped")
 
 
@@ -363,7 +363,9 @@ class Interrupted(Recorded):
         self.stopped.wait(60)
         return run.crashed("its process ended with -9")
 
-    def stop(self):
+    def stop(self, at_once):
+        if not at_once:
+            raise KeyboardInterrupt  # a second time
         self.stopped.set()
 
 
@@ -768,6 +770,33 @@ class TestOnDigits:
         assert "Runs: 2 (seeds 0 to 1); recorded already: 1" in result.stdout
         assert len(records.read_text().splitlines()) == 2
         assert comparable(cut / "results") == comparable(whole / "results")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+    @pytest.mark.usefixtures("ctrl_c")
+    def test_stopped_by_ctrl_c_its_runs_lose_no_step(self, tmp_path):
+        words = ("Dense", "--seeds", "1", "--data", "Digits", "--data.batch_size", "1")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mnist_zoo", "sweep", *words, "--jobs", "1"],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            while not list(tmp_path.glob("runs/sweep/*/*/version_0/checkpoints/last.ckpt")):
+                assert process.poll() is None
+                time.sleep(0.05)
+            # As a terminal does: it is sent to the processes of the runs, too.
+            os.killpg(process.pid, signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert out.endswith("Stopped. The same command goes on where it was.\n")
+        assert not (tmp_path / "results").exists()
+        (last,) = tmp_path.glob("runs/sweep/*/*/version_0/checkpoints/last.ckpt")
+        assert torch.load(last, weights_only=True)["global_step"] % 1293 != 0
 
     def test_on_a_local_ray_it_makes_the_same_records(self, zoo, tmp_path):
         pytest.importorskip("ray", reason="needs the optional package ray")

@@ -38,6 +38,9 @@ _ITS_OWN = (
     "--trainer.num_nodes", "--pictures", "--print_config", "-h", "--help",
 )  # fmt: skip
 
+# After Ctrl-C, for the runs to write how far they are.
+_SECONDS_TO_STOP = 30
+
 _DESCRIPTION = """\
 Train recipes with several seeds and settings, and record what comes out.
 Flags of fit are passed on; several values, divided by commas, are all tried
@@ -188,9 +191,13 @@ class _Sweep:
             except BaseException as error:
                 self.stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                since, at_once = time.monotonic(), False
                 while any(future.running() for future in futures):
-                    where.stop()
-                    time.sleep(0.1)
+                    try:
+                        where.stop(at_once or time.monotonic() - since > _SECONDS_TO_STOP)
+                        time.sleep(0.1)
+                    except KeyboardInterrupt:
+                        at_once = True
                 if isinstance(error, KeyboardInterrupt):
                     self._say("Stopped. The same command goes on where it was.")
                     raise SystemExit(130) from None

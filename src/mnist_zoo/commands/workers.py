@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +24,12 @@ class Workers(Protocol):
     def make(self, run: Run, on_epoch: OnEpoch) -> dict[str, Any]:
         """Make a run and return its record, be it finished or crashed."""
 
-    def stop(self) -> None:
-        """End the runs that are going on."""
+    def stop(self, at_once: bool) -> None:
+        """End the runs that are going on; called again until they have ended.
+
+        Args:
+            at_once: Whether they are not even to write down how far they are.
+        """
 
 
 class Processes:
@@ -37,6 +42,7 @@ class Processes:
 
     def __init__(self, runs: Path, jobs: int = 1) -> None:
         self.runs = runs
+        self._asked: list[BaseProcess] = []
         # Otherwise each would start as many threads as there are cores.
         self.num_threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
@@ -47,10 +53,14 @@ class Processes:
         )
         return ended if isinstance(ended, dict) else run.crashed(f"its process ended with {ended}")
 
-    def stop(self) -> None:
-        """Kill the processes: a run goes on exactly from its last checkpoint."""
+    def stop(self, at_once: bool) -> None:
+        """Have each run write its last checkpoint and end, as ``fit`` does when it is stopped."""
         for process in multiprocessing.active_children():
-            process.kill()
+            if at_once:
+                process.kill()
+            elif process not in self._asked:
+                process.terminate()
+                self._asked.append(process)
 
 
 class Cluster:
@@ -102,8 +112,8 @@ class Cluster:
             return run.crashed(f"{type(error).__name__}: {error}")
         return record
 
-    def stop(self) -> None:
-        """Leave the cluster, which ends the tasks."""
+    def stop(self, at_once: bool) -> None:
+        """Leave the cluster, which ends the tasks at once: they go on from their last epoch."""
         import ray
 
         ray.shutdown()
