@@ -14,10 +14,12 @@ from lightning.pytorch.callbacks import (
     Timer,
 )
 from lightning.pytorch.plugins import MixedPrecision
+from torch.optim import SGD
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_zoo.data import Digits
-from mnist_zoo.engine.blocks import Blocks
+from mnist_zoo.engine.blocks import Blocks, _bare
 from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
 
@@ -318,6 +320,70 @@ def test_weights_are_averaged_after_every_step():
     average, same = EMAWeightAveraging(decay=0.9), EMAWeightAveraging(decay=0.9)
     averaged = train(Dense, None, callbacks=[average, Blocks(4)])
     assert_the_same(averaged, train(Dense, None, callbacks=[same]))
+
+
+class Hooked(Callback):
+    """A callback that blocks may pass over, but whose hook the optimizer calls at every step."""
+
+    def __init__(self):
+        self.num_calls = 0
+
+    def on_train_start(self, trainer, pl_module):
+        self.handle = trainer.optimizers[0].register_step_post_hook(self.count)
+
+    def count(self, *_):
+        self.num_calls += 1
+
+
+def test_hooks_of_the_optimizer_are_called_at_every_step():
+    hooked = Hooked()
+    train(Dense, 4, epochs=1, callbacks=[hooked])
+    assert hooked.num_calls == NUM_BATCHES
+
+
+def steps_of(make, bare):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(5, 3)
+    optimizer = make(layer.parameters())
+    zero_grad, step = _bare(optimizer) if bare else (optimizer.zero_grad, optimizer.step)
+    for number in range(4):
+        zero_grad()
+        layer(torch.full((2, 5), float(number))).square().sum().backward()
+        step()
+    return layer.state_dict()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weights: SGD(weights, 0.01),
+        lambda weights: SGD(weights, 0.01, momentum=0.9, nesterov=True, fused=True),
+        lambda weights: torch.optim.Adam(weights, 0.01, weight_decay=0.1),
+        lambda weights: torch.optim.AdamW(weights, 0.01, fused=True),
+        torch.optim.Adadelta,
+    ],
+)
+def test_an_optimizer_does_the_same_without_what_surrounds_its_steps(make):
+    torch.testing.assert_close(steps_of(make, True), steps_of(make, False), rtol=0, atol=0)
+
+
+def test_what_surrounds_its_steps_is_there_where_it_counts():
+    weights = [torch.nn.Parameter(torch.zeros(2))]
+    assert _bare(SGD(weights, 0.1))
+    assert _bare(SGD(weights, 0.1, differentiable=True)) is None
+    assert _bare(type("Own", (SGD,), {})(weights, 0.1)) is None
+    for register in ("register_step_pre_hook", "register_step_post_hook"):
+        optimizer = SGD(weights, 0.1)
+        getattr(optimizer, register)(lambda *_: None)
+        assert _bare(optimizer) is None
+    optimizer = SGD(weights, 0.1)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    assert _bare(scheduler.optimizer) is None
+    handle = register_optimizer_step_pre_hook(lambda *_: None)
+    try:
+        assert _bare(SGD(weights, 0.1)) is None
+    finally:
+        handle.remove()
 
 
 def test_a_loss_may_go_by_the_number_of_the_step():

@@ -6,7 +6,10 @@ them is done less often. Keras calls this ``steps_per_execution``.
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +30,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine.checkpoints import Last
@@ -223,9 +227,10 @@ class _BlockStep:
         block of an epoch: or less), outputs (B, 10).
         """
         network = self.network
-        step = self._plain_step if self.plain else self._step
         optimizer: Any = network.optimizers()
-        optimizer = optimizer.optimizer if self.plain else optimizer
+        step = (
+            self._plain_step(optimizer.optimizer) if self.plain else partial(self._step, optimizer)
+        )
         schedulers = self._schedulers()
         losses, all_outputs = [], []
         counts = self._steps == self._take and self.plain
@@ -236,7 +241,7 @@ class _BlockStep:
             logged.batch_size = len(some_targets)
             outputs = network(some_images)
             loss = network.loss(outputs, some_targets)
-            step(loss, optimizer)
+            step(loss)
             for scheduler in schedulers:
                 scheduler.step()
             if counts:
@@ -269,24 +274,59 @@ class _BlockStep:
             counter.ready += num_steps
             counter.completed += num_steps
 
-    def _step(self, loss: Tensor, optimizer: Any) -> None:
+    def _step(self, optimizer: Any, loss: Tensor) -> None:
         """Take a step with all that strategies and precisions add to it."""
         optimizer.zero_grad()
         self.network.manual_backward(loss)
         self._clip(optimizer)
         optimizer.step()
 
-    def _plain_step(self, loss: Tensor, optimizer: Optimizer) -> None:
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._clip(optimizer)
-        optimizer.step()
+    def _plain_step(self, optimizer: Optimizer) -> Callable[[Tensor], None]:
+        """Return a step of nothing but the loss and the optimizer."""
+        zero_grad, update = _bare(optimizer) or (optimizer.zero_grad, optimizer.step)
+
+        def step(loss: Tensor) -> None:
+            zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._clip(optimizer)
+            update()
+
+        return step
 
     def _clip(self, optimizer: Any) -> None:
         if clip_at := self.trainer.gradient_clip_val:
             self.network.configure_gradient_clipping(
                 optimizer, clip_at, self.trainer.gradient_clip_algorithm
             )
+
+
+def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] | None:
+    """Return ``zero_grad`` and ``step`` without what PyTorch puts around them; None if that counts.
+
+    It is names for its profiler, hooks, and word to its compiler, and on a CPU takes a quarter of
+    the time of ``Dense``.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        optimizers._global_optimizer_pre_hooks,
+        optimizers._global_optimizer_post_hooks,
+    )
+    if (
+        not type(optimizer).__module__.startswith("torch.optim.")
+        or "step" in vars(optimizer)  # a scheduler counts the steps
+        or optimizer.defaults.get("differentiable")
+        or any(hooks)
+        or any(weight.device.type != "cpu" for weight in weights)
+    ):
+        return None
+
+    def zero_grad() -> None:
+        for weight in weights:
+            weight.grad = None
+
+    return zero_grad, torch.no_grad()(partial(inspect.unwrap(type(optimizer).step), optimizer))
 
 
 def _yields_blocks(datamodule: Any) -> bool:
