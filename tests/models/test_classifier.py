@@ -406,8 +406,14 @@ class TestCheckpointThatIsMoreThanItSeems:
             changed(change)
 
     def test_arguments_that_ask_for_more_than_there_are_weights(self, changed):
+        def ask_for(num_hidden):
+            changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(num_hidden=num_hidden))
+
+        # Layers without end would take time, though no memory.
+        with pytest.raises(CheckpointError, match="num_hidden is 10,000,000,000, of 3,985 weights"):
+            ask_for(10**10)
         with pytest.raises(CheckpointError, match=r"size mismatch for layers.1.weight: \(5, 784\)"):
-            changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(num_hidden=10**10))
+            ask_for(6)
 
     def test_lists_that_hold_each_other(self, changed):
         nested = [0]

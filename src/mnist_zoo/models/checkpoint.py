@@ -196,6 +196,7 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
     arguments = checkpoint.model["init_args"]
     try:
         if registry.is_known(path):
+            _require_plausible(checkpoint)
             # Without memory first: the arguments may ask for more than there is.
             with torch.device("meta"):
                 sizes = {name: part.shape for name, part in cls(**arguments).state_dict().items()}
@@ -336,6 +337,14 @@ def _require_uncompressed(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise CheckpointError(f"checkpoint {file} was packed anew: PyTorch does not compress.")
+
+
+def _require_plausible(checkpoint: Checkpoint) -> None:
+    """Refuse numbers of neurons or layers that the weights in the file cannot be of."""
+    num_weights = sum(value.numel() for value in checkpoint.state_dict.values())
+    for name, value in checkpoint.model["init_args"].items():
+        if name.startswith("num_") and isinstance(value, int) and value > num_weights:
+            raise ValueError(f"{name} is {value:,}, of {num_weights:,} weights in the file.")
 
 
 def _require_weight_sizes(checkpoint: Checkpoint, sizes: dict[str, torch.Size]) -> None:
