@@ -348,6 +348,27 @@ def test_a_run_of_another_sweep_is_neither_shown_nor_counted(tmp_path):
     assert [record["seed"] for record in one.records()] == [14]
 
 
+class Lasting(Recorded):
+    """Workers whose runs have two epochs behind them before they end."""
+
+    def make(self, run, on_epoch):
+        on_epoch(1, 40)
+        on_epoch(2, None)
+        return super().make(run, on_epoch)
+
+
+@pytest.mark.parametrize("seconds", [-1, 600])
+def test_a_long_run_says_now_and_then_in_a_file_how_far_it_is(
+    tmp_path, capsys, monkeypatch, seconds
+):
+    monkeypatch.setattr(sweep, "_SECONDS_BETWEEN_LINES", seconds)
+    (run,) = plan(seeds=[3])
+    sweep._Sweep([run], tmp_path / "results", tmp_path / "runs").run(Lasting(), 1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("epochs")]
+    said = [f"{run.title}: 1 of 40 epochs", f"{run.title}: 2 of ? epochs"]
+    assert lines == (said if seconds < 0 else [])
+
+
 class Interrupted(Recorded):
     """Workers that are stopped by Ctrl-C while the run of seed 1 is being made."""
 

@@ -23,11 +23,13 @@ from mnist_zoo import registry
 from mnist_zoo.commands import results as results_command
 from mnist_zoo.commands import screen, sweep_ensemble, training, workers
 from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.sweep_run import BY_EPOCH, WITHOUT_EFFECT, Run, adds_to
+from mnist_zoo.commands.sweep_run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run, adds_to
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import require_writable
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from mnist_zoo.report.results import Record
 
 # What a sweep says to fit itself.
@@ -38,6 +40,7 @@ _ITS_OWN = (
     "--trainer.num_nodes", "--pictures", "--print_config", "-h", "--help",
 )  # fmt: skip
 
+_SECONDS_BETWEEN_LINES = 600
 # After Ctrl-C, for the runs to write how far they are.
 _SECONDS_TO_STOP = 30
 
@@ -246,15 +249,26 @@ class _Sweep:
                 if run not in self.missing():
                     return f"{run.title}: made by another sweep meanwhile"
                 task = self.progress.add_task(f"{run.title}, epoch", total=None)
-                record = where.make(
-                    run, lambda done, of: self.progress.update(task, completed=done, total=of)
-                )
+                record = where.make(run, self._on_epoch(run, task))
                 self.progress.remove_task(task)
                 if not self.stopping.is_set():
                     results.append(self.results, record)
                 return results.line(record)
         except runs.TakenError:
             return f"{run.title}: left to another sweep, which is making it"
+
+    def _on_epoch(self, run: Run, task: TaskID) -> OnEpoch:
+        """Return what shows how far a run is; in a file, now and then, what has no bar there."""
+        said_at = time.monotonic()
+
+        def show(done: int, of: int | None) -> None:
+            nonlocal said_at
+            self.progress.update(task, completed=done, total=of)
+            if self.progress.disable and time.monotonic() - said_at > _SECONDS_BETWEEN_LINES:
+                self._say(f"{run.title}: {done} of {of or '?'} epochs")
+                said_at = time.monotonic()
+
+        return show
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
