@@ -84,9 +84,9 @@ def test_a_step_takes_a_fraction_of_the_python_calls_of_lightnings_loop():
 def test_a_step_is_hardly_more_operations_than_in_a_bare_loop(network):
     ours = a_step(lambda n: operations(train, network, n, True))
     least = a_step(lambda n: operations(bare, network, n))
-    # The detached loss, times the size of its minibatch, and the outputs that are kept for the
-    # accuracy; conversion to floats is once a block.
-    assert least - 6 < ours < least + 6
+    # The detached loss, and the outputs that are kept for the accuracy, come to it; conversion to
+    # floats, some eight operations, is once a block.
+    assert least - 9 < ours < least - 3
 
 
 @pytest.mark.parametrize(("expanded", "copies"), [(False, 1), (True, 5)])

@@ -238,7 +238,7 @@ class _BlockStep:
         logged: Any = self.trainer._results
         for some_images, some_targets in zip(*parts, strict=True):
             # What a network logs in its loss weighs as much as the minibatch, not as the block.
-            logged.batch_size = len(some_targets)
+            logged.batch_size = size = some_targets.shape[0]
             outputs = network(some_images)
             loss = network.loss(outputs, some_targets)
             step(loss)
@@ -247,10 +247,13 @@ class _BlockStep:
             if counts:
                 # Now, for a loss that goes by the number of the step.
                 self._count(1)
-            losses.append(loss.detach().float() * len(some_targets))
+            losses.append(loss.detach())
             all_outputs.append(outputs.detach())
         outputs = torch.cat(all_outputs)
-        return torch.stack(losses).sum() / len(outputs), outputs
+        means = torch.stack(losses).float()
+        # The last minibatch of an epoch may be smaller than the others.
+        total = means[:-1].sum() * self.batch_size + means[-1] * size
+        return total / len(outputs), outputs
 
     def _graphed(self, device: torch.device) -> GraphedSteps | None:
         """Return the same steps as a CUDA graph, where one can be."""
