@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import math
@@ -62,8 +63,8 @@ _HELP = {
         "       mnist-zoo fit --config RECIPE|FILE [options]\n"
         "       mnist-zoo fit --ckpt_path LAST.CKPT [options]",
         "Train a network: by its recipe, by a configuration, or a stopped run to its end. Below"
-        " stand the options of training and data with what they are unless given; those of a"
-        " network: --model.help NAME. All networks and recipes: mnist-zoo models",
+        " stand the options of training with what they are unless given; those of a network:"
+        " --model.help NAME, of data: --data.help NAME. All networks and recipes: mnist-zoo models",
     ),
     "validate": (
         "mnist-zoo validate --ckpt_path BEST.CKPT [options]",
@@ -77,6 +78,14 @@ _HELP = {
         "mnist-zoo predict --ckpt_path BEST.CKPT [options]",
         "Write what a checkpoint reads in the test images to a CSV file.",
     ),
+}
+
+# What Lightning's own words on a flag would have one believe; None: not worth a word.
+_FLAGS = {
+    "--ckpt_path": "A checkpoint or, unless it is to be trained on, weights.",
+    "--trainer.default_root_dir": "Folder of the runs; null stands for runs.",
+    # Whatever it is, nothing but tensors and plain values is ever read.
+    "--weights_only": None,
 }
 
 _COPY_IT = "Copy it to where you can, and name the checkpoint there."
@@ -180,6 +189,9 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: ZooParser, args: Any) -> None:  # type: ignore[override]
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         parser.subcommand = self.request.subcommand
+        options = self._parser(self.request.subcommand)._option_string_actions
+        for flag, text in _FLAGS.items():
+            options[flag].help = text or argparse.SUPPRESS
         try:
             self.config = parser.parse_args(args)
         except ZooError as error:

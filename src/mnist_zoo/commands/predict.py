@@ -56,7 +56,7 @@ def _parser() -> Parser:
         epilog=(
             "Without IMAGE, mnist-zoo predict --ckpt_path FILE writes predictions.csv for the\n"
             "test images, and takes the options of mnist-zoo test.\n\n"
-            "Pictures that cannot be read are told on standard error, and not in table and csv;\n"
+            "Pictures that cannot be read are named on standard error, and not in table and csv;\n"
             'json has them in their places, as {"file": ..., "error": ...}.\n\n'
             "Exit status: 0 if all pictures were read; 1 if some could not be read; 2 if none\n"
             "could, or if an option is wrong.\n\n"

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         prog="mnist-zoo results",
         description="Print test accuracy over seeds, from the records that sweep has written,\n"
         "and whether the published figure holds: whether the mean is higher, or lower by no more\n"
-        "than the Tolerance in the head of the recipe.",
+        "than the Tolerance in the head of the recipe or, where that is a range, within it.",
         epilog="examples:\n  mnist-zoo results\n  mnist-zoo results MLPLogSoftmax --markdown",
     )
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all on record")

@@ -74,9 +74,17 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; default: 1")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder of the records"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of the records; default: results",
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="folder of the runs")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/sweep"),
+        help="folder of the runs; default: runs/sweep",
+    )
     parser.add_argument(
         "--ensemble",
         type=int,

@@ -104,8 +104,8 @@ class ConvNetBatchNorm(_Smoothed):
     Args:
         num_maps: Number of maps of the first convolution; the others have two and four times as
             many.
-        padding: Rows and columns of zeros around the image: 2 keeps its size, 0 takes a quarter
-            of the time off.
+        padding: Rows and columns of zeros around the image: 2 keeps its size, 0 takes a fifth of
+            the time off.
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
         kwargs: Arguments of ``Classifier``.
 
