@@ -1,8 +1,10 @@
-"""What was read in pictures: best, next best, and where it stood."""
+"""What was read in pictures: best, next best, and where it stood; and in test images."""
 
 import csv
 import io
 
+import pytest
+import torch
 from rich.console import Console
 
 from mnist_zoo.report import predictions
@@ -47,3 +49,28 @@ def test_csv_has_number_place_and_all_probabilities_of_each_digit():
 def test_hundred_percent_is_said_of_nothing_less_nor_zero_of_anything_more():
     shown = [predictions.percent(p) for p in (1.0, 0.99999, 0.5, 0.0004, 0.0)]
     assert shown == ["100.0%", "99.9%", "50.0%", "<0.1%", "0.0%"]
+
+
+class TestWritePredictions:
+    def test_a_line_an_image(self, tmp_path):
+        file = predictions.write_predictions(
+            tmp_path / "predictions.csv", torch.tensor([[0.25, 0.75], [0.9, 0.1]])
+        )
+        with file.open(newline="", encoding="utf-8") as stream:
+            assert list(csv.reader(stream)) == [
+                ["image", "prediction", "probability", "p0", "p1"],
+                ["0", "1", "0.750000", "0.250000", "0.750000"],
+                ["1", "0", "0.900000", "0.900000", "0.100000"],
+            ]
+
+    def test_replaces_what_was_there_and_leaves_nothing_else(self, tmp_path):
+        (tmp_path / "predictions.csv").write_text("old\n" * 100)
+        predictions.write_predictions(tmp_path / "predictions.csv", torch.tensor([[1.0]]))
+        assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 2
+        assert list(tmp_path.iterdir()) == [tmp_path / "predictions.csv"]
+
+    def test_keeps_what_was_there_when_it_fails(self, tmp_path):
+        (tmp_path / "predictions.csv").write_text("old")
+        with pytest.raises(IndexError):
+            predictions.write_predictions(tmp_path / "predictions.csv", torch.zeros(3))
+        assert (tmp_path / "predictions.csv").read_text() == "old"

@@ -1,10 +1,8 @@
-"""The lines before and after a run, the table of metrics, the file of predictions."""
+"""The lines before and after a run, the table of metrics."""
 
-import csv
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from mnist_zoo.report import summary
@@ -102,31 +100,6 @@ class TestMetricsTable:
     def test_shows_no_classes_that_were_not_measured(self):
         metrics = {"val/acc": 0.5, "val/loss": 1.0}
         assert "accuracy on" not in shown(summary.metrics_table("T", "val", metrics, ["a", "b"]))
-
-
-class TestWritePredictions:
-    def test_a_line_an_image(self, tmp_path):
-        file = summary.write_predictions(
-            tmp_path / "predictions.csv", torch.tensor([[0.25, 0.75], [0.9, 0.1]])
-        )
-        with file.open(newline="", encoding="utf-8") as stream:
-            assert list(csv.reader(stream)) == [
-                ["image", "prediction", "probability", "p0", "p1"],
-                ["0", "1", "0.750000", "0.250000", "0.750000"],
-                ["1", "0", "0.900000", "0.900000", "0.100000"],
-            ]
-
-    def test_replaces_what_was_there_and_leaves_nothing_else(self, tmp_path):
-        (tmp_path / "predictions.csv").write_text("old\n" * 100)
-        summary.write_predictions(tmp_path / "predictions.csv", torch.tensor([[1.0]]))
-        assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 2
-        assert list(tmp_path.iterdir()) == [tmp_path / "predictions.csv"]
-
-    def test_keeps_what_was_there_when_it_fails(self, tmp_path):
-        (tmp_path / "predictions.csv").write_text("old")
-        with pytest.raises(IndexError):
-            summary.write_predictions(Path(tmp_path / "predictions.csv"), torch.zeros(3))
-        assert (tmp_path / "predictions.csv").read_text() == "old"
 
 
 def test_names_of_pictures_are_printed_as_they_are():

@@ -45,7 +45,7 @@ from mnist_zoo.errors import FinishedError, ZooError, first_lines
 from mnist_zoo.files import require_writable
 from mnist_zoo.models import Classifier, checkpoint
 from mnist_zoo.models.classifier import num_parameters
-from mnist_zoo.report import summary
+from mnist_zoo.report import predictions, summary
 
 if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
@@ -498,7 +498,7 @@ class ZooCLI(LightningCLI):
         if not batches:
             raise ZooError("there was nothing to predict: --trainer.limit_predict_batches is 0.")
         probabilities = torch.cat(batches)
-        file = summary.write_predictions(folder / "predictions.csv", probabilities)
+        file = predictions.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 
     def _averaging(self) -> list[Average]:

@@ -1,17 +1,20 @@
-"""What was read in pictures: as a table, as CSV, as JSON."""
+"""What was read in pictures, as a table, as CSV, as JSON; and in test images, as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from mnist_zoo.errors import printable
+from mnist_zoo.files import whole
 
 DIGITS = tuple("0123456789")
 
@@ -28,15 +31,9 @@ class Reading:
     box: tuple[int, int, int, int]
     probabilities: list[float]
 
-    @property
-    def ranking(self) -> list[int]:
-        """The classes, the most probable first."""
-        return sorted(range(len(self.probabilities)), key=lambda n: -self.probabilities[n])
-
     def best(self, rank: int = 0) -> tuple[int, float]:
         """Return the class of a rank and its probability; rank 0 is the answer."""
-        digit = self.ranking[rank]
-        return digit, self.probabilities[digit]
+        return sorted(enumerate(self.probabilities), key=lambda pair: -pair[1])[rank]
 
 
 Readings = Sequence[tuple[str, Sequence[Reading]]]
@@ -80,10 +77,11 @@ def as_csv(pictures: Readings) -> str:
     columns = [f"p{number}" for number in range(num_classes)]
     box = ["left", "top", "right", "bottom"]
     writer.writerow(["file", "number", *box, "prediction", "probability", *columns])
-    for name, number, reading in _numbered(pictures):
-        digit, probability = reading.best()
-        values = [f"{value:.6f}" for value in (probability, *reading.probabilities)]
-        writer.writerow([name, number, *reading.box, digit, *values])
+    for name, readings in pictures:
+        for number, reading in enumerate(readings):
+            digit, probability = reading.best()
+            values = [f"{value:.6f}" for value in (probability, *reading.probabilities)]
+            writer.writerow([name, number, *reading.box, digit, *values])
     return out.getvalue()
 
 
@@ -106,7 +104,20 @@ def as_objects(pictures: Readings) -> list[dict[str, Any]]:
     ]
 
 
-def _numbered(pictures: Readings) -> Iterator[tuple[str, int, Reading]]:
-    for name, readings in pictures:
-        for number, reading in enumerate(readings):
-            yield name, number, reading
+def write_predictions(file: Path, probabilities: Tensor) -> Path:
+    """Write one line an image: its number, the class read, its probability, all probabilities.
+
+    Args:
+        file: Where to write; replaced whole if it exists.
+        probabilities: (N, num_classes), each row summing to 1.
+    """
+    with whole(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        columns = [f"p{number}" for number in range(probabilities.shape[1])]
+        writer.writerow(["image", "prediction", "probability", *columns])
+        top, predictions = probabilities.max(dim=1)
+        rows = zip(predictions.tolist(), top.tolist(), probabilities.tolist(), strict=True)
+        for image, (prediction, probability, row) in enumerate(rows):
+            values = [f"{value:.6f}" for value in (probability, *row)]
+            writer.writerow([image, prediction, *values])
+    return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shlex
 import subprocess
@@ -11,9 +10,6 @@ from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
-
-from mnist_zoo.files import whole
 
 
 def before_fit(
@@ -119,25 +115,6 @@ def metrics_table(
             shown = "no images" if accuracy is None else f"{accuracy:.2%}"
             table.add_row(f"accuracy on {name}", shown)
     return table
-
-
-def write_predictions(file: Path, probabilities: Tensor) -> Path:
-    """Write one line an image: its number, the class read, its probability, all probabilities.
-
-    Args:
-        file: Where to write; replaced whole if it exists.
-        probabilities: (N, num_classes), each row summing to 1.
-    """
-    with whole(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        columns = [f"p{number}" for number in range(probabilities.shape[1])]
-        writer.writerow(["image", "prediction", "probability", *columns])
-        top, predictions = probabilities.max(dim=1)
-        rows = zip(predictions.tolist(), top.tolist(), probabilities.tolist(), strict=True)
-        for image, (prediction, probability, row) in enumerate(rows):
-            values = [f"{value:.6f}" for value in (probability, *row)]
-            writer.writerow([image, prediction, *values])
-    return file
 
 
 def _shown(path: Path) -> str:
