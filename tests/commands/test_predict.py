@@ -140,7 +140,7 @@ def test_as_is_takes_pictures_whole(cli, pictures):
 def test_the_sheet_says_which_picture_a_digit_is_of(cli, pictures, monkeypatch):
     drawn = []
 
-    def gallery(images, captions, lines, title):
+    def gallery(images, captions, title):
         drawn.append((len(images), list(captions), title))
         return drawing.Figure()
 

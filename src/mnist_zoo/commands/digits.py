@@ -39,6 +39,11 @@ def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[
             yield name, reason
 
 
+def drawable(name: str) -> str:
+    """Return a picture's name, without its folder, as it can be drawn: all of it text in UTF-8."""
+    return Path(name).name.encode(errors="backslashreplace").decode()
+
+
 def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
     """Yield name and source of each picture, none for a folder without any."""
     for word in words:

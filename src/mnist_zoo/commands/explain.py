@@ -84,8 +84,7 @@ def main(argv: list[str]) -> int:
     if arguments.images:
         of = "file"
         images, files, failed = _given(arguments.images)
-        # What is no text in UTF-8 cannot be drawn.
-        names = [file.name.encode(errors="backslashreplace").decode() for file in files]
+        names = [digits.drawable(file.name) for file in files]
         which += _suffix(files)
     else:
         of = "true"

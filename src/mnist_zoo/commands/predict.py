@@ -15,7 +15,10 @@ from mnist_zoo.commands.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mnist_zoo.models import Classifier
+    from mnist_zoo.report.predictions import Readings
 
 # What only LightningCLI knows: with these, or without pictures, the test images are meant.
 _LIGHTNING = ("--trainer", "--data", "--config", "-c", "--print_config", "--seed_everything")
@@ -128,21 +131,24 @@ def _read(arguments: argparse.Namespace) -> int:
         console.width = console.measure(table, options=endless).maximum
         console.print(table, crop=False)
     if arguments.save_sheet and pictures:
-        from mnist_zoo.report.pictures import gallery, save, shortened
-
-        labels = []
-        for name, readings in pictures:
-            # What is no text in UTF-8 cannot be drawn.
-            file = Path(name).name.encode(errors="backslashreplace").decode()
-            # Of one picture, the heading says it.
-            below = f"\n{shortened(file)}" if len(pictures) > 1 else ""
-            best = [reading.best() for reading in readings]
-            labels += [f"{classes[n]}  {predictions.percent(p)}{below}" for n, p in best]
-        title = "" if below else file
-        sheet = gallery(torch.cat(seen), labels, lines=2 if below else 1, title=title)
-        save(sheet, arguments.save_sheet)
-        print(f"What the network saw: {arguments.save_sheet}", file=sys.stderr)
+        _save_sheet(arguments.save_sheet, torch.cat(seen), pictures, classes)
     return 0 if not failed else 1 if pictures else 2
+
+
+def _save_sheet(file: Path, images: Tensor, pictures: Readings, classes: Sequence[str]) -> None:
+    """Draw the digits as the network saw them, uint8 (N, 28, 28), over what it read."""
+    from mnist_zoo.report.pictures import gallery, save, shortened
+    from mnist_zoo.report.predictions import percent
+
+    captions = []
+    for name, readings in pictures:
+        # Of one picture, the heading says it.
+        below = f"\n{shortened(digits.drawable(name))}" if len(pictures) > 1 else ""
+        best = [reading.best() for reading in readings]
+        captions += [f"{classes[number]}  {percent(share)}{below}" for number, share in best]
+    title = digits.drawable(pictures[0][0]) if len(pictures) == 1 else ""
+    save(gallery(images, captions, title=title), file)
+    print(f"What the network saw: {file}", file=sys.stderr)
 
 
 def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:

@@ -24,6 +24,7 @@ _SIDE = 28
 _DPI = 130
 _WIDTH = 6.0  # inches, at least, for the heading
 _HEADING, _MARGIN = 0.2, 0.12  # inches
+_MOST_FILTERS = 64
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -137,7 +138,7 @@ def wrongly_read(
         f"{_reading(p, t, classes)}\n{_percent(share)}"
         for p, t, share in zip(predictions.tolist(), targets.tolist(), top.tolist(), strict=True)
     ]
-    return gallery(images, captions, num_columns=8, lines=2, title=title)
+    return gallery(images, captions, title=title)
 
 
 def sheet(
@@ -162,17 +163,16 @@ def sheet(
     captions = [f"{'✓' if p == t else '✗'} {_reading(p, t, classes)}" for p, t in read]
     right = [p == t for p, t in read]
     columns = math.ceil(len(read) / 2)
-    return gallery(images, captions, num_columns=columns, lines=1, right=right, title=title)
+    return gallery(images, captions, num_columns=columns, right=right, title=title)
 
 
-def filters(weights: Tensor, title: str = "", limit: int = 64) -> Figure:
+def filters(weights: Tensor, title: str = "") -> Figure:
     """Draw what the units of a first layer look for: light where a pixel excites, dark where not.
 
     Args:
         weights: (N, channels, height, width) of convolutions, drawn as their mean over channels,
             or (N, 784) of a dense layer, each drawn as an image of 28 × 28.
         title: Heading of the figure.
-        limit: Draw the first so many.
 
     Raises:
         ValueError: Other shapes, which cannot be drawn as images.
@@ -184,9 +184,9 @@ def filters(weights: Tensor, title: str = "", limit: int = 64) -> Figure:
         weights = weights.reshape(-1, _SIDE, _SIDE)
     else:
         raise ValueError(f"weights of shape {tuple(weights.shape)} are no images")
-    shown, height, width = weights[:limit], weights.shape[1], weights.shape[2]
-    if len(weights) > limit:
-        title = f"{title} ({limit} of {len(weights):,} units)".strip()
+    shown, height, width = weights[:_MOST_FILTERS], weights.shape[1], weights.shape[2]
+    if len(weights) > len(shown):
+        title = f"{title} ({len(shown)} of {len(weights):,} units)".strip()
     most = float(shown.abs().max()) or 1.0
     columns = min(len(shown), 8 if len(shown) <= 40 else 10)
     rows = math.ceil(len(shown) / columns)
@@ -254,7 +254,7 @@ def saliency(
                     colors="0.45",
                     linewidths=0.6,
                 )
-    captions, lines = _broken(captions, 1)
+    captions, lines = _broken(captions)
     for number, caption in enumerate(captions):
         axes.text(
             number * pitch + _SIDE / 2,
@@ -276,7 +276,6 @@ def gallery(
     captions: Sequence[str],
     *,
     num_columns: int = 8,
-    lines: int = 1,
     title: str = "",
     right: Sequence[bool] | None = None,
 ) -> Figure:
@@ -286,7 +285,6 @@ def gallery(
         images: (N, 28, 28), N >= 1, of any range of values.
         captions: What to write below each.
         num_columns: Number of images in a row.
-        lines: Number of lines of each caption.
         title: Heading of the figure.
         right: Which captions are in the colour of what is right, the others in that of what is
             wrong; None: all in black.
@@ -294,7 +292,7 @@ def gallery(
     images = _scaled(images)
     num_columns = min(num_columns, len(images))
     num_rows = math.ceil(len(images) / num_columns)
-    captions, lines = _broken(captions, lines)
+    captions, lines = _broken(captions)
     # Long names of classes need wider columns.
     pitch_x = max(_SIDE + 5, 3.4 * _longest(captions))
     pitch_y = _SIDE + 3 + 6 * lines
@@ -333,8 +331,9 @@ def shortened(name: str, length: int = 14) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
-def _broken(captions: Sequence[str], lines: int) -> tuple[Sequence[str], int]:
+def _broken(captions: Sequence[str]) -> tuple[Sequence[str], int]:
     """Break captions before what is in brackets, if they are long; return the number of lines."""
+    lines = 1 + max(caption.count("\n") for caption in captions)
     if _longest(captions) <= 10:
         return captions, lines
     return [caption.replace(" (", "\n(", 1) for caption in captions], lines + 1
