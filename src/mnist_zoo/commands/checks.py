@@ -40,15 +40,34 @@ def settings(subcommand: str, chosen: Any) -> None:
         # A share of the batches is Lightning's to check.
         if isinstance(trainer[name], int) and trainer[name] < 1:
             raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
+    if subcommand == "fit":
+        _settings_of_fit(chosen)
+
+
+def _settings_of_fit(chosen: Any) -> None:
+    trainer, num_steps, average = chosen.trainer, chosen.steps_per_execution, chosen.average
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
-        if subcommand == "fit" and trainer[name] == 0:
+        if trainer[name] == 0:
             raise ZooError(f"--trainer.{name} 0: trains nothing.")
     for name, unwanted in (("enable_checkpointing", False), ("barebones", True)):
-        if subcommand == "fit" and trainer[name] is unwanted:
+        if trainer[name] is unwanted:
             raise ZooError(
                 f"--trainer.{name} {str(unwanted).lower()}: fit always keeps checkpoints."
                 " Leave the flag out."
             )
+    if num_steps is not None and num_steps < 1:
+        raise ZooError(f"--steps_per_execution {num_steps}: must be at least 1.")
+    if chosen.best.monitor.startswith("test"):
+        raise ZooError(
+            f"--best.monitor {chosen.best.monitor}: the test images choose nothing."
+            "\nChoose by val/acc or val/loss."
+        )
+    if average.decay is None:
+        return
+    if not 0 <= average.decay < 1:
+        raise ZooError(f"--average.decay {average.decay}: must be from 0 to below 1.")
+    if average.every_n_steps < 1:
+        raise ZooError(f"--average.every_n_steps {average.every_n_steps}: must be at least 1.")
 
 
 def arguments(key: str, path: str, given: Mapping[str, Any]) -> None:

@@ -137,8 +137,6 @@ class ZooCLI(LightningCLI):
 
     run_folder: Path | None = None
     claim: runs.Claim | None = None
-    until_the_end: contextlib.ExitStack
-    gather: Gather
 
     def __init__(
         self, request: Request, configs: list[str], callbacks: Sequence[Callback] = ()
@@ -186,6 +184,11 @@ class ZooCLI(LightningCLI):
                 raise
             raise ZooError(text) from error
 
+    @property
+    def settings(self) -> Any:
+        """The settings of the command."""
+        return self.config[self.request.subcommand]
+
     def parse_arguments(self, parser: ZooParser, args: Any) -> None:  # type: ignore[override]
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         parser.subcommand = self.request.subcommand
@@ -198,12 +201,11 @@ class ZooCLI(LightningCLI):
             if "expected one argument" in str(error) and (text := messages.without_value(args)):
                 raise ZooError(text) from error
             raise
-        settings = self.config[self.config.subcommand]
-        checks.settings(self.config.subcommand, settings)
+        checks.settings(self.request.subcommand, self.settings)
         if not self.request.progress:
             # Lightning knows checkpoints alone, and no weights.
-            settings.ckpt_path = None
-        trainer = settings.trainer
+            self.settings.ckpt_path = None
+        trainer = self.settings.trainer
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
             # Lightning's own default is 1,000.
             trainer.max_epochs = _NUM_EPOCHS
@@ -266,35 +268,26 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Choose where the run goes, and what it shows and records."""
-        trainer = self.config[self.subcommand].trainer
+        trainer = self.settings.trainer
         callbacks: list[Any] = []
         if trainer.enable_progress_bar is None:
             # In a file or a pipe, nothing of it is left but debris.
             trainer.enable_progress_bar = console.is_terminal or console.is_jupyter
         if trainer.enable_progress_bar:
             callbacks.append(ProgressBar())
-        if self.subcommand != "fit":
+        if self.subcommand == "fit":
+            # The average copies the network, which blocks then tie to the trainer and its data.
+            blocks = Blocks(self.settings.steps_per_execution, self.settings.cuda_graph)
+            callbacks += [SomethingToTrain(), *self._averaging(), blocks]
+            if self.settings.test_curve:
+                callbacks.append(TestCurve())
+            if not trainer.fast_dev_run:
+                self._claim_run_folder(trainer)
+                if trainer.logger is not False:
+                    callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
+        else:
             trainer.logger = trainer.logger or False
             callbacks += [self.gather] if self._draws() else []
-        else:
-            num_steps = self.config[self.subcommand].steps_per_execution
-            if num_steps is not None and num_steps < 1:
-                raise ZooError(f"--steps_per_execution {num_steps}: must be at least 1.")
-            monitor = self.config[self.subcommand].best.monitor
-            if monitor.startswith("test"):
-                raise ZooError(
-                    f"--best.monitor {monitor}: the test images choose nothing."
-                    "\nChoose by val/acc or val/loss."
-                )
-            # The average copies the network, which blocks then tie to the trainer and its data.
-            blocks = Blocks(num_steps, self.config[self.subcommand].cuda_graph)
-            callbacks += [SomethingToTrain(), *self._averaging(), blocks]
-            if self.config[self.subcommand].test_curve:
-                callbacks.append(TestCurve())
-        if self.subcommand == "fit" and not trainer.fast_dev_run:
-            self._claim_run_folder(trainer)
-            if trainer.logger is not False:
-                callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
         self.trainer_defaults["callbacks"] = [*callbacks, *self.callbacks]
 
     def instantiate_classes(self) -> None:
@@ -302,9 +295,9 @@ class ZooCLI(LightningCLI):
 
         Of a class of the user's own the traceback says more.
         """
-        settings = self.config[self.subcommand]
         for key in ("model", "data"):
-            checks.arguments(key, settings[key].class_path, settings[key].get("init_args") or {})
+            chosen = self.settings[key]
+            checks.arguments(key, chosen.class_path, chosen.get("init_args") or {})
         try:
             super().instantiate_classes()
             if self.request.checkpoint and not self.request.progress:
@@ -324,7 +317,7 @@ class ZooCLI(LightningCLI):
         except AttributeError as error:
             if "before Module.__init__() call" not in str(error):
                 raise
-            name = settings.model.class_path.rpartition(".")[2]
+            name = self.settings.model.class_path.rpartition(".")[2]
             raise ZooError(
                 f"{name}: its __init__ has to begin with super().__init__(**kwargs)."
             ) from error
@@ -370,7 +363,7 @@ class ZooCLI(LightningCLI):
                 " out the softmax at its end.",
                 style="yellow",
             )
-        if self.config[self.subcommand].channels_last:
+        if self.settings.channels_last:
             probe.put_channels_last(self.model)
         if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
             raise ZooError(
@@ -398,7 +391,7 @@ class ZooCLI(LightningCLI):
         if done := self.request.progress.get("epochs", 0):
             steps = self.request.progress["steps"]
             console.print(f"Goes on after {done} epoch{'s' * (done != 1)}, {steps:,} steps.")
-        given = callback_names(self.config[self.subcommand].trainer)
+        given = callback_names(self.settings.trainer)
         if missing := [name for name in self.request.callbacks if name not in given]:
             names = escape(", ".join(missing))
             console.print(
@@ -434,7 +427,7 @@ class ZooCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came out, where it lies and what to type next."""
         if self.run_folder is None:
-            num = int(self.config[self.subcommand].trainer.fast_dev_run)
+            num = int(self.settings.trainer.fast_dev_run)
             batches = "One batch" if num == 1 else f"{num} batches"
             console.print(f"{batches} of training and validation went through; nothing was saved.")
             return
@@ -503,7 +496,7 @@ class ZooCLI(LightningCLI):
 
     def _averaging(self) -> list[Average]:
         """Return the callback that averages the weights, if they are to be averaged."""
-        average = self.config[self.subcommand].average
+        average = self.settings.average
         before = self.request.checkpoint
         if before and before.is_averaged != (average.decay is not None):
             raise ZooError(
@@ -512,15 +505,10 @@ class ZooCLI(LightningCLI):
             )
         if average.decay is None:
             return []
-        if not 0 <= average.decay < 1:
-            raise ZooError(f"--average.decay {average.decay}: must be from 0 to below 1.")
-        if average.every_n_steps < 1:
-            raise ZooError(f"--average.every_n_steps {average.every_n_steps}: must be at least 1.")
         return [Average(decay=average.decay, update_every_n_steps=average.every_n_steps)]
 
     def _draws(self) -> bool:
-        settings = self.config[self.subcommand]
-        return bool(settings.get("pictures")) and not settings.trainer.fast_dev_run
+        return bool(self.settings.get("pictures")) and not self.settings.trainer.fast_dev_run
 
     def _own_classes(self) -> str:
         """Return what a command needs beside the checkpoint: the names of classes not ours."""
@@ -536,7 +524,7 @@ class ZooCLI(LightningCLI):
                 require_writable(self.run_folder, _COPY_IT)
                 require_writable(self.run_folder / "checkpoints", _COPY_IT)
         if self.run_folder is None:
-            network = str(self.config[self.subcommand].model.class_path).rpartition(".")[2]
+            network = str(self.settings.model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
         self.until_the_end.enter_context(runs.locked(self.run_folder))
