@@ -32,32 +32,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ZooError: A checkpoint, data or images that cannot be read, or a folder that refuses files.
     """
-    parser = Parser(
-        prog="mnist-zoo explain",
-        description="Draw the filters of a network's first layer, and for some images the pixels\n"
-        "that speak for what the network reads there, and those that speak against it.",
-        epilog="examples:\n"
-        "  mnist-zoo explain --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt\n"
-        "  mnist-zoo explain --ckpt_path best.ckpt four.png\n\n"
-        "Exit status: 0; 1 if some pictures could not be read; 2 if none could.",
-    )
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="*",
-        help="pictures of digits: files, folders, or - for standard input; default: the first"
-        " test images of the checkpoint's data",
-    )  # fmt: skip
-    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
-    parser.add_argument("--model", help="its network, where that is a class of your own")
-    parser.add_argument("--data", help="its data, where that is a class of your own")
-    parser.add_argument(
-        "--num", type=int, default=8, help="how many test images; default: %(default)s"
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path,
-        help="where to draw; default: pictures, in the run of the checkpoint or else in the current"
-        " folder",
-    )  # fmt: skip
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     if not 1 <= arguments.num <= _MOST:
         raise ZooError(f"--num {arguments.num}: must be from 1 to {_MOST}.")
     model = registry.class_named(arguments.model)
@@ -99,6 +74,35 @@ def main(argv: list[str]) -> int:
         pictures.save(figure, file)
     Console(highlight=False, soft_wrap=True).print(summary.pictures(list(figures)))
     return int(failed)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo explain",
+        description="Draw the filters of a network's first layer, and for some images the pixels\n"
+        "that speak for what the network reads there, and those that speak against it.",
+        epilog="examples:\n"
+        "  mnist-zoo explain --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt\n"
+        "  mnist-zoo explain --ckpt_path best.ckpt four.png\n\n"
+        "Exit status: 0; 1 if some pictures could not be read; 2 if none could.",
+    )
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="*",
+        help="pictures of digits: files, folders, or - for standard input; default: the first"
+        " test images of the checkpoint's data",
+    )  # fmt: skip
+    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
+    parser.add_argument("--model", help="its network, where that is a class of your own")
+    parser.add_argument("--data", help="its data, where that is a class of your own")
+    parser.add_argument(
+        "--num", type=int, default=8, help="how many test images; default: %(default)s"
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path,
+        help="where to draw; default: pictures, in the run of the checkpoint or else in the current"
+        " folder",
+    )  # fmt: skip
+    return parser
 
 
 def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:

@@ -7,6 +7,7 @@ a record is written only when its run is over.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import itertools
@@ -63,6 +64,38 @@ examples:
 
 def main(argv: list[str]) -> int:
     """Make the runs that have no record yet, then print the table of all of them."""
+    if not argv:
+        raise ZooError(
+            "which recipes? As in mnist-zoo sweep ConvNetReLU --seeds 5\nAll recipes: mnist-zoo"
+            " models"
+        )
+    _refuse_flag_for_recipe(argv)
+    arguments, rest = _parser().parse_known_args(argv)
+    seeds = _seeds(arguments.seeds)
+    _check_options(arguments, rest, len(seeds))
+    plan = list(_plan(arguments.recipes, rest, seeds))
+    sweep = _Sweep(plan, arguments.results, arguments.runs)
+    missing = sweep.missing()
+    workers.check(list({(run.config, run.flags): run for run in missing}.values()))
+    for flag, folder in (("--results", arguments.results), ("--runs", arguments.runs)):
+        require_writable(folder, f"Give another folder: {flag} FOLDER")
+    num_done = len(plan) - len(missing)
+    print(f"Runs: {len(plan)} ({_named(seeds)}); recorded already: {num_done}", flush=True)
+    if missing:
+        if arguments.ray:
+            resources = arguments.cpus_per_run, arguments.gpus_per_run
+            sweep.run(workers.Cluster(arguments.runs, arguments.ray, *resources), len(missing))
+        else:
+            sweep.run(workers.Processes(arguments.runs, arguments.jobs), arguments.jobs)
+    if arguments.ensemble:
+        sweep.test_ensembles(arguments.ensemble)
+    status = sweep.print_table()
+    if arguments.plot:
+        results_command.plot(sweep.records(), arguments.plot, arguments.tag)
+    return status
+
+
+def _parser() -> Parser:
     parser = Parser(prog="mnist-zoo sweep", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "recipes",
@@ -108,13 +141,15 @@ def main(argv: list[str]) -> int:
     cluster.add_argument(
         "--gpus_per_run", type=float, default=0, metavar="N", help="GPUs for each; default: 0"
     )
-    if not argv:
-        raise ZooError(
-            "which recipes? As in mnist-zoo sweep ConvNetReLU --seeds 5\nAll recipes: mnist-zoo"
-            " models"
-        )
-    _refuse_flag_for_recipe(argv)
-    arguments, rest = parser.parse_known_args(argv)
+    return parser
+
+
+def _check_options(arguments: argparse.Namespace, flags: Sequence[str], num_seeds: int) -> None:
+    """Refuse values that the parser takes and that cannot be meant.
+
+    Raises:
+        ZooError: There is one, or a figure cannot be written.
+    """
     results_command.check_plot_options(arguments.plot, arguments.tag)
     if arguments.tag and arguments.tag not in BY_EPOCH:
         hint = did_you_mean(arguments.tag, BY_EPOCH)
@@ -123,34 +158,13 @@ def main(argv: list[str]) -> int:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
     if arguments.ensemble is not None and arguments.ensemble < 2:
         raise ZooError(f"--ensemble {arguments.ensemble}: must be at least 2.")
-    seeds = _seeds(arguments.seeds)
-    if arguments.ensemble and arguments.ensemble > len(seeds):
+    if arguments.ensemble and arguments.ensemble > num_seeds:
         raise ZooError(
-            f"--ensemble {arguments.ensemble}: there are only {len(seeds)} --seeds to be tested"
+            f"--ensemble {arguments.ensemble}: there are only {num_seeds} --seeds to be tested"
             " together."
         )
-    if any(word.partition("=")[0] == "--seed" for word in rest):
+    if any(word.partition("=")[0] == "--seed" for word in flags):
         raise ZooError("unknown option --seed. Did you mean --seeds?")
-    plan = list(_plan(arguments.recipes, rest, seeds))
-    sweep = _Sweep(plan, arguments.results, arguments.runs)
-    missing = sweep.missing()
-    workers.check(list({(run.config, run.flags): run for run in missing}.values()))
-    for flag, folder in (("--results", arguments.results), ("--runs", arguments.runs)):
-        require_writable(folder, f"Give another folder: {flag} FOLDER")
-    num_done = len(plan) - len(missing)
-    print(f"Runs: {len(plan)} ({_named(seeds)}); recorded already: {num_done}", flush=True)
-    if missing:
-        if arguments.ray:
-            resources = arguments.cpus_per_run, arguments.gpus_per_run
-            sweep.run(workers.Cluster(arguments.runs, arguments.ray, *resources), len(missing))
-        else:
-            sweep.run(workers.Processes(arguments.runs, arguments.jobs), arguments.jobs)
-    if arguments.ensemble:
-        sweep.test_ensembles(arguments.ensemble)
-    status = sweep.print_table()
-    if arguments.plot:
-        results_command.plot(sweep.records(), arguments.plot, arguments.tag)
-    return status
 
 
 class _Sweep:
@@ -314,7 +328,7 @@ def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
     Raises:
         ZooError: It says the command that was meant.
     """
-    flag, _, value = (argv[0] if argv else "").partition("=")
+    flag, _, value = argv[0].partition("=")
     if flag in ("--model", "--config", "-c"):
         meant = shlex.join([value, *argv[1:]] if value else argv[1:])
         raise ZooError(

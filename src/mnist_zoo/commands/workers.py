@@ -161,7 +161,6 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
     process.start()
     # Held by the child alone, the pipe closes with it, however it ends.
     sender.close()
-    result = None
     try:
         while isinstance(result := receiver.recv(), tuple):
             on_message(result)
