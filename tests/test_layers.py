@@ -100,10 +100,10 @@ def test_handwriting_knows_pictures_and_nothing_of_the_zoo():
     "file",
     [
         "__init__.py", "__main__.py", "registry.py", "errors.py", "models/__init__.py",
-        "commands/__init__.py", "commands/arguments.py", "commands/models.py",
-        "commands/training.py", "commands/data.py", "commands/results.py", "commands/sweep.py",
-        "commands/sweep_run.py", "commands/workers.py", "commands/plot.py", "commands/explain.py",
-        "commands/demo.py", "commands/screen.py", "commands/predict.py",
+        "commands/__init__.py", "commands/arguments.py", "commands/checkpoint_data.py",
+        "commands/models.py", "commands/training.py", "commands/data.py", "commands/results.py",
+        "commands/sweep.py", "commands/sweep_run.py", "commands/workers.py", "commands/plot.py",
+        "commands/explain.py", "commands/demo.py", "commands/screen.py", "commands/predict.py",
         "commands/export.py",
     ],
 )  # fmt: skip

@@ -614,8 +614,7 @@ def test_an_ensemble_finds_the_data_where_its_members_did(tmp_path, monkeypatch)
     def data_with_test_images(checkpoint, named, root=None):
         raise ZooError(f"no {named} in {root}")
 
-    module = "mnist_zoo.commands.training.data_with_test_images"
-    monkeypatch.setattr(module, data_with_test_images)
+    monkeypatch.setattr(sweep_ensemble, "data_with_test_images", data_with_test_images)
     trained_on = SimpleNamespace(data={"class_path": "mnist_zoo.data.MNIST"})
     monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: trained_on)
     monkeypatch.setattr(sweep_ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")

@@ -15,7 +15,7 @@ from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mnist_zoo
-from mnist_zoo.commands.training import data_here
+from mnist_zoo.commands.checkpoint_data import data_here
 from mnist_zoo.data import Digits, to_float
 from mnist_zoo.engine.blocks import _BlockStep
 from mnist_zoo.models import ConvNetReLU

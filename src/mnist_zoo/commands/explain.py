@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mnist_zoo import registry
 from mnist_zoo.commands import digits
 from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.checkpoint_data import data_here, data_with_test_images, require_data
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import require_writable
 
@@ -41,7 +42,6 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from mnist_zoo.commands.training import data_here, data_with_test_images
     from mnist_zoo.engine import runs
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     # MNIST is what the other commands take, too, for a checkpoint that names no data.
     entry = checkpoint.data or {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
     checkpoint = dataclasses.replace(checkpoint, data=entry)
-    checkpoints.require_data(checkpoint, arguments.data)
+    require_data(checkpoint, arguments.data)
     classes = registry.import_class(data_here(checkpoint, arguments.data)["class_path"]).classes
     folder = arguments.out or (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
     require_writable(folder, "Give another folder: --out FOLDER")

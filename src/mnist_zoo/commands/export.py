@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.checkpoint_data import data_with_test_images, require_data
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -165,9 +166,6 @@ def _measured(
     """Test a network on the test images of its data set."""
     from datetime import datetime, timezone
     from importlib.metadata import version
-
-    from mnist_zoo.commands.training import data_with_test_images
-    from mnist_zoo.models.checkpoint import require_data
 
     if checkpoint.data is None:
         raise ZooError(f"--measure: {checkpoint.path} does not say what it was trained on.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
+from mnist_zoo.commands.checkpoint_data import data_with_test_images
 from mnist_zoo.commands.sweep_run import Run, last_checkpoint, rounded, tested_weights
 from mnist_zoo.errors import ZooError
 
@@ -57,7 +58,6 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
     """
     import torch
 
-    from mnist_zoo.commands.training import data_with_test_images
     from mnist_zoo.models import checkpoint as checkpoints
 
     registry.look_into_current_folder()

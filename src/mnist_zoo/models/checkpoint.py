@@ -145,26 +145,6 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
     return path
 
 
-def require_data(checkpoint: Checkpoint, named: str | None) -> None:
-    """Make sure that the data that the user named, if any, are those of the checkpoint.
-
-    Args:
-        checkpoint: It names its data, and holds their settings, which fit no other class.
-        named: What the user named: a path or, of the data of this package, a name.
-
-    Raises:
-        CheckpointError: They are others.
-    """
-    assert checkpoint.data is not None
-    path = str(checkpoint.data["class_path"])
-    name = path.rpartition(".")[2]
-    if named not in (None, path, name):
-        raise CheckpointError(
-            f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of {name}.\n"
-            "Leave --data out; the data come from the checkpoint."
-        )
-
-
 def load(name: str | os.PathLike[str], named: str | None = None) -> Classifier:
     """Load a trained network, in evaluation mode on the CPU.
 
