@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Iterable, Sequence
+from types import FrameType
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -123,31 +125,27 @@ def without_value(words: Sequence[str]) -> str:
     return ""
 
 
-def of_exception(error: BaseException | None) -> str | None:
+def of_exception(error: BaseException) -> str | None:
     """Return the plain words behind an exception, None if it is a defect of ours.
 
     jsonargparse wraps what a class raises in ``__init__``; the ``ZooError`` is in the chain.
     """
-    if error and _raised_in_lightning(error):
+    if isinstance(error, ModuleNotFoundError) or _raised_in_lightning(error):
         return first_lines(error)
-    if isinstance(error, ModuleNotFoundError):
-        return first_lines(error)
-    while error is not None:
-        if isinstance(error, ZooError):
-            return str(error)
-        if isinstance(error, MisconfigurationException):
-            return first_lines(error)
-        error = error.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ZooError):
+            return str(cause)
+        if isinstance(cause, MisconfigurationException):
+            return first_lines(cause)
+        cause = cause.__cause__
     return None
 
 
 def of_weights(error: BaseException, flags: Iterable[str]) -> str | None:
     """Return plain words for weights that Lightning cannot give to the network; None otherwise."""
-    trace, by_lightning = error.__traceback__, False
-    while trace:
-        by_lightning |= trace.tb_frame.f_code.co_name == "load_model_state_dict"
-        trace = trace.tb_next
-    if not (by_lightning and isinstance(error, RuntimeError)):
+    functions = [frame.f_code.co_name for frame in _frames(error)]
+    if "load_model_state_dict" not in functions or not isinstance(error, RuntimeError):
         return None
     text = "the weights of --ckpt_path do not fit the network"
     if any(flag.startswith("--model.") for flag in flags):
@@ -168,21 +166,21 @@ def first_cause(error: BaseException) -> BaseException:
 
 def _raised_in_lightning(error: BaseException) -> bool:
     """Whether Lightning itself refuses something, be it only when it has come to it."""
-    trace, module = error.__traceback__, ""
-    while trace:
-        module = str(trace.tb_frame.f_globals.get("__name__"))
-        trace = trace.tb_next
-    return isinstance(error, RuntimeError | ValueError) and module.startswith("lightning.")
+    modules = [str(frame.f_globals.get("__name__")) for frame in _frames(error)]
+    by_lightning = bool(modules) and modules[-1].startswith("lightning.")
+    return by_lightning and isinstance(error, RuntimeError | ValueError)
 
 
 def built_when_raised(error: BaseException | None) -> object:
     """Return the object in whose ``__init__`` an exception was raised, the outermost of several."""
-    trace = error and error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_name == "__init__":
-            return trace.tb_frame.f_locals.get("self")
-        trace = trace.tb_next
-    return None
+    frames = _frames(error) if error else []
+    inits = [frame for frame in frames if frame.f_code.co_name == "__init__"]
+    return inits[0].f_locals.get("self") if inits else None
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """Return the calls through which an exception came, the outermost first."""
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def of_trainer(error: Exception) -> str:
