@@ -342,18 +342,11 @@ def _groups(ink: Gray) -> list[Mask]:
     for part in parts:
         if _is_frame(part, boxes):
             continue
-        at = next(
-            (
-                n
-                for n, group in enumerate(groups)
-                if _belong_together(group, part, as_high_as_digits)
-            ),
-            None,
-        )
-        if at is None:
+        around = (group for group in groups if _belong_together(group, part, as_high_as_digits))
+        if (group := next(around, None)) is None:
             groups.append(part)
         else:
-            groups[at] |= part
+            group |= part
     tallest = max(_extent(group)[1] for group in groups)
     return [group for group in groups if _extent(group)[1] >= 0.3 * tallest]
 

@@ -204,9 +204,8 @@ def fill(network: Classifier, checkpoint: Checkpoint) -> None:
 def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
     """Return mean and standard deviation that pixels in [0, 1] were normalised by in training."""
     mean, std = checkpoint.pixels.get("mean", 0.0), checkpoint.pixels.get("std", 1.0)
-    if not all(
-        isinstance(value, int | float) and math.isfinite(value) for value in (mean, std)
-    ) or (not std > 0):
+    finite = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
+    if not (finite and std > 0):
         raise CheckpointError(
             f"checkpoint {checkpoint.path}: it names no usable mean ({mean}) or std ({std})."
         )
