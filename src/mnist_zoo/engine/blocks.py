@@ -227,10 +227,7 @@ class _BlockStep:
         block of an epoch: or less), outputs (B, 10).
         """
         network = self.network
-        optimizer: Any = network.optimizers()
-        step = (
-            self._plain_step(optimizer.optimizer) if self.plain else partial(self._step, optimizer)
-        )
+        step = self._step()
         schedulers = self._schedulers()
         losses, all_outputs = [], []
         counts = self._steps == self._take and self.plain
@@ -277,30 +274,26 @@ class _BlockStep:
             counter.ready += num_steps
             counter.completed += num_steps
 
-    def _step(self, optimizer: Any, loss: Tensor) -> None:
-        """Take a step with all that strategies and precisions add to it."""
-        optimizer.zero_grad()
-        self.network.manual_backward(loss)
-        self._clip(optimizer)
-        optimizer.step()
-
-    def _plain_step(self, optimizer: Optimizer) -> Callable[[Tensor], None]:
-        """Return a step of nothing but the loss and the optimizer."""
-        zero_grad, update = _bare(optimizer) or (optimizer.zero_grad, optimizer.step)
+    def _step(self) -> Callable[[Tensor], None]:
+        """Return what takes a step, given its loss: plainly, or with all that Lightning adds."""
+        trainer, network = self.trainer, self.network
+        optimizer: Any = network.optimizers()
+        backward: Callable[[Tensor], Any] = network.manual_backward
+        zero_grad, update = optimizer.zero_grad, optimizer.step
+        if self.plain:
+            optimizer, backward = optimizer.optimizer, Tensor.backward
+            zero_grad, update = _bare(optimizer) or (optimizer.zero_grad, optimizer.step)
 
         def step(loss: Tensor) -> None:
             zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._clip(optimizer)
+            backward(loss)
+            if clip_at := trainer.gradient_clip_val:
+                network.configure_gradient_clipping(
+                    optimizer, clip_at, trainer.gradient_clip_algorithm
+                )
             update()
 
         return step
-
-    def _clip(self, optimizer: Any) -> None:
-        if clip_at := self.trainer.gradient_clip_val:
-            self.network.configure_gradient_clipping(
-                optimizer, clip_at, self.trainer.gradient_clip_algorithm
-            )
 
 
 def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] | None:
