@@ -56,6 +56,12 @@ def callback_names(trainer: Mapping[str, Any]) -> list[str]:
     return [str(callback["class_path"]).rpartition(".")[2] for callback in callbacks]
 
 
+def _logged(trainer: Trainer, *stages: str) -> dict[str, float]:
+    """Return the logged values whose names begin in one of some ways."""
+    logged = trainer.callback_metrics.items()
+    return {name: value.item() for name, value in logged if name.startswith(stages)}
+
+
 class ProgressBar(RichProgressBar):
     """Lightning's progress bar with nothing on it but loss and accuracy."""
 
@@ -93,14 +99,10 @@ class FinalMetrics(Callback):
         """Write hyperparameters and final metrics as one row of TensorBoard's table."""
         datamodule = getattr(trainer, "datamodule", None)
         arguments = {**getattr(datamodule, "hparams", {}), **pl_module.hparams}
-        final = {
-            name: value.item()
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith(("train/", "val/"))
-        }
+        final = _logged(trainer, "train/", "val/").items()
+        metrics = {f"final/{name}": value for name, value in final}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                metrics = {f"final/{name}": value for name, value in final.items()}
                 logger.log_hyperparams(arguments, metrics)
 
 
@@ -159,14 +161,9 @@ class Epochs(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the training figures where Lightning will log them."""
-        figures = {
-            name: value.item()
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("train/")
-        }
+        figures = {**_logged(trainer, "train/"), "epoch": trainer.current_epoch}
         for logger in trainer.loggers:
-            step = trainer.global_step - 1
-            logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step)
+            logger.log_metrics(figures, trainer.global_step - 1)
             logger.save()
 
 
