@@ -40,3 +40,8 @@ def printable(text: str) -> str:
         char if char == "\n" or unicodedata.category(char) != "Cc" else ascii(char)[1:-1]
         for char in text
     )
+
+
+def one_line(text: str) -> str:
+    """Return a printable text without line breaks, as a cell of a table takes it."""
+    return printable(text.replace("\n", " "))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
-from mnist_zoo.errors import printable
+from mnist_zoo.errors import one_line
 
 
 def in_markdown(
@@ -17,4 +17,4 @@ def in_markdown(
 
 def _cell(text: str) -> str:
     """Return a text that stays in its cell."""
-    return printable(text.replace("\n", " ")).replace("|", "\\|")
+    return one_line(text).replace("|", "\\|")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from mnist_zoo.errors import ZooError, printable
+from mnist_zoo.errors import ZooError, one_line
 from mnist_zoo.report.markdown import in_markdown
 
 if TYPE_CHECKING:
@@ -205,6 +205,11 @@ class Row:
     published: str = ""
     holds: bool | None = None
 
+    @property
+    def made(self) -> list[Record]:
+        """The runs that did not crash."""
+        return [record for record in self.records if record["status"] != "crashed"]
+
 
 def rows(records: Iterable[Record]) -> list[Row]:
     """Return a row for each recipe and set of flags, nothing published."""
@@ -228,8 +233,7 @@ def figures(row: Row) -> list[str]:
     were tested, where images were held out), and runs that crashed or diverged.
     """
     acc = Accuracy.of(row.records)
-    made = [record for record in row.records if record["status"] != "crashed"]
-    held_out = [100 * record["val_acc"] for record in made if record.get("val_acc") is not None]
+    held_out = [100 * made["val_acc"] for made in row.made if made.get("val_acc") is not None]
     validation = _number(statistics.fmean(held_out)) if held_out else ""
     span = f"{acc.lowest:.2f}–{acc.highest:.2f}" if acc.n else ""
     # Student's interval of two values says next to nothing, and reaches far beyond 100 %.
@@ -247,7 +251,7 @@ def circumstances(row: Row) -> list[str]:
 
     They are the median of the seconds, and all devices, versions and dates.
     """
-    made = [record for record in row.records if record["status"] != "crashed"]
+    made = row.made
     versions = [record.get("versions", {}) for record in made]
     dates = sorted({record["date"] for record in made if "date" in record})
     return [
@@ -311,13 +315,9 @@ def _table(rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], lis
         # A number that is cut is another number.
         out.add_column(names[n], justify="right", overflow="fold", no_wrap=names[n] != "device")
     for row, line in zip(rows, body, strict=True):
-        name = "\n  ".join(map(_one_line, (row.recipe, *row.flags)))
-        out.add_row(escape(name), *(escape(_one_line(line[n])) for n in shown))
+        name = "\n  ".join(map(one_line, (row.recipe, *row.flags)))
+        out.add_row(escape(name), *(escape(one_line(line[n])) for n in shown))
     return out
-
-
-def _one_line(text: str) -> str:
-    return printable(text.replace("\n", " "))
 
 
 def _number(value: float) -> str:
