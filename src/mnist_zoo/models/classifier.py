@@ -157,15 +157,9 @@ class Classifier(LightningModule, ABC):
             ZooError: An argument of the network or its data is nothing that a checkpoint can hold.
         """
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        for made in (self, datamodule):
-            if made is not None and (name := stored.not_plain(made)):
-                value = made.hparams[name]
-                is_text = isinstance(value, str)
-                kind = f"the text {value[:40]!r}" if is_text else type(value).__name__
-                raise ZooError(
-                    f"{type(made).__name__}: its argument {name} is of {kind}, which a checkpoint"
-                    " cannot hold.\nTake numbers, words, and lists or dicts of these."
-                )
+        _require_plain_arguments(self)
+        if datamodule is not None:
+            _require_plain_arguments(datamodule)
         if hasattr(datamodule, "mean"):
             self.pixel_mean, self.pixel_std = datamodule.mean, datamodule.std
 
@@ -249,28 +243,7 @@ class Classifier(LightningModule, ABC):
         """
         if self.trainer.ckpt_path is None:
             return
-        fixed = self._before.keys() & {*_FIXED}
-        if "lr" in self._before and self.scheduler_class:
-            fixed.add("lr")
-        if type(self).configure_optimizers is not Classifier.configure_optimizers:
-            # What it makes of the settings, only the class itself knows.
-            fixed |= self._before.keys()
-        if fixed:
-            raise ZooError(
-                f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
-                " where it stopped.\nLeave the flag out, or start a new run."
-            )
-        # A subclass may make a scheduler of its own.
-        for config in self.trainer.lr_scheduler_configs if self.scheduler_class else ():
-            now = self._scheduler_args()
-            for name in _LENGTHS & now.keys():
-                planned, wanted = getattr(config.scheduler, name), now[name]
-                if planned != wanted:
-                    raise ZooError(
-                        f"the course of the learning rate was laid out with {name} {planned},"
-                        f" which cannot become {wanted} midway.\nLeave out what changes the length"
-                        " of the run, such as --trainer.max_epochs, or start a new run."
-                    )
+        self._refuse_changes()
         for optimizer in self.trainer.optimizers:
             _require_state_sizes(optimizer)
             _lay_out_as_weights(optimizer)
@@ -301,6 +274,31 @@ class Classifier(LightningModule, ABC):
             # Lightning's own also holds what the class cannot be given again.
             if part.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
                 checkpoint[part.CHECKPOINT_HYPER_PARAMS_KEY] = dict(entry["init_args"])
+
+    def _refuse_changes(self) -> None:
+        """Refuse settings that the restored optimizer or its scheduler cannot take over midway."""
+        fixed = self._before.keys() & {*_FIXED}
+        if "lr" in self._before and self.scheduler_class:
+            fixed.add("lr")
+        if type(self).configure_optimizers is not Classifier.configure_optimizers:
+            # What it makes of the settings, only the class itself knows.
+            fixed |= self._before.keys()
+        if fixed:
+            raise ZooError(
+                f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
+                " where it stopped.\nLeave the flag out, or start a new run."
+            )
+        # A subclass may make a scheduler of its own.
+        for config in self.trainer.lr_scheduler_configs if self.scheduler_class else ():
+            now = self._scheduler_args()
+            for name in _LENGTHS & now.keys():
+                planned, wanted = getattr(config.scheduler, name), now[name]
+                if planned != wanted:
+                    raise ZooError(
+                        f"the course of the learning rate was laid out with {name} {planned},"
+                        f" which cannot become {wanted} midway.\nLeave out what changes the length"
+                        " of the run, such as --trainer.max_epochs, or start a new run."
+                    )
 
     def _optimizer(self) -> Optimizer:
         if self.optimizer_class is torch.optim.LBFGS:
@@ -485,6 +483,17 @@ def _require_state_sizes(optimizer: Optimizer) -> None:
                     f" {name} is {tuple(value.shape)} in {value.dtype}, its weight"
                     f" {tuple(weight.shape)} in {weight.dtype}."
                 )
+
+
+def _require_plain_arguments(made: Any) -> None:
+    """Refuse a network or data set with an argument that a checkpoint cannot hold."""
+    if name := stored.not_plain(made):
+        value = made.hparams[name]
+        kind = f"the text {value[:40]!r}" if isinstance(value, str) else type(value).__name__
+        raise ZooError(
+            f"{type(made).__name__}: its argument {name} is of {kind}, which a checkpoint cannot"
+            " hold.\nTake numbers, words, and lists or dicts of these."
+        )
 
 
 @contextmanager
