@@ -11,8 +11,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from mnist_zoo.models.classifier import evaluation_mode
 
-NAMES = ("test_curve/loss", "test_curve/acc")
-
 
 class TestCurve(Callback):
     """After every epoch, gives loss and accuracy on the test images to the loggers alone.
@@ -38,15 +36,15 @@ class TestCurve(Callback):
         for average in averages:
             average.on_validation_epoch_start(trainer, pl_module)
         with isolate_rng(), torch.no_grad(), evaluation_mode(pl_module):
-            loss, acc = self._evaluate(trainer, pl_module)
+            figures = self._evaluate(trainer, pl_module)
         for average in averages:
             average.on_validation_epoch_end(trainer, pl_module)
         for logger in trainer.loggers:
             # The step that Lightning gives to what it logs itself at the end of an epoch.
-            logger.log_metrics(dict(zip(NAMES, (loss, acc), strict=True)), trainer.global_step - 1)
+            logger.log_metrics(figures, trainer.global_step - 1)
 
     @staticmethod
-    def _evaluate(trainer: Trainer, network: Any) -> tuple[float, float]:
+    def _evaluate(trainer: Trainer, network: Any) -> dict[str, float]:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         # Metrics add up what all processes have seen.
         mean_loss, accuracy = network.test_mean_loss.clone(), network.test_acc.clone()
@@ -57,4 +55,5 @@ class TestCurve(Callback):
                 outputs = network(images)
                 mean_loss.update(network.loss(outputs, targets), len(targets))
             accuracy.update(outputs, targets)
-        return float(mean_loss.compute()), float(accuracy.compute())
+        loss, acc = mean_loss.compute(), accuracy.compute()
+        return {"test_curve/loss": float(loss), "test_curve/acc": float(acc)}

@@ -20,12 +20,11 @@ Curve = tuple[Sequence[float], Sequence[float | None]]
 
 K = TypeVar("K", bound=Hashable)
 
-BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE = (
+_COLOURS = BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE = (
     "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00",
 )  # fmt: skip
 """The colours of Okabe and Ito, told apart by the colour-blind; without yellow, pale on white."""
 
-_COLOURS = (BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE)
 # Eight against seven colours, so that the pairs repeat late; in grey print the dashes tell.
 _DASHES = (
     (0, ()), (0, (6, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)),
