@@ -134,6 +134,14 @@ def is_our_data(path: str) -> bool:
     return _is_of_package(path, "data", builtin_datasets())
 
 
+def to_be_named(model: str, dataset: str | None) -> dict[str, str]:
+    """Return the user's own of two classes, by the flag that names them beside a checkpoint."""
+    own = {} if is_known(model) else {"--model": model}
+    if dataset and not is_our_data(dataset):
+        own["--data"] = dataset
+    return own
+
+
 def _is_of_package(path: str, folder: str, classes: dict[str, str]) -> bool:
     """Return whether a path is that of one of our classes: not of just anything in our modules."""
     name = path.rpartition(".")[2]

@@ -512,9 +512,8 @@ class ZooCLI(LightningCLI):
 
     def _own_classes(self) -> str:
         """Return what a command needs beside the checkpoint: the names of classes not ours."""
-        model, dataset = (registry.path_of(type(x)) for x in (self.model, self.datamodule))
-        named = "" if registry.is_known(model) else f" --model {model}"
-        return named if registry.is_our_data(dataset) else f"{named} --data {dataset}"
+        paths = (registry.path_of(type(made)) for made in (self.model, self.datamodule))
+        return "".join(f" {flag} {path}" for flag, path in registry.to_be_named(*paths).items())
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:

@@ -282,13 +282,9 @@ def _checkpoint(file: Path) -> list[str]:
     from mnist_zoo.models import checkpoint as checkpoints
 
     checkpoint = checkpoints.read(file)
-    flags, model = [f"--ckpt_path={file}"], checkpoint.model["class_path"]
-    dataset = checkpoint.data and checkpoint.data["class_path"]
-    if not registry.is_known(model):
-        flags.append(f"--model={model}")
-    if dataset and not registry.is_our_data(dataset):
-        flags.append(f"--data={dataset}")
-    return flags
+    dataset = checkpoint.data["class_path"] if checkpoint.data else None
+    named = registry.to_be_named(checkpoint.model["class_path"], dataset)
+    return [f"--ckpt_path={file}", *(f"{flag}={path}" for flag, path in named.items())]
 
 
 def _device_name(device: torch.device) -> str:
