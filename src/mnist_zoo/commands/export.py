@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.checkpoint_data import data_with_test_images, require_data
+from mnist_zoo.commands.screen import silence
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ def main(argv: list[str]) -> int:
     kind = _format(arguments.format, arguments.out)
     named = registry.class_named(arguments.model)
 
-    from mnist_zoo.commands.lightning_cli import silence
     from mnist_zoo.data import Digits
     from mnist_zoo.data.module import to_float
     from mnist_zoo.models import checkpoint as checkpoints

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import math
 import os
 import signal
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +26,7 @@ from rich.markup import escape
 
 from mnist_zoo import data, registry
 from mnist_zoo.commands import checks, messages
+from mnist_zoo.commands.screen import silence
 from mnist_zoo.engine import probe, runs
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
@@ -590,17 +589,3 @@ def _subclasses(base: type) -> dict[str, type]:
     for cls in base.__subclasses__():
         found |= _subclasses(cls)
     return found
-
-
-def silence() -> None:
-    """Keep tips, device lists and other libraries' warnings off the screen."""
-    for name in (
-        "pytorch.utilities.rank_zero",
-        "fabric.utilities.rank_zero",
-        "fabric.utilities.seed",
-    ):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.ERROR)
-    for package in ("lightning", "torch", "jsonargparse", "tensorboard"):
-        warnings.filterwarnings("ignore", module=rf"{package}\b")
-    # A step that trains nothing may be meant, but mostly a `return` was forgotten.
-    warnings.filterwarnings("once", message=r".*training_step. returned .None.")

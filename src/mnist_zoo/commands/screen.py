@@ -1,9 +1,11 @@
-"""Where tables are printed."""
+"""The screen: where tables are printed, and what is kept off it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,3 +20,17 @@ def console() -> Console:
 
     to_a_file = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
     return Console(highlight=False, width=_WIDTH_OF_A_FILE if to_a_file else None)
+
+
+def silence() -> None:
+    """Keep tips, device lists and other libraries' warnings off the screen."""
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "fabric.utilities.rank_zero",
+        "fabric.utilities.seed",
+    ):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.ERROR)
+    for package in ("lightning", "torch", "jsonargparse", "tensorboard"):
+        warnings.filterwarnings("ignore", module=rf"{package}\b")
+    # A step that trains nothing may be meant, but mostly a `return` was forgotten.
+    warnings.filterwarnings("once", message=r".*training_step. returned .None.")
