@@ -78,26 +78,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"checkpoint {file} is empty: its writing was cut short.")
     if file.suffix == ".safetensors":
         return _read_weights(file)
-    _require_uncompressed(file)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        with file.open("rb") as stream:
-            is_zip = stream.read(2) == b"PK"
-        if not is_zip:
-            raise CheckpointError(f"{file} is not a checkpoint: torch cannot read it.") from error
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"checkpoint {file} holds more than tensors and plain types,"
-                " and is not opened because it could run code."
-            ) from error
-        reason = str(error).partition(". ")[0]
-        raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
-    if zipfile.is_zipfile(file):
-        # PyTorch does not compare the checksums.
-        with zipfile.ZipFile(file) as archive:
-            if archive.testzip():
-                raise CheckpointError(f"checkpoint {file} is damaged: a checksum does not fit.")
+    content = _content(file)
     try:
         zoo = dict(content)["mnist_zoo"]
         return Checkpoint(
@@ -252,6 +233,31 @@ def default_weights() -> Path:
     if file is None:
         raise CheckpointError("no weights are installed. Name a checkpoint: --ckpt_path best.ckpt")
     return file
+
+
+def _content(file: Path) -> Any:
+    """Return what torch has written into a file, if it is whole, and data alone."""
+    _require_uncompressed(file)
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        with file.open("rb") as stream:
+            is_zip = stream.read(2) == b"PK"
+        if not is_zip:
+            raise CheckpointError(f"{file} is not a checkpoint: torch cannot read it.") from error
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise CheckpointError(
+                f"checkpoint {file} holds more than tensors and plain types,"
+                " and is not opened because it could run code."
+            ) from error
+        reason = str(error).partition(". ")[0]
+        raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
+    if zipfile.is_zipfile(file):
+        # PyTorch does not compare the checksums.
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip():
+                raise CheckpointError(f"checkpoint {file} is damaged: a checksum does not fit.")
+    return content
 
 
 def _read_weights(file: Path) -> Checkpoint:
