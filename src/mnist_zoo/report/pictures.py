@@ -333,10 +333,9 @@ def shortened(name: str, length: int = 14) -> str:
 
 def _broken(captions: Sequence[str]) -> tuple[Sequence[str], int]:
     """Break captions before what is in brackets, if they are long; return the number of lines."""
-    lines = 1 + max(caption.count("\n") for caption in captions)
-    if _longest(captions) <= 10:
-        return captions, lines
-    return [caption.replace(" (", "\n(", 1) for caption in captions], lines + 1
+    if _longest(captions) > 10:
+        captions = [caption.replace(" (", "\n(", 1) for caption in captions]
+    return captions, 1 + max(caption.count("\n") for caption in captions)
 
 
 def _longest(captions: Sequence[str]) -> int:
