@@ -853,7 +853,7 @@ def test_a_local_ray_listens_on_loopback_only(tmp_path):
         "         for line in pathlib.Path(f'/proc/net/{name}').read_text().splitlines()[1:]]\n"
         "print(json.dumps([line[1] for line in lines\n"
         "                  if line[3] == '0A' and f'socket:[{line[9]}]' in ours]))\n"
-        "cluster.stop()\n"
+        "cluster.stop(at_once=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
