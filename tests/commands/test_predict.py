@@ -156,6 +156,15 @@ def test_the_sheet_says_which_picture_a_digit_is_of(cli, pictures, monkeypatch):
     assert "\n" not in alone[0]
 
 
+def test_the_sheet_takes_names_in_any_letters(cli, pictures, tmp_path, recwarn):
+    picture = tmp_path / ("\u6570\u5b57\t\n" * 20 + ".png")
+    drawn("8").save(picture)
+    cli("predict", picture, "--save_sheet=seen.png")
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    assert Image.open(tmp_path / "seen.png").width < 1200
+    assert drawing.shortened(digits.drawable("a\nb\x1b.png")) == r"a b\x1b.png"
+
+
 def test_the_sheet_shows_what_the_network_saw(cli, pictures, tmp_path):
     result = cli("predict", "scans", "--save_sheet=seen.png")
     assert "seen.png" in result.err

@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mnist_zoo.commands import run_pictures
 from mnist_zoo.engine.readings import Examples, Readings
+from mnist_zoo.report.events import read_scalars
 
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 EVALUATION = ("confusion", "classes", "sheet", "wrong")
@@ -53,6 +54,15 @@ def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, co
         ((step, acc),) = scalars["test/acc"]
         assert step == steps
         assert f"{acc:.2%}" in out
+
+
+@pytest.mark.parametrize(
+    "flags", [["--data.num_test=10"], ["--data.num_test=100", "--trainer.limit_test_batches=1"]]
+)
+def test_figures_of_a_part_of_the_test_images_are_not_those_of_the_run(cli, copied, flags):
+    cli("test", f"--ckpt_path={copied.best}", *ON_CPU, *flags)
+    assert "test/acc" not in read_scalars(copied.folder)
+    assert (copied.folder / "pictures" / "test-sheet.png").exists()
 
 
 def test_those_of_a_checkpoint_outside_a_run_lie_in_the_current_folder(cli, trained, tmp_path):

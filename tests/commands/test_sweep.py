@@ -18,7 +18,7 @@ from mnist_zoo import load, registry
 from mnist_zoo.commands import sweep, sweep_ensemble, sweep_run
 from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
-from mnist_zoo.report import results
+from mnist_zoo.report import events, results
 
 DIGITS = ("ConvNetReLU-digits", "--trainer.accelerator", "cpu")
 
@@ -813,10 +813,14 @@ class TestOnDigits:
         finally:
             process.kill()
         assert process.returncode == 130
+        assert "Ctrl-C again: at once." in out
         assert out.endswith("Stopped. The same command goes on where it was.\n")
         assert not (tmp_path / "results").exists()
         (last,) = tmp_path.glob("runs/sweep/*/*/version_0/checkpoints/last.ckpt")
-        assert torch.load(last, weights_only=True)["global_step"] % 1293 != 0
+        step = torch.load(last, weights_only=True)["global_step"]
+        assert step % 1293 != 0
+        # The time until then is not lost, either.
+        assert events.read_scalars(last.parents[1])["stopped"] == [(step, 1.0)]
 
     def test_on_a_local_ray_it_makes_the_same_records(self, zoo, tmp_path):
         pytest.importorskip("ray", reason="needs the optional package ray")

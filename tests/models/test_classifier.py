@@ -415,6 +415,15 @@ class TestCheckpointThatIsMoreThanItSeems:
         with pytest.raises(CheckpointError, match=r"size mismatch for layers.1.weight: \(5, 784\)"):
             ask_for(6)
 
+    @pytest.mark.parametrize("steps", ["many", None, [1]])
+    def test_steps_that_are_no_number(self, changed, steps):
+        with pytest.raises(CheckpointError, match="no checkpoint of a network"):
+            changed(lambda content: content.update(global_step=steps))
+
+    def test_names_of_other_than_ten_classes(self, changed):
+        with pytest.raises(CheckpointError, match="no checkpoint of a network"):
+            changed(lambda content: content["mnist_zoo"]["data"].update(classes=["A", "B"]))
+
     def test_lists_that_hold_each_other(self, changed):
         nested = [0]
         for _ in range(40):

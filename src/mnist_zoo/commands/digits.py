@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_zoo.errors import ZooError, printable
+from mnist_zoo.errors import ZooError, one_line, printable
 
 if TYPE_CHECKING:
     from mnist_zoo.handwriting import Digit
@@ -41,7 +41,7 @@ def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[
 
 def drawable(name: str) -> str:
     """Return a picture's name, without its folder, as it can be drawn: all of it text in UTF-8."""
-    return Path(name).name.encode(errors="backslashreplace").decode()
+    return one_line(Path(name).name.encode(errors="backslashreplace").decode())
 
 
 def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:

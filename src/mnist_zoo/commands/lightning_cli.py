@@ -79,12 +79,13 @@ _HELP = {
     ),
 }
 
-# What Lightning's own words on a flag would have one believe; None: not worth a word.
+# What flags are here, where Lightning's own words say something else: those of fit, and of other
+# commands; None where there is nothing to say.
 _FLAGS = {
-    "--ckpt_path": "A checkpoint or, unless it is to be trained on, weights.",
-    "--trainer.default_root_dir": "Folder of the runs; null stands for runs.",
+    "--ckpt_path": ("Checkpoint of a run that is to go on.", "Checkpoint or weights."),
+    "--trainer.default_root_dir": ("Folder of new runs; null stands for runs.", None),
     # Whatever it is, nothing but tensors and plain values is ever read.
-    "--weights_only": None,
+    "--weights_only": (None, None),
 }
 
 _COPY_IT = "Copy it to where you can, and name the checkpoint there."
@@ -192,8 +193,8 @@ class ZooCLI(LightningCLI):
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         parser.subcommand = self.request.subcommand
         options = self._parser(self.request.subcommand)._option_string_actions
-        for flag, text in _FLAGS.items():
-            options[flag].help = text or argparse.SUPPRESS
+        for flag, texts in _FLAGS.items():
+            options[flag].help = texts[self.request.subcommand != "fit"] or argparse.SUPPRESS
         try:
             self.config = parser.parse_args(args)
         except ZooError as error:
@@ -517,8 +518,7 @@ class ZooCLI(LightningCLI):
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
             self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
-            if self.run_folder and self.request.checkpoint:
-                checks.nothing_later(self.request.checkpoint)
+            if self.run_folder:
                 require_writable(self.run_folder, _COPY_IT)
                 require_writable(self.run_folder / "checkpoints", _COPY_IT)
         if self.run_folder is None:
@@ -526,6 +526,15 @@ class ZooCLI(LightningCLI):
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
         self.until_the_end.enter_context(runs.locked(self.run_folder))
+        if self.request.checkpoint and not self.claim:
+            checks.nothing_later(self.request.checkpoint)
+
+    def _is_whole(self, num_images: int) -> bool:
+        """Return whether so many are all the test images of the checkpoint's run."""
+        of_run = (self.request.checkpoint and self.request.checkpoint.data) or {"init_args": {}}
+        num_test = getattr(self.datamodule, "num_test", None)
+        is_its = num_test == of_run["init_args"].get("num_test")
+        return bool(is_its and num_images == self.datamodule.num_test_images)
 
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
         """Print the figures of an evaluation, and draw its pictures."""
@@ -546,7 +555,9 @@ class ZooCLI(LightningCLI):
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
             from mnist_zoo.commands import run_pictures
 
-            line = run_pictures.after_evaluation(readings, metrics, classes, title, self.request)
+            # Figures of a part would stand among those of all.
+            shown = metrics if self._is_whole(num_images) else {}
+            line = run_pictures.after_evaluation(readings, shown, classes, title, self.request)
             console.print(line)
 
 

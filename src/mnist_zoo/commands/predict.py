@@ -146,7 +146,7 @@ def _save_sheet(file: Path, images: Tensor, pictures: Readings, classes: Sequenc
         below = f"\n{shortened(digits.drawable(name))}" if len(pictures) > 1 else ""
         best = [reading.best() for reading in readings]
         captions += [f"{classes[number]}  {percent(share)}{below}" for number, share in best]
-    title = digits.drawable(pictures[0][0]) if len(pictures) == 1 else ""
+    title = shortened(digits.drawable(pictures[0][0]), 60) if len(pictures) == 1 else ""
     save(gallery(images, captions, title=title), file)
     print(f"What the network saw: {file}", file=sys.stderr)
 

@@ -217,6 +217,8 @@ class _Sweep:
                 self.stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 since, at_once = time.monotonic(), False
+                if isinstance(error, KeyboardInterrupt):
+                    self._say("Stopping: the runs write how far they are. Ctrl-C again: at once.")
                 while any(future.running() for future in futures):
                     try:
                         where.stop(at_once or time.monotonic() - since > _SECONDS_TO_STOP)

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mnist_zoo.errors import FinishedError, ZooError
 from mnist_zoo.files import whole
@@ -141,11 +142,11 @@ class Average(EMAWeightAveraging):
 
 
 class Epochs(Callback):
-    """Tells how many epochs are done, and has each epoch's figures on disk before its checkpoint.
+    """Tells how many epochs are done, and has on disk what a run would lose that is stopped.
 
-    Lightning logs an epoch's figures only after its checkpoint. A run killed between the two would
-    never log them, since it does not train that epoch again. Logging them twice is harmless: it is
-    the same step and the same value.
+    That is its time, and an epoch's figures: Lightning logs these only after the checkpoint, and a
+    run killed between the two would never log them, since it does not train that epoch again.
+    Logging them twice is harmless: it is the same step and the same value.
 
     Args:
         on_epoch: Called when an epoch begins with the number of those done, and of all, if known.
@@ -165,6 +166,15 @@ class Epochs(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(figures, trainer.global_step - 1)
             logger.save()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Log when a run was stopped, whose time until then is not spent again."""
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            for logger in trainer.loggers:
+                logger.log_metrics({"stopped": 1.0}, trainer.global_step)
+                logger.save()
 
 
 class SaveConfig(SaveConfigCallback):

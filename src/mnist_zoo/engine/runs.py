@@ -127,10 +127,10 @@ def of_checkpoint(path: Path) -> Path | None:
     run = checkpoints.parent
     if checkpoints.name != "checkpoints" or not re.fullmatch(r"version_\d+", run.name):
         return None
-    for file in run.rglob("*"):
+    for file in (*run.glob("*"), *run.glob("checkpoints/*"), *run.glob("pictures/*")):
         if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(run):
             raise ZooError(
                 f"{file} is a link that leads out of its run's folder, so that nothing is written"
-                " there.\nCopy the checkpoint elsewhere, and name it there."
+                " there.\nRemove the link, or copy the checkpoint elsewhere."
             )
     return run

@@ -8,7 +8,9 @@ files, classes and networks are written as they are: a dollar sign begins no for
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,8 +37,9 @@ def save(figure: Figure, path: Path) -> None:
     """
     with whole(path) as unfinished:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Without the version of matplotlib, the same figure always gives the same file.
-        figure.savefig(unfinished, format="png", metadata={"Software": None})
+        with _any_letter():
+            # Without the version of matplotlib, the same figure always gives the same file.
+            figure.savefig(unfinished, format="png", metadata={"Software": None})
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") -> Figure:
@@ -367,12 +370,21 @@ def _head(axes: Axes, title: str) -> None:
 def _fit(figure: Figure, axes: Axes, inch: float) -> None:
     """Make a figure as large as its axes, so many units of them on an inch, and their heading."""
     width, height = abs(axes.viewLim.width) / inch, abs(axes.viewLim.height) / inch
-    heading = figure.get_tightbbox().width if axes.get_title("left") else 0
+    with _any_letter():
+        heading = figure.get_tightbbox().width if axes.get_title("left") else 0
     figure.set_size_inches(
         max(_WIDTH, width, heading) + 2 * _MARGIN,
         height + (_HEADING if heading else 0) + 2 * _MARGIN,
     )
     figure.set_layout_engine("constrained", w_pad=_MARGIN, h_pad=_MARGIN)
+
+
+@contextmanager
+def _any_letter() -> Iterator[None]:
+    """Draw letters that the font lacks as boxes, without a word on it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing")
+        yield
 
 
 def _reading(prediction: int, target: int, classes: Sequence[str]) -> str:
