@@ -143,7 +143,10 @@ def nothing_later(before: Checkpoint) -> None:
     Raises:
         ZooError: Its epochs after the checkpoint would be overwritten.
     """
-    last = before.path.resolve().with_name("last.ckpt")
+    path = before.path.resolve()
+    last = path.with_name("last.ckpt")
+    if path == last:
+        return
     try:
         done = checkpoints.read(last).progress["steps"]
     except checkpoints.CheckpointError:
