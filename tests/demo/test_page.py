@@ -195,6 +195,16 @@ def test_classes_are_called_by_their_names(page, file_of_four):
     expect(page.locator("#announcement")).to_have_text(re.compile(r"^ConvNetReLU: class E, "))
 
 
+def test_what_is_read_before_the_networks_are_known_is_shown(page, file_of_four):
+    held = []
+    page.route("**/settings", lambda route: held.append(route))
+    page.reload()
+    with page.expect_response("**/predict"):
+        page.set_input_files("#file", file_of_four)
+    held[0].continue_()
+    expect_answer(page, "4")
+
+
 def test_what_the_network_sees_is_shown(page, file_of_four):
     page.set_input_files("#file", file_of_four)
     expect_answer(page, "4")

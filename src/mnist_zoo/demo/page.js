@@ -222,6 +222,7 @@ async function predict(blob) {
   try {
     const headers = { "Content-Type": "application/octet-stream" };
     const { digits } = await fetchJson("predict", { method: "POST", body: blob, headers });
+    await started; // one may draw before the networks are known
     if (mine !== turn) return false;
     say(digits.length ? "" : "There is no digit in it.");
     show(digits);
@@ -370,4 +371,4 @@ async function start() {
   show([]);
 }
 
-start();
+const started = start();
