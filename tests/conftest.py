@@ -69,7 +69,7 @@ def zoo(tmp_path: Path) -> Zoo:
         *arguments: str | Path,
         cwd: Path = tmp_path,
         env: dict[str, str] | None = None,
-        timeout: float = 300,
+        timeout: float = 900,
     ) -> subprocess.CompletedProcess[str]:
         environment = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
         environment |= {

@@ -106,7 +106,10 @@ def trained(tmp_path_factory) -> Trained:
     with alone_in(folder):
         result = run("fit", "--model=ConvNetReLU", *QUICK, "--trainer.max_epochs=3")
     assert result.status == 0, result.out + result.err
-    return Trained(folder / "runs" / "ConvNetReLU" / "version_0", result.out)
+    run_folder = folder / "runs" / "ConvNetReLU" / "version_0"
+    # Whatever order tests come in: test and validate add pictures and figures to a run.
+    shutil.copytree(run_folder, folder / "untouched")
+    return Trained(run_folder, result.out)
 
 
 @pytest.fixture
@@ -122,9 +125,10 @@ def diverged(trained, tmp_path) -> Path:
 
 @pytest.fixture
 def copied(trained, tmp_path) -> Trained:
-    """A copy of that run in the folder in which ``cli`` runs."""
+    """A copy of that run, as it was when trained, in the folder in which ``cli`` runs."""
     folder = tmp_path / "runs" / "ConvNetReLU" / "version_0"
-    return Trained(shutil.copytree(trained.folder, folder), trained.out)
+    untouched = trained.folder.parents[2] / "untouched"
+    return Trained(shutil.copytree(untouched, folder), trained.out)
 
 
 @pytest.fixture

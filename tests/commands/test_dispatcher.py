@@ -92,11 +92,13 @@ def test_models_needs_torch_only_to_count_what_no_recipe_states():
 def test_a_closed_pipe_is_no_error(arguments):
     # `mnist-zoo models | head -n 0`; with this variable, nothing is held back until the end.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)  # before there is a writer: a slow machine changes nothing
     with subprocess.Popen(
         [sys.executable, "-m", "mnist_zoo", *arguments.split()],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+        stdout=writer, stderr=subprocess.PIPE, env=environment,
     ) as process:  # fmt: skip
-        process.stdout.close()
+        os.close(writer)
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 1
 

@@ -795,6 +795,7 @@ class TestOnDigits:
     @pytest.mark.usefixtures("ctrl_c")
     def test_stopped_by_ctrl_c_its_runs_lose_no_step(self, tmp_path):
         words = ("Dense", "--seeds", "1", "--data", "Digits", "--data.batch_size", "1")
+        words += ("--steps_per_execution", "50")
         process = subprocess.Popen(
             [sys.executable, "-m", "mnist_zoo", "sweep", *words, "--jobs", "1"],
             cwd=tmp_path,
@@ -809,7 +810,7 @@ class TestOnDigits:
                 time.sleep(0.05)
             # As a terminal does: it is sent to the processes of the runs, too.
             os.killpg(process.pid, signal.SIGINT)
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=300)
         finally:
             process.kill()
         assert process.returncode == 130
@@ -818,8 +819,7 @@ class TestOnDigits:
         assert not (tmp_path / "results").exists()
         (last,) = tmp_path.glob("runs/sweep/*/*/version_0/checkpoints/last.ckpt")
         step = torch.load(last, weights_only=True)["global_step"]
-        assert step % 1293 != 0
-        # The time until then is not lost, either.
+        # No step, nor the time until then; it may have been stopped between two epochs.
         assert events.read_scalars(last.parents[1])["stopped"] == [(step, 1.0)]
 
     def test_on_a_local_ray_it_makes_the_same_records(self, zoo, tmp_path):

@@ -1,5 +1,6 @@
 import re
 import struct
+import threading
 from concurrent import futures
 from contextlib import nullcontext
 from pathlib import Path
@@ -151,14 +152,25 @@ def test_downloads_what_is_missing_and_nothing_else(cls, tmp_path, fake):
 def test_of_processes_that_want_the_same_one_downloads(tmp_path, fake):
     vision_class = fake(KMNIST)
     datasets = [KMNIST(root=str(tmp_path)) for _ in range(2)]
-    with futures.ThreadPoolExecutor() as pool, alone(tmp_path):
+    asked = threading.Event()
+
+    def asking(root):
+        asked.set()
+        return alone(root)
+
+    with (
+        futures.ThreadPoolExecutor() as pool,
+        alone(tmp_path),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(datasets_module, "alone", asking)
         waiting = pool.submit(datasets[0].prepare_data)
+        assert asked.wait(60)
         with pytest.raises(futures.TimeoutError):
             waiting.result(0.2)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(datasets_module, "alone", lambda _: nullcontext())
-            datasets[1].prepare_data()
-    waiting.result(10)
+        patch.setattr(datasets_module, "alone", lambda _: nullcontext())
+        datasets[1].prepare_data()
+    waiting.result(60)
     assert len(vision_class.calls) == 2
 
 

@@ -36,7 +36,7 @@ def browser():
         pytest.skip(f"needs a browser: {' or '.join(NAMES)}")
     expect.set_options(timeout=30_000)  # milliseconds; the machine may be busy
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program)
+        browser = playwright.chromium.launch(executable_path=program, timeout=180_000)
         yield browser
         browser.close()
 
@@ -77,6 +77,7 @@ def visit(browser, address):
 
     def open_page(viewport=DESKTOP, **options):
         page = browser.new_page(viewport=viewport, **options)
+        page.set_default_timeout(120_000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: mistakes.append(error))
         page.on(

@@ -27,7 +27,7 @@ def gathered(readings, batch_size, **limits):
 
 def test_counts_the_true_class_by_rows_and_the_class_read_by_columns(readings):
     _, probabilities, targets = readings
-    counts = gathered(readings, 30).compute().counts
+    counts = gathered(readings, 30).readings().counts
     assert counts.sum() == 100
     for true, read in ((3, 3), (3, 7), (0, 9)):
         here = (targets == true) & (probabilities.argmax(dim=1) == read)
@@ -37,7 +37,7 @@ def test_counts_the_true_class_by_rows_and_the_class_read_by_columns(readings):
 @pytest.mark.parametrize("batch_size", [7, 30, 100])
 def test_keeps_the_first_images_and_the_most_confident_mistakes(readings, batch_size):
     images, probabilities, targets = readings
-    found = gathered(readings, batch_size, num_first=12, num_wrong=15).compute()
+    found = gathered(readings, batch_size, num_first=12, num_wrong=15).readings()
     assert torch.equal(found.first.images, images[:12, 0])
     assert torch.equal(found.first.probabilities, probabilities[:12])
     assert torch.equal(found.first.targets, targets[:12])
@@ -60,9 +60,19 @@ def test_memory_does_not_grow_with_the_number_of_images(readings):
 
 def test_without_mistakes_there_are_none(readings):
     images, probabilities, _ = readings
-    found = gathered((images, probabilities, probabilities.argmax(dim=1)), 30).compute()
+    found = gathered((images, probabilities, probabilities.argmax(dim=1)), 30).readings()
     assert len(found.wrong.targets) == 0
     assert found.wrong.images.shape == (0, 28, 28)
+
+
+def test_a_single_image_or_mistake_is_like_any_other_number(readings):
+    images, probabilities, _ = readings
+    targets = probabilities.argmax(dim=1)
+    targets[5] = (targets[5] + 1) % 10
+    found = gathered((images, probabilities, targets), 30, num_first=1).readings()
+    assert found.wrong.targets.tolist() == [targets[5]]
+    assert found.first.targets.tolist() == [targets[0]]
+    assert found.wrong.images.shape == found.first.images.shape == (1, 28, 28)
 
 
 @pytest.mark.parametrize("network", [ConvNetReLU, Dense])

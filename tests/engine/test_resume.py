@@ -63,7 +63,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_stopped(how, statu
     one, other = weights(whole), weights(killed)
     assert one["global_step"] == other["global_step"]
     torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=0)
-    assert not list(killed.rglob("*.unfinished"))
+    # Killed while it wrote one, it could not take it away.
+    assert how == signal.SIGKILL or not list(killed.rglob("*.unfinished"))
 
 
 class SignalAt(Callback):

@@ -71,11 +71,16 @@ class Gathered(Metric):
         wrong = rows[predictions != targets]
         self.wrong = [_most_confident(torch.cat([*self.wrong, wrong]), self.num_wrong)]
 
-    def compute(self) -> Readings:
-        """Return what was gathered."""
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the counts, and the rows of the first and of the wrongly read images."""
         first = dim_zero_cat(self.first)[: self.num_first]
-        wrong = _most_confident(dim_zero_cat(self.wrong), self.num_wrong)
-        return Readings(self.counts.cpu(), self._examples(first), self._examples(wrong))
+        return self.counts, first, _most_confident(dim_zero_cat(self.wrong), self.num_wrong)
+
+    def readings(self) -> Readings:
+        """Return what was gathered."""
+        # Not made within compute, whose tensors of one element lose their dimension.
+        counts, first, wrong = self.compute()
+        return Readings(counts.cpu(), self._examples(first), self._examples(wrong))
 
     def _examples(self, rows: Tensor) -> Examples:
         targets, probabilities, pixels = rows.cpu()[:, 1:].tensor_split(
@@ -114,7 +119,7 @@ class Gather(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring together what all processes gathered."""
         if self._gathered.update_called:
-            self.readings = self._gathered.compute()
+            self.readings = self._gathered.readings()
             self._gathered.reset()
 
     on_validation_batch_end = on_test_batch_end
