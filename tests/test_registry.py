@@ -194,6 +194,7 @@ class TestImportClass:
             ("import no_such_library", "No module named 'no_such_library'"),
             ("import sys\nsys.no_such_name", "AttributeError: "),
             ("from sys import no_such_name", "ImportError: cannot import name"),
+            ("x =", "SyntaxError: invalid syntax (broken_net_of_mine.py, line 1)"),
         ],
     )
     def test_a_module_that_fails_to_import(self, here, code, reason):
@@ -202,6 +203,7 @@ class TestImportClass:
             registry.import_class("broken_net_of_mine.Net")
         assert "broken_net_of_mine fails to import: " in str(caught.value)
         assert reason in str(caught.value)
+        assert str(caught.value).count("line ") <= 1
 
     def test_all_but_a_broken_plugin_are_imported(self, plugins, here):
         (here / "broken_plugin.py").write_text("1 / 0\n")

@@ -232,9 +232,11 @@ def import_class(path: str) -> Any:
         raise UnknownNameError(f"{module_name} fails to import: {error}") from error
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
+        # A SyntaxError says it itself.
+        line = f" ({Path(where.filename).name}, line {where.lineno})"
         raise UnknownNameError(
             f"{module_name} fails to import: {type(error).__name__}: {error}"
-            f" ({Path(where.filename).name}, line {where.lineno})"
+            f"{'' if isinstance(error, SyntaxError) else line}"
         ) from error
     try:
         return getattr(module, name)

@@ -58,7 +58,8 @@ def test_torch_export_needs_no_class_of_ours(export, images, trained, tmp_path):
 
 
 def test_state_dict_is_plain_tensors(export, tmp_path):
-    export("state_dict")
+    out = export("state_dict").out
+    assert "How to normalise is not in it: give it (pixels / 255 - 0) / 1\n" in out
     state = torch.load(tmp_path / "x.pt", weights_only=True)
     assert type(state) is dict
     assert {"0.0.weight", "0.0.bias", "3.weight"} <= set(state)
@@ -163,7 +164,7 @@ def test_data_of_ones_own_are_named(fit, cli, tmp_path):
     ("arguments", "text"),
     [
         ("--format=onx", "invalid choice: 'onx'"),
-        ("--format=state_dict --out=no/x.pt", "cannot write no/x.pt"),
+        ("--format=state_dict --out=no/x.pt", "cannot write no/x.pt: there is no folder no."),
         ("--format=state_dict --out=.", "cannot write .: Is a directory."),
         ("--format=state_dict --out=", "cannot write .: Is a directory."),
         ("--format=onnx --out=x.pt", "--out x.pt: the name of such a file ends in .onnx."),

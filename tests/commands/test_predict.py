@@ -328,9 +328,13 @@ def test_classes_of_data_of_ones_own_have_their_names(cli, pictures, tmp_path):
     best = tmp_path / "runs/Dense/version_0/checkpoints/best.ckpt"
     cli("export", "--ckpt_path", best, "--out=x.safetensors")
     for file in (best, "x.safetensors"):
-        out = cli("predict", "scans/a.JPG", "--ckpt_path", file).out
+        # That ``fit`` says to name the data changes nothing here.
+        given = ("predict", "scans/a.JPG", "--data", "mine.Letters", "--ckpt_path", file)
+        out = cli(*given).out
         assert out.splitlines()[0].split()[1] == "class"
         assert out.splitlines()[1].split()[1] in "ABCDEFGHIJ"
+        (row,) = rows(cli(*given, "--format=csv").out)
+        assert row["class"] == "ABCDEFGHIJ"[int(row["prediction"])]
 
 
 @pytest.mark.parametrize("command", ["predict", "explain", "export --format=state_dict --measure"])

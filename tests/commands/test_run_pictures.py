@@ -29,6 +29,11 @@ def words(figure):
     return texts
 
 
+def shown_by_tensorboard(run_folder):
+    (file,) = run_folder.glob("events.*.evaluation")
+    return set(EventAccumulator(str(file)).Reload().Tags()["images"])
+
+
 @pytest.mark.parametrize("command", ["test", "validate"])
 def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, copied, command):
     before = {*copied.folder.iterdir()}
@@ -109,6 +114,12 @@ def test_fit_leaves_its_curves(fit, tmp_path):
     folder = tmp_path / "runs" / "ConvNetReLU" / "version_0" / "pictures"
     assert names(folder) == {"fit-curves.png"}
     assert "Pictures:   runs/ConvNetReLU/version_0/pictures (fit-curves.png)" in out
+    assert shown_by_tensorboard(folder.parent) == {"fit/curves"}
+
+
+def test_what_explains_a_run_stands_in_its_tensorboard(cli, copied):
+    cli("explain", f"--ckpt_path={copied.best}", "--num=1")
+    assert shown_by_tensorboard(copied.folder) == {"explain/saliency", "explain/filters"}
 
 
 def test_without_event_files_there_are_none(fit, tmp_path):

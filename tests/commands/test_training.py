@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -15,6 +16,7 @@ from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mnist_zoo
+from mnist_zoo import registry
 from mnist_zoo.commands.checkpoint_data import data_here
 from mnist_zoo.data import Digits, to_float
 from mnist_zoo.engine.blocks import _BlockStep
@@ -1156,6 +1158,10 @@ def test_a_softmax_too_many_is_told(cli, tmp_path):
             "Net cannot be trained: ",
         ),
         ("parameters(self, recurse=True): return iter(())", "Net has no parameters to train"),
+        (
+            "forward(self, x): x = self.layers(x); return (x, x) if self.training else x",
+            "Net gives a tuple in training, where a tensor is wanted.\nGive it a training_step",
+        ),
     ],
 )
 def test_what_a_network_of_ones_own_forgets_is_told(cli, tmp_path, method, text):
@@ -1170,6 +1176,16 @@ def test_a_mistake_in_an_init_of_ones_own_is_not_taken_for_one_of_the_checkpoint
     (tmp_path / "mine.py").write_text(f"{OWN}        self.layers.load_state_dict({{}})\n")
     with pytest.raises(RuntimeError, match="Missing key"):
         cli("fit", "--model=mine.Net", "--data=Digits")
+
+
+def test_a_network_that_its_arguments_do_not_make_again_is_told(cli, tmp_path):
+    changed = OWN.replace("self, ", "self, width: int = 5, ").replace(
+        "        super()", "        width = 2 * width\n        super()"
+    )
+    (tmp_path / "mine.py").write_text(changed.replace("784, 10", "784, width"))
+    error = cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU, status=2).err
+    assert "Net: made again from its arguments, its layers.1.weight is (20, 784), not (10" in error
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_argument_that_no_checkpoint_can_hold_is_told_before_training(cli, tmp_path):
@@ -1287,3 +1303,84 @@ def test_a_run_reached_through_a_link_goes_on_in_its_folder(fit, cli, tmp_path):
     last = "--ckpt_path=latest/checkpoints/last.ckpt"
     cli("fit", last, "--trainer.max_epochs=2", "--pictures=false")
     assert not (tmp_path / "runs/ConvNetReLU/version_1").exists()
+
+
+def test_a_run_whose_folder_was_renamed_goes_on_in_it(cli, copied, tmp_path):
+    renamed = copied.folder.rename(tmp_path / "my run")
+    last = renamed / "checkpoints" / "last.ckpt"
+    cli("fit", "--ckpt_path", last, "--trainer.max_epochs=4", *ON_CPU)
+    assert content(last)["epoch"] == 3
+    assert not list((tmp_path / "runs" / "ConvNetReLU").iterdir())
+
+
+def test_a_run_that_goes_on_in_its_first_epoch_says_so(fit, cli, tmp_path):
+    fit("--trainer.max_steps=10", epochs=2)
+    last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+    result = cli("fit", f"--ckpt_path={last}", "--trainer.max_steps=12", *ON_CPU)
+    assert "Goes on after 0 epochs, 10 steps." in result.out
+
+
+def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
+    result = fit("--data.val_size=0")
+    assert re.search(r"^Nothing was held out; accuracy in training: \d+\.\d\d%$", result.out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (
+            ["--data=ImageData"],
+            "--data ImageData: no data set, but what all are made from.\nChoose",
+        ),
+        (["--data=MNISTT"], "--data MNISTT: no such class. Did you mean MNIST?\nFor all options"),
+        (["--model.width=3"], "unknown option --model.width. Did you mean --model.lr?"),
+        (["--model.dropout=0.5"], "unknown option --model.dropout. The network chosen has none"),
+        (["--model.optimizer=SparseAdam"], "SparseAdam: cannot be used, it takes sparse gradients"),
+        (["--model.weight_decay=-1"], "value: -1.0.\nWhat it is given: --model.weight_decay"),
+        (
+            ["--model.scheduler=ReduceLROnPlateau", "--trainer.check_val_every_n_epoch=2"],
+            "ReduceLROnPlateau goes by val/loss after every epoch: leave out --trainer.check_val",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_in_two_lines_before_training(fit, tmp_path, flags, text):
+    error = fit(*flags, status=2).err
+    assert text in error
+    assert len(error.splitlines()) <= 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_named_without_its_flag_is_understood(cli, copied):
+    error = cli("test", copied.best, status=2).err
+    assert f"Did you mean --ckpt_path {copied.best}?" in error
+
+
+def test_a_checkpoint_that_was_cut_short_is_told(cli, copied):
+    copied.best.write_bytes(copied.best.read_bytes()[:-1000])
+    assert "its end is missing" in cli("test", f"--ckpt_path={copied.best}", status=2).err
+
+
+def test_layers_that_find_their_sizes_themselves_are_read_again(cli, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(OWN.replace("nn.Linear(784, 10)", "nn.LazyLinear(10)"))
+    cli("fit", "--model=mine.Net", "--data=Digits", "--trainer.max_epochs=1", *ON_CPU)
+    # As of a plugin, which is made without memory first.
+    monkeypatch.setattr(registry, "is_known", lambda path: True)
+    network = mnist_zoo.load(tmp_path / "runs/Net/version_0/checkpoints/best.ckpt")
+    assert network.layers[1].weight.shape == (10, 784)
+
+
+def test_a_course_of_ones_own_is_not_gone_on_with_beyond_its_end(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        f"{OWN}\n    def configure_optimizers(self):\n"
+        "        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)\n"
+        "        steps = int(self.num_training_steps())\n"
+        "        course = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)\n"
+        '        return [optimizer], [{"scheduler": course, "interval": "step"}]\n'
+    )
+    own = ("--model=mine.Net", "--data=Digits", "--data.batch_size=100", *ON_CPU)
+    cli("fit", *own, "--trainer.max_epochs=1")
+    last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
+    before = last.read_bytes()
+    error = cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_epochs=2", status=2).err
+    assert "was laid out with total_steps 13, which cannot become 26 midway" in error
+    assert last.read_bytes() == before

@@ -256,6 +256,13 @@ def test_what_is_frozen_is_no_parameter_to_train():
         probe.check(network)
 
 
+def test_training_in_evaluation_mode_is_warned_of():
+    network = Dense().eval()
+    network.trainer = Trainer(accelerator="cpu", logger=False, barebones=True)
+    with pytest.warns(UserWarning, match=r"Dense is in evaluation mode .* call train\(\) before"):
+        network.on_fit_start()
+
+
 def test_the_contract_is_no_network():
     with pytest.raises(TypeError, match="abstract"):
         Classifier()

@@ -35,14 +35,40 @@ def test_the_table_calls_classes_by_their_names():
 
 
 def test_csv_has_number_place_and_all_probabilities_of_each_digit():
-    header, *lines = csv.reader(io.StringIO(predictions.as_csv(READINGS)))
+    header, *lines = csv.reader(io.StringIO(predictions.as_csv(READINGS, ("o", "ki", "su"))))
     assert header == [
-        "file", "number", "left", "top", "right", "bottom", "prediction", "probability",
+        "file", "number", "left", "top", "right", "bottom", "prediction", "class", "probability",
         "p0", "p1", "p2",
     ]  # fmt: skip
     assert lines == [
-        ["a.png", "0", "1", "2", "3", "4", "1", "0.600000", "0.100000", "0.600000", "0.300000"],
-        ["a.png", "1", "5", "2", "8", "4", "0", "0.700000", "0.700000", "0.050000", "0.250000"],
+        [
+            "a.png",
+            "0",
+            "1",
+            "2",
+            "3",
+            "4",
+            "1",
+            "ki",
+            "0.600000",
+            "0.100000",
+            "0.600000",
+            "0.300000",
+        ],
+        [
+            "a.png",
+            "1",
+            "5",
+            "2",
+            "8",
+            "4",
+            "0",
+            "o",
+            "0.700000",
+            "0.700000",
+            "0.050000",
+            "0.250000",
+        ],
     ]
 
 

@@ -103,11 +103,17 @@ def names_of_checkpoints(callbacks: Sequence[Callback]) -> None:
 
 
 def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
-    """Refuse what goes by the validation images where none are held out.
+    """Refuse what goes by the validation images where none are held out, or not often enough.
 
     Raises:
         ZooError: A callback does, or the scheduler.
     """
+    every = trainer.check_val_every_n_epoch or 1
+    if network.scheduler_class is ReduceLROnPlateau and every > 1:
+        raise ZooError(
+            "ReduceLROnPlateau goes by val/loss after every epoch: leave out"
+            f" --trainer.check_val_every_n_epoch {every}."
+        )
     without = "--data.val_size" if not data.num_val_images else ""
     if trainer.limit_val_batches == 0:
         without = "--trainer.limit_val_batches"

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
+    from mnist_zoo.commands import run_pictures
     from mnist_zoo.engine import runs
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
@@ -53,7 +54,8 @@ def main(argv: list[str]) -> int:
     checkpoint = dataclasses.replace(checkpoint, data=entry)
     require_data(checkpoint, arguments.data)
     classes = registry.import_class(data_here(checkpoint, arguments.data)["class_path"]).classes
-    folder = arguments.out or (runs.of_checkpoint(checkpoint.path) or Path.cwd()) / "pictures"
+    run = None if arguments.out else runs.of_checkpoint(checkpoint.path)
+    folder = arguments.out or (run or Path.cwd()) / "pictures"
     require_writable(folder, "Give another folder: --out FOLDER")
     failed, which = False, "saliency"
     if arguments.images:
@@ -72,6 +74,8 @@ def main(argv: list[str]) -> int:
         figures[folder / "explain-filters.png"] = filters
     for file, figure in figures.items():
         pictures.save(figure, file)
+    if run and checkpoint.progress:
+        run_pictures.to_tensorboard([*figures], run, checkpoint.progress["steps"])
     Console(highlight=False, soft_wrap=True).print(summary.pictures(list(figures)))
     return int(failed)
 

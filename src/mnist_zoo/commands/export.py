@@ -10,6 +10,7 @@ from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.checkpoint_data import data_with_test_images, require_data
 from mnist_zoo.commands.screen import silence
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import require_writable
 
 if TYPE_CHECKING:
     from mnist_zoo.models import Classifier
@@ -49,6 +50,9 @@ def main(argv: list[str]) -> int:
         out = Path(out.name)  # not among the files of the package
     if out.absolute() == checkpoint.path.absolute():
         raise ZooError(f"{out} is what is to be exported; name another file: --out FILE")
+    if not out.parent.is_dir():
+        raise ZooError(f"cannot write {out}: there is no folder {out.parent}.")
+    require_writable(out.parent, "Name another file: --out FILE")
     record = _record(checkpoint)
     if arguments.measure:
         record |= _measured(network, checkpoint, arguments.data, arguments.root)
@@ -64,6 +68,9 @@ def main(argv: list[str]) -> int:
     opset = f" (opset {exports.OPSET})" if kind == "onnx" else ""
     print(f"{checkpoint.network} written to {out}{opset}, {out.stat().st_size:,} bytes")
     print(f"Largest difference from the network on {len(images):,} images: {difference:.2g}")
+    if kind == "state_dict":
+        mean, std = network.pixel_mean, network.pixel_std
+        print(f"How to normalise is not in it: give it (pixels / 255 - {mean:g}) / {std:g}")
     if "test_acc" in record:
         print(f"Accuracy on {record['num_test_images']:,} test images: {record['test_acc']:.2%}")
     return 0

@@ -118,7 +118,8 @@ class ZooParser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         base = data.ImageData if 'Parser key "data' in message else Classifier
         text = messages.plain(message, parser._option_string_actions, _subclasses(base))
-        raise ZooError(f"{text}\nFor all options: mnist-zoo {self.subcommand} --help") from ex
+        more = "" if "\n" in text else f"\nFor all options: mnist-zoo {self.subcommand} --help"
+        raise ZooError(f"{text}{more}") from ex
 
 
 class ZooCLI(LightningCLI):
@@ -388,8 +389,8 @@ class ZooCLI(LightningCLI):
             )
         )
 
-        if done := self.request.progress.get("epochs", 0):
-            steps = self.request.progress["steps"]
+        if steps := self.request.progress.get("steps", 0):
+            done = self.request.progress["epochs"]
             console.print(f"Goes on after {done} epoch{'s' * (done != 1)}, {steps:,} steps.")
         given = callback_names(self.settings.trainer)
         if missing := [name for name in self.request.callbacks if name not in given]:
@@ -447,6 +448,7 @@ class ZooCLI(LightningCLI):
             Path(log.log_dir) / "metrics.csv" for log in loggers if isinstance(log, CSVLogger)
         ]
         score = best.best_model_score
+        train_acc = self.trainer.callback_metrics.get("train/acc")
         console.print(
             summary.after_fit(
                 best.monitor,
@@ -455,12 +457,13 @@ class ZooCLI(LightningCLI):
                 curves[0] if curves else None,
                 self._own_classes(),
                 tables[0] if tables else None,
+                None if train_acc is None else float(train_acc),
             )
         )
         if self._draws() and self.trainer.is_global_zero:
             from mnist_zoo.commands import run_pictures
 
-            if drawn := run_pictures.after_fit(self.run_folder, name):
+            if drawn := run_pictures.after_fit(self.run_folder, name, self.trainer.global_step):
                 console.print(drawn)
 
     def validate(self, **kwargs: Any) -> None:

@@ -64,20 +64,24 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     kind = registry.KINDS.get(key, "class")
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         flag = f"--{key}.{match[1]}"
-        chosen = classes.values() if key in registry.KINDS else ()
-        accepted = {f"--{key}.{name}" for cls in chosen for name in registry.accepted(cls)}
-        if flag in accepted:
+        everyone = classes.values() if key in registry.KINDS else ()
+        if any(match[1] in registry.accepted(cls) for cls in everyone):
             return f"unknown option {flag}. The {kind} chosen has none such."
-        return f"unknown option {flag}.{_meant(flag, accepted)}"
+        chosen = _CLASS.search(message) if key in registry.KINDS else None
+        accepted = registry.accepted(registry.import_class(chosen[1])) if chosen else ()
+        return f"unknown option {flag}.{_meant(flag, [f'--{key}.{name}' for name in accepted])}"
 
     got, given = _GOT.findall(message), _GIVEN.findall(message)
     value = (got or given or [""])[0].strip()
     if match := _NESTED.match(value):
         value = match[2].strip("'\"")
+    known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
+    choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
     if match := _NO_CLASS.search(message):
-        known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
-        choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
-        return f"--{key} {match[1]}: no such class.{did_you_mean(match[1], known)}{choices}"
+        hint = did_you_mean(match[1], known)
+        return f"--{key} {match[1]}: no such class.{hint or choices}"
+    if key in registry.KINDS and "but is abstract" in message:
+        return f"--{key} {value}: no {kind}, but what all are made from.{choices}"
     if match := _CLASS.search(message):
         try:
             registry.import_class(match[1])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mnist_zoo.report.predictions import Readings
 
 # What only LightningCLI knows: with these, or without pictures, the test images are meant.
-_LIGHTNING = ("--trainer", "--data", "--config", "-c", "--print_config", "--seed_everything")
+_LIGHTNING = ("--trainer", "--config", "-c", "--print_config", "--seed_everything")
 
 
 def main(argv: list[str]) -> int:
@@ -34,11 +34,12 @@ def main(argv: list[str]) -> int:
         ZooError: Wrong arguments, or a checkpoint that cannot be read.
     """
     flags = {argument.partition("=")[0].partition(".")[0] for argument in argv}
-    if flags & {*_LIGHTNING, "--return_predictions"} or any(a.startswith("--model.") for a in argv):
+    nested = any(argument.startswith(("--model.", "--data.")) for argument in argv)
+    if nested or flags & {*_LIGHTNING, "--return_predictions"}:
         return training.main(["predict", *argv])
     arguments = _parser().parse_intermixed_args(argv)
     if not arguments.images:
-        if arguments.model or arguments.ckpt_path is not None:
+        if arguments.model or arguments.data or arguments.ckpt_path is not None:
             return training.main(["predict", *argv])
         raise ZooError(
             "which pictures? As in mnist-zoo predict digit.png\nFor all options: mnist-zoo predict"
@@ -78,6 +79,7 @@ def _parser() -> Parser:
         help="checkpoint or weights (default: those that are installed with the package)",
     )
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
+    parser.add_argument("--data", metavar="CLASS", help="its data; pictures need none")
     parser.add_argument(
         "--format", choices=("table", "csv", "json"), default="table", help="default: %(default)s"
     )
@@ -117,9 +119,9 @@ def _read(arguments: argparse.Namespace) -> int:
             )
         )
     if arguments.format == "csv":
-        print(predictions.as_csv(pictures), end="")
+        print(predictions.as_csv(pictures, classes), end="")
     elif arguments.format == "json":
-        content = predictions.as_objects(pictures)
+        content = predictions.as_objects(pictures, classes)
         for number, failure in failed.items():
             content.insert(number, failure)
         print(json.dumps(content, indent=2, ensure_ascii=False))

@@ -49,13 +49,16 @@ def after_evaluation(
     if files and run and request.progress:
         # Those of validation are on the run's curves already; those of classes are in a picture.
         tested = {name: metrics[name] for name in ("test/acc", "test/loss") if name in metrics}
-        _to_tensorboard(files, tested, run, request.progress["steps"])
+        to_tensorboard(files, run, request.progress["steps"], tested)
     return line
 
 
-def after_fit(run_folder: Path, title: str) -> str:
-    """Draw the curves of a run into its folder; return a line that says where they lie."""
-    return _write(of_fit(run_folder, title), run_folder / "pictures", "fit")[1]
+def after_fit(run_folder: Path, title: str, num_steps: int) -> str:
+    """Draw the curves of a run, also for TensorBoard; return a line that says where they lie."""
+    files, line = _write(of_fit(run_folder, title), run_folder / "pictures", "fit")
+    if files:
+        to_tensorboard(files, run_folder, num_steps)
+    return line
 
 
 def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dict[str, Figure]:
@@ -124,16 +127,16 @@ def _none(error: Exception) -> str:
     return f"[yellow]warning: no pictures: {escape(str(error))}[/]"
 
 
-def _to_tensorboard(
-    files: Sequence[Path], metrics: Mapping[str, float], run_folder: Path, step: int
+def to_tensorboard(
+    files: Sequence[Path], run_folder: Path, step: int, metrics: Mapping[str, float] | None = None
 ) -> None:
-    """Add pictures and figures to those that TensorBoard shows of a run."""
+    """Add pictures, and figures, to those that TensorBoard shows of a run."""
     import numpy as np
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(run_folder, filename_suffix=".evaluation") as writer:
-        for name, value in metrics.items():
+        for name, value in (metrics or {}).items():
             writer.add_scalar(name, value, step)
         for file in files:
             with Image.open(file) as image:

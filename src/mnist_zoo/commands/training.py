@@ -178,7 +178,11 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 
 
 def checked(config: Path) -> Path:
-    """Return the file if it holds settings in a form that the parser can speak plainly about."""
+    """Return the file if it holds settings in a form that the parser can speak plainly about.
+
+    Raises:
+        ZooError: It does not.
+    """
     import yaml
 
     try:
@@ -283,6 +287,8 @@ def _require_a_network(request: Request) -> None:
     if request.ckpt_path:
         return
     if request.subcommand != "fit":
+        if named := next((word for word in request.argv[1:] if Path(word).is_file()), None):
+            raise ZooError(f"unknown argument {named}. Did you mean --ckpt_path {named}?")
         raise ZooError(
             "which checkpoint? Name one with --ckpt_path, such as"
             " runs/ConvNetReLU/version_0/checkpoints/best.ckpt (mnist-zoo fit writes it)."

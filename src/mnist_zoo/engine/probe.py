@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
+from mnist_zoo import stored
 from mnist_zoo.errors import ZooError, first_lines
 from mnist_zoo.models.classifier import Classifier, evaluation_mode, num_parameters
 
@@ -16,8 +20,9 @@ def check(network: Classifier) -> Tensor:
         What it gives for two black images, (2, 10).
 
     Raises:
-        ZooError: It fails on them or gives something else, it has no parameters, or its loss is
-            no single number.
+        ZooError: It fails on them or gives something else, also in training, it has no parameters,
+            its loss is no single number, its optimizer does not accept its arguments, or these
+            would make another network.
     """
     name = type(network).__name__
     images = torch.zeros(2, 1, 28, 28)
@@ -39,6 +44,11 @@ def check(network: Classifier) -> Tensor:
             f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
             " Sequential or ModuleList, not in a mere list."
         )
+    if type(network).configure_optimizers is Classifier.configure_optimizers:
+        network.build_optimizer()
+    _require_rebuilt_alike(network)
+    if type(network).training_step is Classifier.training_step:
+        _require_outputs_in_training(network, images)
     try:
         loss = network.loss(outputs, torch.zeros(2, dtype=torch.int64))
     except Exception:
@@ -47,6 +57,42 @@ def check(network: Classifier) -> Tensor:
         found = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ZooError(f"the loss of {name} is {found}, where a tensor of one number is wanted.")
     return outputs
+
+
+def _require_rebuilt_alike(network: Classifier) -> None:
+    """Refuse a network that its checkpoint could not be read into."""
+    arguments = stored.class_and_arguments(network)["init_args"]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            again = type(network)(**arguments)
+    except Exception:
+        return  # it may read its weights from elsewhere
+    now, then = (
+        {name: part.shape for name, part in made.state_dict().items() if not is_lazy(part)}
+        for made in (network, again)
+    )
+    if odd := next((name for name in then if now.get(name, then[name]) != then[name]), None):
+        raise ZooError(
+            f"{type(network).__name__}: made again from its arguments, its {odd} is"
+            f" {tuple(then[odd])}, not {tuple(now[odd])}, so that no checkpoint would fit.\n"
+            "Call super().__init__(**kwargs) before an argument is changed."
+        )
+
+
+def _require_outputs_in_training(network: Classifier, images: Tensor) -> None:
+    """Refuse a network that gives something else in training than afterwards."""
+    try:
+        # Batch norm counts, and dropout draws.
+        copied = copy.deepcopy(network).train()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = copied(images)
+    except Exception:
+        return  # black images may be too little for it
+    if not isinstance(outputs, Tensor):
+        raise ZooError(
+            f"{type(network).__name__} gives a {type(outputs).__name__} in training, where a tensor"
+            " is wanted.\nGive it a training_step of its own."
+        )
 
 
 def are_probabilities(outputs: Tensor) -> bool:

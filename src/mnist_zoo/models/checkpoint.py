@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.nn.parameter import is_lazy
 
 from mnist_zoo import registry, stored
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -162,7 +163,9 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
             _require_plausible(checkpoint)
             # Without memory first: the arguments may ask for more than there is.
             with torch.device("meta"):
-                sizes = {name: part.shape for name, part in cls(**arguments).state_dict().items()}
+                parts = cls(**arguments).state_dict().items()
+            # Lazy layers get their sizes with the weights.
+            sizes = {name: part.shape for name, part in parts if not is_lazy(part)}
             _require_weight_sizes(checkpoint, sizes)
         network: Classifier = cls(**arguments)
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
@@ -185,7 +188,11 @@ def fill(network: Classifier, checkpoint: Checkpoint) -> None:
 
 
 def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
-    """Return mean and standard deviation that pixels in [0, 1] were normalised by in training."""
+    """Return mean and standard deviation that pixels in [0, 1] were normalised by in training.
+
+    Raises:
+        CheckpointError: They are no numbers that pixels can be normalised by.
+    """
     mean, std = checkpoint.pixels.get("mean", 0.0), checkpoint.pixels.get("std", 1.0)
     finite = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
     if not (finite and std > 0):
@@ -253,6 +260,8 @@ def _content(file: Path) -> Any:
                 " and is not opened because it could run code."
             ) from error
         reason = str(error).partition(". ")[0]
+        if not zipfile.is_zipfile(file):
+            reason = "its end is missing, as where writing or copying it was broken off"
         raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
     if zipfile.is_zipfile(file):
         # PyTorch does not compare the checksums.

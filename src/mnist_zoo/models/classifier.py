@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -29,6 +30,11 @@ Batch = tuple[Tensor, Tensor]
 # What a resumed run cannot change, and what schedulers call the length of a run.
 _FIXED = ("optimizer", "scheduler", "scheduler_args")
 _LENGTHS = {"total_steps", "T_max"}
+# Optimizers of another kind.
+_UNUSABLE = {
+    torch.optim.LBFGS: "takes no single steps",
+    torch.optim.SparseAdam: "takes sparse gradients alone",
+}
 # Optimizers that update all weights in one kernel on accelerators, too, in every version.
 _FUSED_ON_ACCELERATORS = ("SGD", "Adam", "AdamW")
 
@@ -151,11 +157,17 @@ class Classifier(LightningModule, ABC):
         return [_Bookkeeping()]
 
     def on_fit_start(self) -> None:
-        """Note by what the pixels are normalised in training.
+        """Note by what the pixels are normalised in training; warn of evaluation mode.
 
         Raises:
             ZooError: An argument of the network or its data is nothing that a checkpoint can hold.
         """
+        if not self.training:
+            # Lightning leaves it so, and what ``mnist_zoo.load`` returns is in it.
+            rank_zero_warn(
+                f"{type(self).__name__} is in evaluation mode and will be trained in it, without"
+                " dropout and with the statistics of batch norm as they are: call train() before."
+            )
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         _require_plain_arguments(self)
         if datamodule is not None:
@@ -203,7 +215,7 @@ class Classifier(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler if there is one, from the arguments."""
-        optimizer = self._optimizer()
+        optimizer = self.build_optimizer()
         if not self.scheduler_class:
             return optimizer
         scheduler_args = self._scheduler_args()
@@ -252,7 +264,7 @@ class Classifier(LightningModule, ABC):
             given = self.optimizer_args.keys() | (self._before.get("optimizer_args") or {}).keys()
             settings = ("lr", "weight_decay", *given)
             restored = self.trainer.optimizers[0].param_groups
-            for group, wanted in zip(restored, self._optimizer().param_groups, strict=True):
+            for group, wanted in zip(restored, self.build_optimizer().param_groups, strict=True):
                 group.update({name: wanted[name] for name in settings if name in group})
 
     def num_training_steps(self) -> float:
@@ -288,11 +300,14 @@ class Classifier(LightningModule, ABC):
                 f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
                 " where it stopped.\nLeave the flag out, or start a new run."
             )
-        # A subclass may make a scheduler of its own.
-        for config in self.trainer.lr_scheduler_configs if self.scheduler_class else ():
-            now = self._scheduler_args()
+        for config in self.trainer.lr_scheduler_configs:
+            if self.scheduler_class:
+                now = self._scheduler_args()
+            else:  # a subclass may make a scheduler of its own, which cannot go on beyond its end
+                steps = getattr(config.scheduler, "total_steps", math.inf)
+                now = {"total_steps": max(steps, self.num_training_steps())}
             for name in _LENGTHS & now.keys():
-                planned, wanted = getattr(config.scheduler, name), now[name]
+                planned, wanted = getattr(config.scheduler, name, math.inf), now[name]
                 if planned != wanted:
                     raise ZooError(
                         f"the course of the learning rate was laid out with {name} {planned},"
@@ -300,9 +315,16 @@ class Classifier(LightningModule, ABC):
                         " of the run, such as --trainer.max_epochs, or start a new run."
                     )
 
-    def _optimizer(self) -> Optimizer:
-        if self.optimizer_class is torch.optim.LBFGS:
-            raise ZooError("--model.optimizer LBFGS: cannot be used, it takes no single steps.")
+    def build_optimizer(self) -> Optimizer:
+        """Build the optimizer alone, which needs no trainer.
+
+        Raises:
+            ZooError: It does not accept its arguments.
+        """
+        if self.optimizer_class in _UNUSABLE:
+            name = self.optimizer_class.__name__
+            why = _UNUSABLE[self.optimizer_class]
+            raise ZooError(f"--model.optimizer {name}: cannot be used, it {why}.")
         known = inspect.signature(self.optimizer_class).parameters
         decay = {"weight_decay": self.weight_decay}
         groups = self.parameter_groups()
@@ -504,9 +526,11 @@ def _accepted(kind: str, cls: type) -> Iterator[None]:
     except (TypeError, ValueError, NotImplementedError) as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         hint = did_you_mean(unknown[1], inspect.signature(cls).parameters) if unknown else ""
+        own = re.match("Invalid weight_decay", str(error))
+        flag = "--model.weight_decay" if own else f"--model.{kind}_args"
         raise ZooError(
             f"{cls.__name__} does not accept this: {str(error).rstrip('.')}.{hint}\n"
-            f"Its arguments: --model.{kind}_args"
+            f"What it is given: {flag}"
         ) from error
 
 

@@ -69,23 +69,23 @@ def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
     return out
 
 
-def as_csv(pictures: Readings) -> str:
-    """Return a line a digit: picture, number in reading order, box, digit, all probabilities."""
+def as_csv(pictures: Readings, classes: Sequence[str] = DIGITS) -> str:
+    """Return a line a digit: picture, number in reading order, box, class, all probabilities."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     num_classes = next((len(r.probabilities) for _, rs in pictures for r in rs), 10)
     columns = [f"p{number}" for number in range(num_classes)]
     box = ["left", "top", "right", "bottom"]
-    writer.writerow(["file", "number", *box, "prediction", "probability", *columns])
+    writer.writerow(["file", "number", *box, "prediction", "class", "probability", *columns])
     for name, readings in pictures:
         for number, reading in enumerate(readings):
             digit, probability = reading.best()
             values = [f"{value:.6f}" for value in (probability, *reading.probabilities)]
-            writer.writerow([name, number, *reading.box, digit, *values])
+            writer.writerow([name, number, *reading.box, digit, classes[digit], *values])
     return out.getvalue()
 
 
-def as_objects(pictures: Readings) -> list[dict[str, Any]]:
+def as_objects(pictures: Readings, classes: Sequence[str] = DIGITS) -> list[dict[str, Any]]:
     """Return the pictures, with the digits of each, as what JSON can hold."""
     return [
         {
@@ -93,6 +93,7 @@ def as_objects(pictures: Readings) -> list[dict[str, Any]]:
             "digits": [
                 {
                     "prediction": reading.best()[0],
+                    "class": classes[reading.best()[0]],
                     "probability": reading.best()[1],
                     "probabilities": reading.probabilities,
                     "box": reading.box,

@@ -51,10 +51,12 @@ def after_fit(
     curves: Path | None,
     test_options: str = "",
     table: Path | None = None,
+    train_acc: float | None = None,
 ) -> str:
     """Say what came out, where it lies and what to type next.
 
-    ``curves`` are TensorBoard's, ``table`` is a file of figures.
+    ``curves`` are TensorBoard's, ``table`` is a file of figures. ``train_acc``, of the last epoch,
+    is said where there is no ``score``.
     """
     lines = []
     if score is not None:
@@ -63,6 +65,8 @@ def after_fit(
             str(monitor), str(monitor)
         )
         lines.append(f"Best {name}: [bold]{value}[/]")
+    elif train_acc is not None:
+        lines.append(f"Nothing was held out; accuracy in training: [bold]{train_acc:.2%}[/]")
     if checkpoint:
         file = _quoted(Path(checkpoint))
         lines += [
