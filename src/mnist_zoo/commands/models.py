@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Print the table of networks whose names match a pattern."""
+    """Print the table of networks whose names match a pattern.
+
+    Raises:
+        ZooError: None does, or the arguments are wrong.
+    """
     parser = Parser(
         prog="mnist-zoo models",
         description="List the networks of the zoo and of installed plugins, with their recipes.",

@@ -176,7 +176,7 @@ class Classifier(LightningModule, ABC):
             self.pixel_mean, self.pixel_std = datamodule.mean, datamodule.std
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one minibatch."""
+        """Return the loss of a minibatch: images (N, 1, 28, 28) and targets (N,)."""
         images, targets = batch
         outputs = self(images)
         loss = self.loss(outputs, targets)
@@ -184,7 +184,7 @@ class Classifier(LightningModule, ABC):
         return loss
 
     def log_training(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Add the mean loss of some training images, and their outputs, to the epoch's figures."""
+        """Add to the epoch's figures: a mean loss, outputs (N, 10) and targets (N,)."""
         self.train_mean_loss.update(loss, len(targets))
         self.train_acc.update(outputs, targets)
         self.log("loss", loss, prog_bar=True, logger=False)
@@ -192,11 +192,15 @@ class Classifier(LightningModule, ABC):
         self._log_epoch("train/acc", self.train_acc, targets)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add one minibatch to the validation loss and accuracy; return its outputs."""
+        """Add a minibatch to the validation loss and accuracy; return its outputs (N, 10)."""
         return self._evaluate(batch, "val", self.val_mean_loss, self.val_acc)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add one minibatch to the test loss, accuracy and accuracy per class; return outputs."""
+        """Add a minibatch to the test loss, accuracy and accuracy per class.
+
+        Returns:
+            Its outputs (N, 10).
+        """
         outputs = self._evaluate(batch, "test", self.test_mean_loss, self.test_acc)
         self.test_stat_scores.update(outputs, batch[1])
         return outputs

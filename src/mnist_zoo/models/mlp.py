@@ -64,9 +64,9 @@ class MLPLogSoftmax(Classifier):
         )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean negative log-likelihood of the targets."""
+        """Return the mean negative log-likelihood of targets (N,) by log-probabilities (N, 10)."""
         return F.nll_loss(outputs, targets)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Return the exponential of the log-probabilities."""
+        """Return the exponential of log-probabilities (N, 10)."""
         return outputs.exp()
