@@ -1,5 +1,6 @@
 import errno
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -142,5 +143,14 @@ def test_labels_that_stand_first_are_told(path):
 
 def test_a_file_without_lines_is_not_read_whole(path, monkeypatch):
     path.write_bytes(b"\0" * 10**6)
+    asked = []
+
+    class Asked(io.BytesIO):
+        def readline(self, size=-1):
+            asked.append(size)
+            return super().readline(size)
+
+    monkeypatch.setattr(type(path), "open", lambda self, mode: Asked(self.read_bytes()))
     with pytest.raises(DataError, match=r"line 1: expected 784 pixel values"):
         read_text(path)
+    assert all(0 < size < 10**5 for size in asked)

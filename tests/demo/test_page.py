@@ -270,8 +270,11 @@ def test_a_picture_that_is_too_large_is_not_sent(page, tmp_path):
     large = tmp_path / "large.png"
     with large.open("wb") as stream:
         stream.truncate(10_000_001)
+    sent = []
+    page.on("request", lambda request: sent.append(request.url))
     page.set_input_files("#file", large)
     expect(page.locator("#message")).to_have_text("large.png is larger than 10 megabytes.")
+    assert not sent
 
 
 def test_a_server_that_is_gone_is_a_message(page):
@@ -331,6 +334,8 @@ def test_on_a_phone_nothing_is_out_of_sight(visit, scheme):
         draw(page, [(x / 2, y) for x, y in ONE])
         draw(page, [(x + 0.25, y) for x, y in ONE])
         expect_answer(page, "11")
+        page.click("#clear")
+        expect_nothing(page)
     for locator in page.locator("button, .bars, #canvas, label").all():
         box = locator.bounding_box()
         assert box["x"] >= 0

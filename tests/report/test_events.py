@@ -30,6 +30,12 @@ def test_every_scalar_is_read(tmp_path):
     assert read_scalars(tmp_path) == {"train/loss": values}
 
 
+def test_files_are_merged_in_the_order_in_which_they_were_begun_not_of_their_names(tmp_path):
+    write(tmp_path, 9, {"train/loss": [(9, 4.0)]})
+    write(tmp_path, 10, {"train/loss": [(9, 2.0)]})
+    assert read_scalars(tmp_path) == {"train/loss": [(9, 2.0)]}
+
+
 def test_the_files_of_a_resumed_run_are_merged_and_the_later_value_counts(tmp_path):
     write(tmp_path, 1, {"train/loss": [(9, 4.0), (19, 3.0)]})
     write(tmp_path, 2, {"train/loss": [(19, 2.0), (29, 1.0)], "val/acc": [(29, 0.5)]})

@@ -33,7 +33,7 @@ class Dense(Classifier):
         )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean squared error of activations (N, 10) against one-hot targets, from (N,)."""
+        """Return the mean squared error of activations (N, 10) against targets (N,), one-hot."""
         return F.mse_loss(outputs, F.one_hot(targets, self.num_classes).to(outputs.dtype))
 
     def probabilities(self, outputs: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -61,7 +61,20 @@ def by_epoch(scalars: Scalars, tag: str) -> list[float | None]:
     return values
 
 
-def _event_files(run_folder: Path) -> Iterator[EventAccumulator]:
-    # Their names begin with the time at which each was begun.
-    for file in sorted(run_folder.glob("events.out.tfevents.*")):
-        yield EventAccumulator(str(file), _KEPT, purge_orphaned_data=False).Reload()
+def _event_files(run_folder: Path) -> list[EventAccumulator]:
+    """Return the event files of a run in the order in which they were begun.
+
+    Their names say it by the second alone.
+    """
+    files = [
+        EventAccumulator(str(file), _KEPT, purge_orphaned_data=False).Reload()
+        for file in sorted(run_folder.glob("events.out.tfevents.*"))
+    ]
+    return sorted(files, key=_begun)
+
+
+def _begun(events: EventAccumulator) -> float:
+    try:
+        return float(events.FirstEventTimestamp())
+    except ValueError:  # it is empty
+        return 0.0
