@@ -4,7 +4,8 @@
 
 Sides, one after the other in every round:
 
-- ``fit``: the command as a user types it, its blocks of steps replayed as CUDA graphs.
+- ``fit``: the command as a user types it at a terminal, its blocks of steps replayed
+  as CUDA graphs.
 - ``eager``: the same with ``--cuda_graph false``.
 - ``lightning``: Lightning's own loop over a DataLoader of tensors, with its logger.
 

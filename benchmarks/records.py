@@ -3,10 +3,10 @@
     python benchmarks/records.py --root data --threads 2
 
 Each round trains every recipe named after an accuracy (such as ConvNetBatchNorm-99.5) once, as
-`mnist-zoo fit` does, and for comparison an epoch of S4 and 1,500 steps of S6, which are taken as
-shares of their whole runs. The table gives medians of training time, from before the first step to
-after the last, data in memory; what a command takes beside it (imports, reading the data, the last
-checkpoint) stands apart. The accuracies of the recipes are in the README.
+`mnist-zoo fit` does at a terminal, and for comparison an epoch of S4 and 1,500 steps of S6, which
+are taken as shares of their whole runs. The table gives medians of training time, from before the
+first step to after the last, data in memory; what a command takes beside it (imports, reading the
+data, the last checkpoint) stands apart. The accuracies of the recipes are in the README.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 import torch
+from common import AT_A_TERMINAL
 from steps import Stopwatch
 
 from mnist_zoo import registry
@@ -59,7 +60,7 @@ def measured(flags: list[str], root: Path, threads: int) -> dict[str, float]:
         alone = ["--data.val_size=0", "--pictures=false"]
         start = time.perf_counter()
         out = subprocess.run(
-            [sys.executable, __file__, "--train", *flags, *where, *alone],
+            [sys.executable, __file__, "--train", *flags, *AT_A_TERMINAL, *where, *alone],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             capture_output=True,
             text=True,

@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py --root data
 
-- Growth: S1 for several numbers of images, epochs and batch sizes, each a command of its own. A
-  straight line through the times gives seconds a step and the intercept, what is paid once.
+- Growth: S1 for several numbers of images, epochs and batch sizes, each a command of its own, as
+  at a terminal. A straight line through the times gives seconds a step and the intercept, what is
+  paid once.
 - Memory: the peak of a process that trains S7 on the expanded set, against one that only imports
   what training needs.
 - Floor: the floating-point operations of a training step (counted by torch) at the rates that this
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import AT_A_TERMINAL
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -44,7 +46,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stder
 def command(*arguments: str) -> tuple[float, float]:
     """Return seconds of, and peak memory in MB of, a process that trains."""
     with tempfile.TemporaryDirectory() as folder:
-        where = [f"--trainer.default_root_dir={folder}"] if arguments else []
+        where = [*AT_A_TERMINAL, f"--trainer.default_root_dir={folder}"] if arguments else []
         start = time.perf_counter()
         out = subprocess.run(
             [sys.executable, "-c", _MEASURE, *arguments, *where],

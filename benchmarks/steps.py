@@ -4,8 +4,8 @@
 
 Sides, for each recipe, one after the other in every round:
 
-- ``fit``: the command as a user types it, with progress bar, TensorBoard and checkpoints; its
-  training time alone (start-up and validation are not steps).
+- ``fit``: the command as a user types it at a terminal, with progress bar, TensorBoard and
+  checkpoints; its training time alone (start-up and validation are not steps).
 - ``articles``: the loop that articles show, a DataLoader over PIL images and ``ToTensor``, each
   activation before its pooling.
 - ``bare``: the same arithmetic over tensors in memory, and nothing else.
@@ -36,6 +36,7 @@ from typing import Any
 import lightning
 import torch
 import torch.nn.functional as F
+from common import AT_A_TERMINAL
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
@@ -82,7 +83,8 @@ class Stopwatch(Callback):
 
 def fit(network: type[Classifier], flags: list[str], steps: int, root: Path, clock: Clock) -> float:
     """Return milliseconds a step of the command."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    screen = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(screen):
         request = scan(
             [
                 "fit",
@@ -94,6 +96,7 @@ def fit(network: type[Classifier], flags: list[str], steps: int, root: Path, clo
                 "--trainer.limit_val_batches=0",
                 "--data.expanded=false",
                 "--pictures=false",
+                *AT_A_TERMINAL,
                 *flags,
             ]
         )
@@ -101,6 +104,8 @@ def fit(network: type[Classifier], flags: list[str], steps: int, root: Path, clo
             stopwatch = Stopwatch(clock)
             cli = ZooCLI(request, configs, [stopwatch])
     assert cli.trainer.global_step == steps
+    assert cli.trainer.progress_bar_callback
+    assert "\r" in screen.getvalue(), "the progress bar was not drawn"
     return 1000 * stopwatch.seconds / steps
 
 
