@@ -93,6 +93,8 @@ images: $(VENV)/.installed ## draw the pictures of README.md anew, from the digi
 		cp $(RUNS)/ConvNetReLU/version_3/pictures/$$name.png docs/images/; \
 	done
 
-bench: $(VENV)/.installed ## time steps against plain loops and the machine; BENCH_ARGS="--root DIR"
+bench: $(VENV)/.installed ## time steps, growth, a GPU; kill and resume runs; BENCH_ARGS="--rounds 1"
 	$(BIN)/python benchmarks/steps.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/scaling.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/accelerator.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/resume.py

@@ -1,6 +1,6 @@
 """How long a step of S7 takes on an accelerator: `mnist-zoo fit` against a plain Lightning loop.
 
-    python benchmarks/accelerator.py --root data
+    python benchmarks/accelerator.py
 
 Sides, one after the other in every round:
 
@@ -10,7 +10,8 @@ Sides, one after the other in every round:
 - ``lightning``: Lightning's own loop over a DataLoader of tensors, with its logger.
 
 Beside them stands the floor: the time that the kernels of a step take by themselves, from a
-profile. Without a GPU, ``--accelerator cpu`` tries the script; there is no floor then.
+profile. Where torch finds no GPU there is nothing to time; ``--accelerator cpu`` tries the script
+there, without a floor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import ROOT, facts, write
 from lightning import Trainer, seed_everything
 from steps import Stopwatch, fit
 from torch.profiler import ProfilerActivity, profile
@@ -88,14 +89,17 @@ def floor(steps: int = 50) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST/raw")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6000, help="of fit; others a tenth of them")
-    parser.add_argument("--accelerator", default="gpu")
+    parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument(
         "--json", type=Path, default=Path("runs/benchmarks/accelerator.json"), help="for figures"
     )
     arguments = parser.parse_args()
+    on_gpu = arguments.accelerator == "gpu"
+    if on_gpu and not torch.cuda.is_available():
+        return print("no GPU: nothing to time")
     root, steps = arguments.root.absolute(), arguments.steps
     on = [f"--trainer.accelerator={arguments.accelerator}"]
     eager = [*on, "--cuda_graph=false"]
@@ -112,13 +116,12 @@ def main() -> None:
             f"{name:10} {statistics.median(times):8.3f} ms a step"
             f" ({min(times):.3f} to {max(times):.3f}), {statistics.median(ratios):.1f} times fit"
         )
-    found = {"torch": torch.__version__, "steps": steps, "ms": rounds}
-    if torch.cuda.is_available():
-        found |= {"device": torch.cuda.get_device_name(), "floor_ms": floor()}
-        print(f"{found['device']}: kernels alone {found['floor_ms']:.3f} ms a step")
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"Written: {arguments.json}")
+    found = facts(torch.get_num_threads(), "cuda" if on_gpu else "cpu")
+    found |= {"steps": steps, "ms": rounds}
+    if on_gpu:
+        found["floor_ms"] = floor()
+        print(f"{found['device_name']}: kernels alone {found['floor_ms']:.3f} ms a step")
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """How long the recipes train that reach an accuracy in little time, in turn with S4 and S6.
 
-    python benchmarks/records.py --root data --threads 2
+    python benchmarks/records.py --threads 2
 
 Each round trains every recipe named after an accuracy (such as ConvNetBatchNorm-99.5) once, as
-`mnist-zoo fit` does at a terminal, and for comparison an epoch of S4 and 1,500 steps of S6, which
+`mnist-zoo fit` does on a CPU, and for comparison an epoch of S4 and 1,500 steps of S6, which
 are taken as shares of their whole runs. The table gives medians of training time, from before the
 first step to after the last, data in memory; what a command takes beside it (imports, reading the
 data, the last checkpoint) stands apart. The accuracies of the recipes are in the README.
@@ -12,7 +12,6 @@ data, the last checkpoint) stands apart. The accuracies of the recipes are in th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -23,7 +22,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import AT_A_TERMINAL
+from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
 from steps import Stopwatch
 
 from mnist_zoo import registry
@@ -60,7 +59,7 @@ def measured(flags: list[str], root: Path, threads: int) -> dict[str, float]:
         alone = ["--data.val_size=0", "--pictures=false"]
         start = time.perf_counter()
         out = subprocess.run(
-            [sys.executable, __file__, "--train", *flags, *AT_A_TERMINAL, *where, *alone],
+            [sys.executable, __file__, "--train", *flags, *AT_A_TERMINAL, *ON_CPU, *where, *alone],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             capture_output=True,
             text=True,
@@ -75,7 +74,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--train"]:
         return train(sys.argv[2:])
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST/raw")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE")
@@ -104,10 +103,7 @@ def main() -> None:
         print("".join(f" {'1/' + format(whole[s] / whole[name], '.0f'):>8}" for s in COMPARED))
     for name in COMPARED:
         print(f"{name + ', whole run':24} {whole[name]:7.0f} s (extrapolated)")
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"torch": torch.__version__, "threads": arguments.threads, "rounds": found}
-    arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
-    print(f"Written: {arguments.json}")
+    write(arguments.json, facts(arguments.threads) | {"rounds": found})
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
+from common import facts, write
 
 RUNS = {
     "S6-like": ["--model=ConvNetDropout", "--model.lr=0.03", "--data.num_train=500"],
@@ -84,11 +87,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="over both runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=RUNS)
+    parser.add_argument(
+        "--json", type=Path, default=Path("runs/benchmarks/resume.json"), help="where figures go"
+    )
     arguments = parser.parse_args()
     # A shell that puts a job into the background has it ignore Ctrl-C, and so its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(arguments.seed)
-    differing = 0
+    results: list[dict[str, Any]] = []
     for name, flags in RUNS.items():
         if arguments.only not in (None, name):
             continue
@@ -102,13 +108,22 @@ def main() -> None:
             one, other = (torch.load(last(f), weights_only=True) for f in (whole, killed))  # type: ignore[arg-type]
             pairs = zip(one["state_dict"].values(), other["state_dict"].values(), strict=True)
             different = sum(int((a != b).sum()) for a, b in pairs)
-            differing += different
+            results.append(
+                {
+                    "run": name,
+                    "kills": kills,
+                    "by_signal": Counter(k.partition("@")[0] for k in kills if "@" in k),
+                    "steps": num_steps,
+                    "differing_weights": different,
+                }
+            )
             print(
                 f"{name}: killed {' '.join(kills)}; {num_steps} and {other['global_step']} steps,"
                 f" {len(list(killed.glob('*/version_*')))} folder(s), {different} weights differ",
                 flush=True,
             )
-    sys.exit(differing > 0)
+    write(arguments.json, facts(threads=1) | {"seed": arguments.seed, "results": results})
+    sys.exit(any(result["differing_weights"] for result in results))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How the time of `mnist-zoo fit` grows, what memory it takes, and how far it is from the machine.
 
-    python benchmarks/scaling.py --root data
+    python benchmarks/scaling.py
 
 - Growth: S1 for several numbers of images, epochs and batch sizes, each a command of its own, as
   at a terminal. A straight line through the times gives seconds a step and the intercept, what is
@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import AT_A_TERMINAL
+from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,10 +45,10 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stder
 def command(*arguments: str) -> tuple[float, float]:
     """Return seconds of, and peak memory in MB of, a process that trains."""
     with tempfile.TemporaryDirectory() as folder:
-        where = [*AT_A_TERMINAL, f"--trainer.default_root_dir={folder}"] if arguments else []
+        where = [*AT_A_TERMINAL, *ON_CPU, f"--trainer.default_root_dir={folder}"]
         start = time.perf_counter()
         out = subprocess.run(
-            [sys.executable, "-c", _MEASURE, *arguments, *where],
+            [sys.executable, "-c", _MEASURE, *arguments, *(where if arguments else [])],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -156,7 +155,7 @@ def _floor_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST/raw")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--json", type=Path, default=Path("runs/benchmarks/scaling.json"), help="where figures go"
@@ -165,14 +164,11 @@ def main() -> None:
     root = arguments.root.absolute()
     torch.set_num_threads(1)
     found = {
-        "torch": torch.__version__,
         "floor": floor(5 * arguments.rounds),
         "memory": memory(root),
         "growth": growth(root, arguments.rounds),
     }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"Written: {arguments.json}")
+    write(arguments.json, facts(threads=1) | found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How long an optimizer step takes: `mnist-zoo fit` against two plain loops, in turn.
+"""How long an optimizer step takes on a CPU: `mnist-zoo fit` against two plain loops, in turn.
 
-    python benchmarks/steps.py --root data
+    python benchmarks/steps.py
 
 Sides, for each recipe, one after the other in every round:
 
@@ -22,21 +22,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
-from common import AT_A_TERMINAL
+from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
@@ -172,7 +167,7 @@ def _loss(network: type[Classifier], outputs: torch.Tensor, targets: torch.Tenso
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST/raw")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch, on all sides")
     parser.add_argument(
@@ -195,7 +190,7 @@ def main() -> None:
         if arguments.only and name not in arguments.only:
             continue
         sides: dict[str, Callable[[], float]] = {
-            "fit": lambda: fit(network, flags, steps, root, clock),  # noqa: B023
+            "fit": lambda: fit(network, [*ON_CPU, *flags], steps, root, clock),  # noqa: B023
             "articles": lambda: articles(network, batch_size, steps, root, clock),  # noqa: B023
             "bare": lambda: bare(network, batch_size, steps, root, clock, HALF in flags),  # noqa: B023
         }
@@ -210,18 +205,8 @@ def main() -> None:
         print(f"{name:16} {'':10} {median['fit']:7.2f} {median['articles']:9.2f}", end="")
         print(f" {median['bare']:7.2f}   {shown[0]:>20} {shown[1]:>20}", flush=True)
         results.append({"recipe": name, "batch_size": batch_size, "steps": steps, "ms": rounds})
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "date": date.today().isoformat(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "threads": arguments.threads,
-        "clock": arguments.clock,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-    }
-    arguments.json.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
-    print(f"Written: {arguments.json}")
+    found = {"clock": arguments.clock, "results": results}
+    write(arguments.json, facts(arguments.threads) | found)
 
 
 if __name__ == "__main__":
