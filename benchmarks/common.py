@@ -13,7 +13,7 @@ import lightning
 import torch
 
 from mnist_zoo import __version__
-from mnist_zoo.commands.sweep_run import _device_name
+from mnist_zoo.commands.sweep_run import device_name
 from mnist_zoo.data import MNIST
 
 # Flags with which a command trains as at a terminal: redirected, it would draw no progress bar.
@@ -32,7 +32,7 @@ def facts(threads: int, device: str = "cpu") -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "device": device,
-        "device_name": _device_name(torch.device(device)),
+        "device_name": device_name(torch.device(device)),
         "cores": os.cpu_count(),
         "threads": threads,
         "versions": {

@@ -209,7 +209,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
         "num_steps": last.progress["steps"],
         "seconds": round(events.read_seconds(run_folder), 1),
         "device": device.type,
-        "device_name": _device_name(device),
+        "device_name": device_name(device),
         "num_threads": torch.get_num_threads(),
         "versions": {
             "mnist-zoo": __version__,
@@ -287,11 +287,11 @@ def _checkpoint(file: Path) -> list[str]:
     return [f"--ckpt_path={file}", *(f"{flag}={path}" for flag, path in named.items())]
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     with contextlib.suppress(OSError):
         cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         if match := re.search(r"^model name\s*: (.+)$", cpu, flags=re.M):
