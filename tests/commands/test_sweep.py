@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
@@ -553,6 +554,27 @@ def test_so_is_code_in_a_package_within_the_package(own):
     own = own.rename(folder / "net.py")
     before, after = (
         plan(recipes=["net_of_a_sweep.layers.net.Own"], seeds=[0])[0]
+        for text in (OWN, OWN.replace("784, 10", "784, 10, bias=False"))
+        if own.write_text(text)
+    )
+    assert after.key != before.key
+    assert after.folder != before.folder
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags"),
+    [
+        ("net_of_a_sweep.Own", []),
+        ("Dense", ["--model=Own"]),
+        ("mine.yaml", []),
+    ],
+)
+def test_so_is_the_network_of_an_installed_plugin(own, monkeypatch, recipe, flags):
+    plugin = EntryPoint("Own", "net_of_a_sweep:Own", registry.PLUGIN_GROUP)
+    monkeypatch.setattr(registry, "plugins", lambda: [plugin])
+    (own.parent / "mine.yaml").write_text("model: Own")
+    before, after = (
+        plan(flags, recipes=[recipe], seeds=[0])[0]
         for text in (OWN, OWN.replace("784, 10", "784, 10, bias=False"))
         if own.write_text(text)
     )

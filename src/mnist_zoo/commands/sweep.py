@@ -52,8 +52,9 @@ Flags of fit are passed on; several values, divided by commas, are all tried
 
 The same command, given again after it was stopped in any way, makes only the
 runs that have no record yet, and goes on with those that were begun. Where the
-code of a network or data set of one's own was edited, they are other runs.
-Several sweeps at once share the work. The exit status is 1 if a run crashed."""
+code of a network or data set that is not of the zoo was edited, they are other
+runs. Several sweeps at once share the work. The exit status is 1 if a run
+crashed."""
 
 _EPILOG = """\
 examples:
@@ -394,10 +395,11 @@ def _recipe(name: str) -> tuple[str, str]:
 
 
 def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and hash of each module of the user's own that holds a network or data set.
+    """Yield name and hash of each module, not of this package, that holds a network or data set.
 
-    Edited, it makes another run. It is not imported, so that its mistakes are told as by ``fit``;
-    of a package all files count, since its classes may lie in any of them.
+    Edited, it makes another run; an installed plugin may be edited, too. It is not imported, so
+    that its mistakes are told as by ``fit``; of a package all files count, since its classes may
+    lie in any of them.
     """
     import yaml
 
@@ -405,8 +407,9 @@ def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
     entries = [settings.get(key) for key in ("model", "data")]
     paths = [str(e.get("class_path") if isinstance(e, dict) else e) for e in entries]
     paths += [m[1] for f in flags if (m := re.match(r"--(?:model|data)(?:\.class_path)?=(.+)", f))]
-    own = [path for path in paths if not (registry.is_known(path) or registry.is_our_data(path))]
-    for module in sorted({path.partition(".")[0] for path in own if "." in path}):
+    plugins = {plugin.name: plugin.module for plugin in registry.plugins()}
+    paths = [plugins.get(path, path if "." in path else "mnist_zoo") for path in paths]
+    for module in sorted({path.partition(".")[0] for path in paths} - {"mnist_zoo"}):
         registry.look_into_current_folder()
         if (spec := importlib.util.find_spec(module)) is None:
             continue
