@@ -523,6 +523,14 @@ def test_a_run_that_trains_nothing_is_refused_before(cli):
         ("Dense", ["--model=net_of_a_sweep.Own"]),
         ("Dense", ["--data=net_of_a_sweep.Own"]),
         ("mine.yaml", []),
+        ("Dense", ["--trainer.callbacks=net_of_a_sweep.Own"]),
+        ("Dense", ["--trainer.callbacks+=net_of_a_sweep.Own", "--trainer.callbacks.patience=3"]),
+        ("Dense", ["--trainer.callbacks=[{class_path: net_of_a_sweep.Own}]"]),
+        ("Dense", ["--trainer.callbacks+={class_path: net_of_a_sweep.Own}"]),
+        ("Dense", ["--trainer.profiler.class_path=net_of_a_sweep.Own"]),
+        ("Dense", ["--trainer.strategy=net_of_a_sweep.Own"]),
+        ("Dense", ["--trainer={plugins: [net_of_a_sweep.Own]}"]),
+        ("callbacks.yaml", []),
     ],
 )
 @pytest.mark.parametrize("package", [False, True])
@@ -531,6 +539,10 @@ def test_code_of_ones_own_is_another_once_it_is_edited(own, recipe, flags, packa
         return plan(flags, recipes=[recipe], seeds=[0])[0]
 
     (own.parent / "mine.yaml").write_text("{model: Dense, data: {class_path: net_of_a_sweep.Own}}")
+    callbacks = "[{class_path: EarlyStopping}, {class_path: net_of_a_sweep.Own}]"
+    (own.parent / "callbacks.yaml").write_text(
+        f"{{model: Dense, trainer: {{callbacks: {callbacks}}}}}"
+    )
     if package:
         folder = own.with_suffix("")
         folder.mkdir()
@@ -580,6 +592,24 @@ def test_so_is_the_network_of_an_installed_plugin(own, monkeypatch, recipe, flag
     )
     assert after.key != before.key
     assert after.folder != before.folder
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--model.lr=0.03",
+        "--trainer.precision=32-true",
+        "--data.root=net_of_a_sweep.py",
+        "--trainer.callbacks=EarlyStopping",
+        "--trainer.callbacks=lightning.pytorch.callbacks.EarlyStopping",
+        "--trainer.callbacks=net_that_is_not_there.Own",
+        "--trainer.callbacks=[net_of_a_sweep.Own",
+        "--trainer.strategy=./net_of_a_sweep.py",
+        "--data=mnist_zoo.data.Digits",
+    ],
+)
+def test_other_flags_name_no_code_that_may_be_edited(own, flag):
+    assert plan([flag], seeds=[0])[0].code == ()
 
 
 def test_code_of_ones_own_is_not_imported_for_a_plan(own):

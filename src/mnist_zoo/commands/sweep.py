@@ -8,17 +8,19 @@ a record is written only when its run is over.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.util
 import itertools
 import re
 import shlex
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
 from mnist_zoo.commands import results as results_command
@@ -41,6 +43,11 @@ _ITS_OWN = (
     "--trainer.num_nodes", "--pictures", "--print_config", "-h", "--help",
 )  # fmt: skip
 
+# Settings that may name a class by nothing but its import path. Of loggers, a sweep takes none.
+_NAME_CLASSES = ("class_path", "model", "data", "callbacks", "plugins", "profiler", "strategy")
+# What is another only in another version.
+_NOT_EDITED = {"mnist_zoo", "lightning", "torch", "torchmetrics", *sys.stdlib_module_names}
+
 _SECONDS_BETWEEN_LINES = 600
 # After Ctrl-C, for the runs to write how far they are.
 _SECONDS_TO_STOP = 30
@@ -52,9 +59,8 @@ Flags of fit are passed on; several values, divided by commas, are all tried
 
 The same command, given again after it was stopped in any way, makes only the
 runs that have no record yet, and goes on with those that were begun. Where the
-code of a network or data set that is not of the zoo was edited, they are other
-runs. Several sweeps at once share the work. The exit status is 1 if a run
-crashed."""
+code of one's own or of a plugin was edited, they are other runs. Several sweeps
+at once share the work. The exit status is 1 if a run crashed."""
 
 _EPILOG = """\
 examples:
@@ -380,9 +386,7 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
 
 def _recipe(name: str) -> tuple[str, str]:
     """Return the name and the text of a recipe, a file or a network of the user's own."""
-    is_class = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) and not name.endswith(
-        (".yaml", ".yml")
-    )
+    is_class = _is_path(name) and not name.endswith((".yaml", ".yml"))
     if is_class and not Path(name).exists() and name not in registry.recipes():
         if (known := registry.recipe_of(name)) is None:
             return name, f"model: {name}\n"
@@ -394,22 +398,27 @@ def _recipe(name: str) -> tuple[str, str]:
     return file.stem, file.read_text(encoding="utf-8")
 
 
-def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and hash of each module, not of this package, that holds a network or data set.
+def _is_path(text: str) -> bool:
+    """Return whether a text may be an import path, such as ``my_net.MyNet``."""
+    return bool(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", text))
 
-    Edited, it makes another run; an installed plugin may be edited, too. It is not imported, so
-    that its mistakes are told as by ``fit``; of a package all files count, since its classes may
-    lie in any of them.
+
+def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and hash of each module of the user's own, or of a plugin, that holds a class.
+
+    Edited, it makes another run. It is not imported, so that its mistakes are told as by ``fit``;
+    of a package all files count, since its classes may lie in any of them.
     """
     import yaml
 
-    settings = yaml.safe_load(config)
-    entries = [settings.get(key) for key in ("model", "data")]
-    paths = [str(e.get("class_path") if isinstance(e, dict) else e) for e in entries]
-    paths += [m[1] for f in flags if (m := re.match(r"--(?:model|data)(?:\.class_path)?=(.+)", f))]
-    plugins = {plugin.name: plugin.module for plugin in registry.plugins()}
-    paths = [plugins.get(path, path if "." in path else "mnist_zoo") for path in paths]
-    for module in sorted({path.partition(".")[0] for path in paths} - {"mnist_zoo"}):
+    named = [*_classes(yaml.safe_load(config))]
+    for flag in flags:
+        name, _, text = flag.partition("=")
+        with contextlib.suppress(yaml.YAMLError):
+            named += _classes(yaml.safe_load(text), name.strip("-+").rpartition(".")[2])
+    plugins = {plugin.name: plugin.value.replace(":", ".") for plugin in registry.plugins()}
+    paths = [path for path in (plugins.get(name, name) for name in named) if _is_path(path)]
+    for module in sorted({path.partition(".")[0] for path in paths} - _NOT_EDITED):
         registry.look_into_current_folder()
         if (spec := importlib.util.find_spec(module)) is None:
             continue
@@ -419,6 +428,18 @@ def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
             files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
         code = b"".join(file.read_bytes() for file in files if file.is_file())
         yield module, hashlib.sha256(code).hexdigest()
+
+
+def _classes(settings: Any, key: str = "") -> Iterator[str]:
+    """Yield what stands in settings, and in those within them, where a class may be named."""
+    if isinstance(settings, dict):
+        for name, value in settings.items():
+            yield from _classes(value, name)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _classes(value, key)
+    elif isinstance(settings, str) and key in _NAME_CLASSES:
+        yield settings
 
 
 def _alternatives(text: str) -> list[str]:

@@ -62,7 +62,7 @@ class Run:
         sha256: Hash of its settings.
         flags: Flags of ``fit``, each as ``--name=value``.
         seed: Seed of weights, order of the data and all else.
-        code: Name and hash of each module of the user's own whose classes it names.
+        code: Name and hash of each module of the user's own, or of a plugin, that it names.
     """
 
     recipe: str
