@@ -81,16 +81,19 @@ class TestAfterFit:
 
 
 class TestMetricsTable:
-    def test_shows_accuracy_loss_and_each_class_by_its_name(self):
-        metrics = {"test/acc": 0.9943, "test/loss": 0.02, "test/acc/0": 1.0, "test/acc/1": 0.5}
-        table = shown(summary.metrics_table("Title", "test", metrics, ["zero", "one"]))
-        cells = [
+    def cells(self, *arguments):
+        table = shown(summary.metrics_table(*arguments))
+        return [
             [cell.strip() for cell in line.strip("│ ").split("│")]
             for line in table.splitlines()
             if line.startswith("│")
         ]
+
+    def test_shows_accuracy_loss_and_each_class_by_its_name(self):
+        metrics = {"test/acc": 0.9943, "test/loss": 0.02, "test/acc/0": 1.0, "test/acc/1": 0.5}
+        table = shown(summary.metrics_table("Title", "test", metrics, ["zero", "one"]))
         assert table.splitlines()[0].strip() == "Title"
-        assert cells == [
+        assert self.cells("Title", "test", metrics, ["zero", "one"]) == [
             ["accuracy", "99.43%"],
             ["loss", "0.0200"],
             ["accuracy on zero", "100.00%"],
@@ -100,6 +103,20 @@ class TestMetricsTable:
     def test_shows_no_classes_that_were_not_measured(self):
         metrics = {"val/acc": 0.5, "val/loss": 1.0}
         assert "accuracy on" not in shown(summary.metrics_table("T", "val", metrics, ["a", "b"]))
+
+    def test_shows_what_a_network_of_ones_own_logs(self):
+        metrics = {"test/acc": 0.5, "test_[/x]": 0.9943, "test/acc/0": 0.5, "seconds": 1234.5}
+        assert self.cells("T", "test", metrics, ["zero"]) == [
+            ["accuracy", "50.00%"],
+            ["test_[/x]", "0.9943"],
+            ["seconds", "1234.5"],
+            ["accuracy on zero", "50.00%"],
+        ]
+
+    def test_shows_names_as_they_are(self):
+        table = summary.metrics_table("[/t]", "test", {"test/acc/0": 1.0}, ["[/x]"])
+        assert shown(table).splitlines()[0].strip() == "[/t]"
+        assert "accuracy on [/x] │ 100.00%" in shown(table)
 
 
 def test_names_of_pictures_are_printed_as_they_are():

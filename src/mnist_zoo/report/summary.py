@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from mnist_zoo.errors import one_line
+
 
 def before_fit(
     network: str,
@@ -99,25 +101,29 @@ def pictures(files: Sequence[Path]) -> str:
 def metrics_table(
     title: str, stage: str, metrics: Mapping[str, float], classes: Sequence[str]
 ) -> Table:
-    """Lay out accuracy, loss and, where measured, accuracy per class.
+    """Lay out accuracy, loss, whatever else was logged and, where measured, accuracy per class.
 
     Args:
         title: Heading of the table.
         stage: ``val`` or ``test``: what the names of the metrics begin with.
-        metrics: Logged values by name; accuracies in [0, 1].
+        metrics: Logged values by name; accuracies of the zoo's own names in [0, 1].
         classes: Names of the classes, in the order of their numbers.
     """
-    table = Table("", "", title=title, title_justify="left", show_header=False)
+    table = Table("", "", title=escape(title), title_justify="left", show_header=False)
     table.columns[1].justify = "right"
-    if (key := f"{stage}/acc") in metrics:
-        table.add_row("accuracy", f"[bold]{metrics[key]:.2%}[/]")
-    if (key := f"{stage}/loss") in metrics:
-        table.add_row("loss", f"{metrics[key]:.4f}", end_section=True)
-    by_class = [metrics.get(f"{stage}/acc/{number}") for number, _ in enumerate(classes)]
+    others = dict(metrics)
+    if (accuracy := others.pop(f"{stage}/acc", None)) is not None:
+        table.add_row("accuracy", f"[bold]{accuracy:.2%}[/]")
+    if (loss := others.pop(f"{stage}/loss", None)) is not None:
+        table.add_row("loss", f"{loss:.4f}")
+    by_class = [others.pop(f"{stage}/acc/{number}", None) for number, _ in enumerate(classes)]
+    for name, value in others.items():
+        table.add_row(escape(one_line(name)), f"{value:.6g}")
+    table.add_section()
     if any(accuracy is not None for accuracy in by_class):
         for name, accuracy in zip(classes, by_class, strict=True):
             shown = "no images" if accuracy is None else f"{accuracy:.2%}"
-            table.add_row(f"accuracy on {name}", shown)
+            table.add_row(f"accuracy on {escape(one_line(name))}", shown)
     return table
 
 
