@@ -495,6 +495,27 @@ def test_a_network_of_ones_own_needs_no_recipe_and_logs_what_it_likes(own, tmp_p
     assert outcome["val_acc"] == outcome["epochs"]["val/acc"][-1]
 
 
+def testing(*names):
+    """Return the network with a ``test_step`` of its own that logs figures of some names."""
+    logged = dict.fromkeys(names, 0.5)
+    step = f"    def test_step(self, batch, batch_idx):\n        self.log_dict({logged})\n"
+    return f"{OWN}\n{step}"
+
+
+@pytest.mark.parametrize("names", [["test_accuracy"], ["test/acc"]])
+def test_a_test_step_that_logs_no_figures_is_told_before_anything_runs(own, names):
+    own.write_text(testing(*names))
+    runs = plan(["--data=Digits"], recipes=["net_of_a_sweep.Own"], seeds=[0])
+    with pytest.raises(ZooError) as refused:
+        sweep_run.check(runs)
+    assert str(refused.value) == "Own: its test_step has to log test/acc and test/loss."
+
+
+def test_one_that_logs_them_is_not_refused(own):
+    own.write_text(testing("test/acc", "test/loss"))
+    sweep_run.check(plan(["--data=Digits"], recipes=["net_of_a_sweep.Own"], seeds=[0]))
+
+
 def test_a_recipe_says_neither_where_figures_go_nor_that_nothing_is_trained(own, tmp_path):
     settings = "{max_epochs: 1, accelerator: cpu, logger: false, fast_dev_run: true}"
     data = "{class_path: net_of_a_sweep.Mine, init_args: {num_train: 300}}"
