@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -347,6 +348,20 @@ def test_a_run_of_another_sweep_is_neither_shown_nor_counted(tmp_path):
         one.run(Recorded(), 1)
     assert one.print_table() == 0
     assert [record["seed"] for record in one.records()] == [14]
+
+
+@pytest.mark.parametrize(
+    ("recipes", "records"),
+    [(["Dense"], "results/Dense.jsonl"), (["Dense", "ConvNetReLU"], "results")],
+)
+def test_the_last_line_says_where_records_and_runs_lie(
+    cli, tmp_path, monkeypatch, recipes, records
+):
+    monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
+    monkeypatch.setattr("mnist_zoo.commands.workers.Processes", lambda *_: Recorded())
+    out = cli("sweep", *recipes, "--seeds", "2", "--runs", "my [runs]").out
+    assert out.endswith(f"\nRecords: {Path(records)}; runs: my [runs]\n")
+    assert (tmp_path / records).exists()
 
 
 class Lasting(Recorded):

@@ -99,6 +99,7 @@ def main(argv: list[str]) -> int:
     status = sweep.print_table()
     if arguments.plot:
         results_command.plot(sweep.records(), arguments.plot, arguments.tag)
+    sweep.say_where()
     return status
 
 
@@ -267,6 +268,14 @@ class _Sweep:
         records = self.records()
         self.console.print(results.table(results.rows(records)))
         return int(any(record["status"] == "crashed" for record in records))
+
+    def say_where(self) -> None:
+        """Say where the records lie, and the folders of the runs."""
+        from mnist_zoo.report import results
+
+        recipes = {run.recipe for run in self.plan}
+        records = results.file_of(self.results, *recipes) if len(recipes) == 1 else self.results
+        self._say(f"Records: {records}; runs: {self.runs}")
 
     def _make(self, run: Run, where: workers.Workers) -> str:
         """Make a run unless another sweep makes or has made it; say what came out."""

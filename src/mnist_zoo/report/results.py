@@ -101,6 +101,11 @@ def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record
     ]
 
 
+def file_of(folder: Path, recipe: str) -> Path:
+    """Return where the records of a recipe lie."""
+    return folder / f"{recipe}.jsonl"
+
+
 def append(folder: Path, record: Record) -> None:
     """Add a record to the file of its recipe, whole: in a single write to the end of the file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +114,7 @@ def append(folder: Path, record: Record) -> None:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()
     }
-    with (folder / f"{record['recipe']}.jsonl").open("ab", buffering=0) as file:
+    with file_of(folder, record["recipe"]).open("ab", buffering=0) as file:
         file.write((json.dumps(plain, allow_nan=False) + "\n").encode())
 
 
