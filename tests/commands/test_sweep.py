@@ -1,5 +1,6 @@
 """Sweeps: every combination once, recorded whole, and never run twice."""
 
+import importlib
 import json
 import os
 import signal
@@ -658,6 +659,20 @@ def test_code_of_ones_own_is_not_imported_for_a_plan(own):
 def test_a_network_of_the_zoo_has_its_recipe_by_its_path_too():
     paths = ["mnist_zoo.models.Dense", "mnist_zoo.models.dense.Dense", "Dense"]
     assert len({plan(recipes=[path], seeds=[0])[0].key for path in paths}) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_does_not_end_a_run_that_is_still_importing(own):
+    from mnist_zoo.commands.workers import _in_own_process
+
+    code = "def say(sender):\n    sender.send('made')\n"
+    own.write_text(code)
+    registry.look_into_current_folder()
+    module = importlib.import_module("net_of_a_sweep")
+    own.write_text(f"import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n{code}")
+    assert _in_own_process(module.say) == "made"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_an_ensemble_is_of_seeds_in_their_order_each_used_once():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -158,7 +159,8 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(*args, sender))
-    process.start()
+    with _ctrl_c_held_back():
+        process.start()
     # Held by the child alone, the pipe closes with it, however it ends.
     sender.close()
     try:
@@ -171,6 +173,27 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
         raise
     process.join()
     return process.exitcode if result is None else result
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Have processes that are started leave Ctrl-C to the sweep from their first moment on.
+
+    It would end one that is still importing, with a traceback, and as a run that has crashed.
+    """
+    import signal
+    from multiprocessing import resource_tracker
+
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    # Started with the first process, it would let Ctrl-C through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _make(run: Run, runs: Path, num_threads: int | None, sender: Connection) -> None:
