@@ -288,10 +288,11 @@ def _checkpoint(file: Path) -> list[str]:
 
 
 def device_name(device: torch.device) -> str:
+    """Return what the processor or accelerator of a device is called."""
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     with contextlib.suppress(OSError):
         cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         if match := re.search(r"^model name\s*: (.+)$", cpu, flags=re.M):
