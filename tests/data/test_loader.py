@@ -78,6 +78,49 @@ def test_resume_after_any_minibatch(num_done, shuffle):
     assert flat(epochs) == rest
 
 
+CHANGES = [
+    ({"batch_size": 4}, r"--data\.batch_size cannot change from 3 to 4"),
+    ({"num_replicas": 2}, r"the number of processes \(.*\) cannot change from 1 to 2"),
+    ({"num_images": 50}, r"the number of training images \(.*\) cannot change from 10 to 50"),
+]
+
+
+def stopped_after(num_done):
+    loader = batches()
+    list(itertools.islice(iter(loader), num_done))
+    return loader.state_dict()
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_what_a_place_in_an_epoch_is_counted_in_cannot_change(change, message):
+    for go_on in (epoch, lambda loader: loader.set_epoch(0)):
+        resumed = batches(**change)
+        resumed.load_state_dict(stopped_after(2))
+        with pytest.raises(DataError, match=message):
+            go_on(resumed)
+
+
+@pytest.mark.parametrize("change", [change for change, _ in CHANGES])
+def test_it_can_change_between_two_epochs(change):
+    expected = batches(**change)
+    expected.set_epoch(1)
+    order = epoch(expected)
+    resumed = batches(**change)
+    resumed.load_state_dict(stopped_after(4))
+    assert epoch(resumed) == order
+    # Lightning can end an epoch before its last minibatch.
+    resumed = batches(**change)
+    resumed.load_state_dict(stopped_after(2))
+    resumed.set_epoch(1)
+    assert epoch(resumed) == order
+
+
+def test_a_place_of_which_older_checkpoints_tell_less_is_found():
+    state, resumed = stopped_after(2), batches(seed=99)
+    resumed.load_state_dict({name: state[name] for name in ("seed", "epoch", "position")})
+    assert epoch(resumed) == epoch(batches())[2:]
+
+
 @pytest.mark.parametrize(("num_images", "num_replicas"), [(12, 3), (10, 4), (2, 5)])
 def test_replicas_share_an_epoch_equally(num_images, num_replicas):
     parts = [

@@ -12,7 +12,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from mnist_zoo.data import Digits
+from mnist_zoo.data import DataError, Digits
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.checkpoints import Best, Last, Stopping, WholeFiles
 from mnist_zoo.errors import ZooError
@@ -142,7 +142,7 @@ class Save(Callback):
 
 def train(
     folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90,
-    every_n_train_steps=None, patience=None, network_class=MLPDropout, **settings
+    every_n_train_steps=None, patience=None, network_class=MLPDropout, batch_size=10, **settings
 ):  # fmt: skip
     """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch.
 
@@ -172,7 +172,7 @@ def train(
         ],
         **{"max_epochs": 3, **settings},
     )
-    data = Digits(num_train=315, val_size=20, rotation=10, shift=1)
+    data = Digits(batch_size, num_train=315, val_size=20, rotation=10, shift=1)
     trainer.fit(network, data, ckpt_path=ckpt_path)
     assert trainer.global_step == num_taken
     return network.state_dict()
@@ -187,6 +187,23 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(stopped, num_step
     assert progress["global_step"] == stopped
     resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+@pytest.mark.parametrize("batch_size", [5, 20, 200])
+def test_the_size_of_minibatches_cannot_change_in_mid_epoch(batch_size, num_steps, tmp_path):
+    file = tmp_path / "middle.ckpt"
+    train(tmp_path, num_steps, Save(8, file), scheduler=None)
+    with pytest.raises(DataError, match=rf"batch_size cannot change from 10 to {batch_size} "):
+        train(tmp_path, num_steps, ckpt_path=file, scheduler=None, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_the_size_of_minibatches_can_change_between_two_epochs(num_steps, tmp_path):
+    file = tmp_path / "end.ckpt"
+    few = {"scheduler": None, "limit_train_batches": 12}
+    train(tmp_path, num_steps, Keep(1, file), num_taken=36, **few)
+    train(tmp_path / "resumed", num_steps, ckpt_path=file, batch_size=20, num_taken=36, **few)
 
 
 class Figures(Callback):

@@ -13,6 +13,13 @@ from torch.utils.data import SequentialSampler
 from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.data.files import DataError
 
+# What a position in an epoch is counted in, and what users call it.
+_COUNTED_IN = {
+    "batch_size": "--data.batch_size",
+    "num_replicas": "the number of processes (--trainer.devices)",
+    "num_images": "the number of training images (--data.expanded, --data.num_train)",
+}
+
 
 class Batches:
     """Yields ``(images, targets)`` minibatches of two tensors, the last one possibly smaller.
@@ -97,13 +104,19 @@ class Batches:
         self._epoch = 0
         self._position = 0
         self._resumed = False
+        self._counted_in = self._counts
 
     def __len__(self) -> int:
         """Return the number of blocks in a whole epoch, wherever the loader stands in it."""
         return -(-self.num_batches // self.block_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the blocks of minibatches of the epoch that are still to come."""
+        """Yield the blocks of minibatches of the epoch that are still to come.
+
+        Raises:
+            DataError: See ``set_epoch``.
+        """
+        self._check_position()
         if not self._resumed:
             self._position = 0
         self._resumed = False
@@ -126,9 +139,15 @@ class Batches:
         return self if self.shuffle else SequentialSampler(self.targets)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; if it is the present one, stay."""
+        """Go to the start of an epoch; if it is the present one, stay.
+
+        Raises:
+            DataError: The loader stands in the midst of it, at a place that was saved by a loader
+                of other minibatches, another number of replicas, or of images.
+        """
         if epoch != self._epoch:
             self._epoch, self._position, self._resumed = epoch, 0, False
+        self._check_position()
 
     def take_back(self, num_batches: int) -> None:
         """Count so many of the minibatches yielded last as not yielded."""
@@ -137,15 +156,43 @@ class Batches:
         self._position -= num_batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Return seed, epoch, and the number of minibatches of that epoch already yielded."""
-        return {"seed": self.seed, "epoch": self._epoch, "position": self._position}
+        """Return seed, epoch, how many minibatches of it were yielded, and what makes these up."""
+        place = {"seed": self.seed, "epoch": self._epoch, "position": self._position}
+        return place | self._counts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to where a state was taken."""
+        """Go to where a state was taken; whether one can go on from there shows later.
+
+        Where Lightning ends an epoch before its last minibatch, as by ``limit_train_batches``, only
+        ``set_epoch`` tells that it has ended.
+        """
         self.seed = state_dict["seed"]
         self._epoch = state_dict["epoch"]
         self._position = state_dict["position"]
         self._resumed = True
+        # Older checkpoints do not say.
+        self._counted_in = {name: state_dict.get(name, now) for name, now in self._counts.items()}
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        """What a position is counted in."""
+        return {
+            "batch_size": self.batch_size,
+            "num_replicas": self.num_replicas,
+            "num_images": len(self.targets),
+        }
+
+    def _check_position(self) -> None:
+        """Raise DataError where minibatches of another making were counted in this epoch."""
+        if not (self._resumed and self._position):
+            return
+        for name, now in self._counts.items():
+            if (before := self._counted_in[name]) != now:
+                raise DataError(
+                    f"the run was stopped in the midst of an epoch: {_COUNTED_IN[name]} cannot"
+                    f" change from {before:,} to {now:,} before its end.\nLeave it as it was until"
+                    " then, or start a new run."
+                )
 
     @property
     def _share(self) -> int:
