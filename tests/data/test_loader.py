@@ -53,10 +53,22 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     epoch(batches(100, seed=2**64 - 1))  # as large as torch.initial_seed() can be
 
 
-def test_an_abandoned_epoch_starts_anew():
-    loader = batches()
-    first = list(itertools.islice(iter(loader), 2))
-    assert epoch(loader)[:2] == [targets.tolist() for _, targets in first]
+def test_an_epoch_that_was_left_early_is_followed_by_the_next():
+    loader, whole = batches(100), batches(100)
+    first = [targets.tolist() for _, targets in itertools.islice(iter(loader), 2)]
+    assert first == epoch(whole)[:2]
+    assert epoch(loader) == epoch(whole)
+    assert epoch(loader) == epoch(whole)
+
+
+def test_an_epoch_that_was_left_early_can_be_started_anew_or_gone_on_with():
+    loader, whole = batches(100), epoch(batches(100))
+    next(iter(loader))
+    state = loader.state_dict()
+    loader.set_epoch(0)
+    assert epoch(loader) == whole
+    loader.load_state_dict(state)
+    assert epoch(loader) == whole[1:]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -221,6 +221,28 @@ def test_seed_everything_decides_the_order():
     assert order(1) == order(1) != order(2)
 
 
+def test_a_loop_of_ones_own_has_another_order_and_other_distortions_in_each_epoch():
+    def epochs(seed):
+        seed_everything(seed, verbose=False)
+        data = ready(batch_size=180, rotation=20)
+        return [next(iter(data.train_dataloader())) for _ in range(3)]
+
+    seen = epochs(1)
+    assert len({tuple(targets.tolist()) for _, targets in seen}) == 3
+    assert not rows(seen[0][0]) & rows(seen[1][0])
+    for (images, targets), (again, same) in zip(seen, epochs(1), strict=True):
+        assert torch.equal(images, again)
+        assert torch.equal(targets, same)
+
+
+def test_other_loaders_draw_no_random_numbers():
+    data = ready()
+    data.setup("test")
+    before = torch.get_rng_state()
+    data.val_dataloader(), data.test_dataloader()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_processes_share_one_order_whatever_their_own_seeds():
     def share(rank):
         seed_everything(rank, verbose=False)

@@ -24,10 +24,10 @@ _COUNTED_IN = {
 class Batches:
     """Yields ``(images, targets)`` minibatches of two tensors, the last one possibly smaller.
 
-    The order of an epoch depends on nothing but ``seed`` and the number of the epoch. An epoch
-    that was run to its end is followed by the next; ``set_epoch`` chooses one. Each iteration
-    starts at the first minibatch, except the first one after ``load_state_dict``: it continues at
-    the saved position.
+    The order of an epoch depends on nothing but ``seed`` and the number of the epoch. Each
+    iteration is followed by the next epoch, also one that was left early; ``set_epoch`` chooses
+    one. It starts at the first minibatch, except the first one after ``load_state_dict``: it
+    continues at the saved position.
 
     Lightning saves and restores the state of a training loader that has these methods, and calls
     ``loader.sampler.set_epoch`` before each epoch. Both are needed for a run that goes on exactly:
@@ -117,8 +117,9 @@ class Batches:
             DataError: See ``set_epoch``.
         """
         self._check_position()
-        if not self._resumed:
-            self._position = 0
+        if self._position and not self._resumed:
+            # The iteration before was left early.
+            self._epoch, self._position = self._epoch + 1, 0
         self._resumed = False
         order, draws = self._order(), self._draws()
         for first in range(self._position, self.num_batches, self.block_size):
@@ -139,13 +140,13 @@ class Batches:
         return self if self.shuffle else SequentialSampler(self.targets)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; if it is the present one, stay.
+        """Go to the start of an epoch; stay at a place in it that was loaded.
 
         Raises:
             DataError: The loader stands in the midst of it, at a place that was saved by a loader
                 of other minibatches, another number of replicas, or of images.
         """
-        if epoch != self._epoch:
+        if epoch != self._epoch or not self._resumed:
             self._epoch, self._position, self._resumed = epoch, 0, False
         self._check_position()
 

@@ -214,14 +214,19 @@ class ImageData(LightningDataModule, abc.ABC):
     def train_dataloader(self) -> Batches:
         """Return the training minibatches, in bytes; ``seed_everything`` decides their order.
 
-        What a network takes, ``to_float`` makes of their images.
+        In a loop of one's own each loader has orders and distortions of its own, as those of torch
+        have. What a network takes, ``to_float`` makes of their images.
         """
-        # Lightning asks for a fixed order when a run is to overfit its first few minibatches.
         trainer = self.trainer
+        seed = torch.initial_seed()
+        if trainer is None:
+            seed = int(torch.randint(2**63 - 1, ()))
+        # Lightning asks for a fixed order when a run is to overfit its first few minibatches.
         shuffle = trainer is None or trainer.overfit_batches == 0  # type: ignore[attr-defined]
         return self._batches(
             "train",
             self.batch_size,
+            seed=seed,
             shuffle=shuffle,
             block_size=self.block_size,
             limit=self.limit_train_batches,
@@ -322,10 +327,10 @@ class ImageData(LightningDataModule, abc.ABC):
             )
         return self.splits[split]
 
-    def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
+    def _batches(self, split: str, batch_size: int, seed: int = 0, **options: Any) -> Batches:
         """Return the minibatches of a split; under a distributed trainer, this process's share."""
         images, targets = self._loaded(split)
-        seed, share = torch.initial_seed(), {}
+        share = {}
         if self.trainer is not None:
             images, targets = _on_device(self.trainer.strategy.root_device, images, targets)
             # Without seed_everything each process has its own seed, but they share one order.
