@@ -289,7 +289,7 @@ def test_all_data_sets_of_the_package_are_found():
 
     public = {n for n in data.__all__ if isinstance(getattr(data, n), type)}
     ours = {n for n in public if issubclass(getattr(data, n), data.ImageData)} - {"ImageData"}
-    assert registry.builtin_datasets().keys() == {*ours, "IdxData"}
+    assert registry.builtin_datasets().keys() == ours
 
 
 def test_the_package_has_a_version_and_no_other_names():

@@ -19,8 +19,11 @@ from mnist_zoo.data.text import read_text
 from mnist_zoo.files import absolute
 
 
-class IdxData(ImageData):
+class _IdxData(ImageData):
     """A data set of torchvision in four idx files, downloaded where they are missing.
+
+    Of files that lie there already, checksums are known for MNIST alone; of the others, only what
+    their header says is checked.
 
     Args:
         root: Folder of all data sets, with ``MNIST/raw`` and the like in it (default:
@@ -92,7 +95,7 @@ class IdxData(ImageData):
         )
 
 
-class MNIST(IdxData):
+class MNIST(_IdxData):
     """Handwritten digits: 60,000 training and 10,000 test images.
 
     Source: LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document
@@ -108,7 +111,7 @@ class MNIST(IdxData):
     }
 
 
-class FashionMNIST(IdxData):
+class FashionMNIST(_IdxData):
     """Ten kinds of clothes: 60,000 training and 10,000 test images.
 
     Source: Xiao, Rasul, Vollgraf: Fashion-MNIST, a novel image dataset for benchmarking machine
@@ -130,7 +133,7 @@ class FashionMNIST(IdxData):
     )
 
 
-class KMNIST(IdxData):
+class KMNIST(_IdxData):
     """Ten cursive Japanese characters: 60,000 training and 10,000 test images.
 
     Source: Clanuwat et al.: Deep learning for classical Japanese literature, 2018.
@@ -140,7 +143,7 @@ class KMNIST(IdxData):
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 
-class QMNIST(IdxData):
+class QMNIST(_IdxData):
     """MNIST with its 60,000 test images recovered: 60,000 training and 60,000 test images.
 
     Source: Yadav, Bottou: Cold case, the lost MNIST digits, 2019.
@@ -156,7 +159,7 @@ class QMNIST(IdxData):
     labels_magic = LONG_LABELS
 
 
-class EMNIST(IdxData):
+class EMNIST(_IdxData):
     """More handwritten digits: 240,000 training and 40,000 test images.
 
     Source: Cohen, Afshar, Tapson, van Schaik: EMNIST, an extension of MNIST to handwritten
