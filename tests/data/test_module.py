@@ -167,19 +167,27 @@ def test_a_value_that_cannot_be_right_is_refused_at_once(flag, value):
         Synthetic(**{flag: value})
 
 
+NONE_LEFT = "leaves none of the 200 training images to train on"
+
+
 @pytest.mark.parametrize(
-    ("stage", "flag", "value", "message"),
+    ("stage", "flag", "value", "message", "advice"),
     [
-        ("fit", "val_size", 200, "leaves none of the 200 training images to train on"),
-        ("fit", "val_size", 70_000, "leaves none of the 200 training images to train on"),
-        ("fit", "num_train", 201, "there are only 200 training images"),
-        ("test", "num_test", 31, "there are only 30 test images"),
-        ("validate", "val_size", 0, "nothing to validate on"),
+        ("fit", "val_size", 200, NONE_LEFT, "Hold out fewer: --data.val_size 0.1"),
+        ("fit", "val_size", 70_000, NONE_LEFT, "Hold out fewer: --data.val_size 0.1"),
+        ("fit", "num_train", 201, "there are only 200 training images", "--data.num_train null"),
+        ("test", "num_test", 31, "there are only 30 test images", "--data.num_test null"),
+        ("validate", "val_size", 0, "nothing to validate on", "--data.val_size 0.1"),
     ],
 )
-def test_a_value_that_the_data_cannot_meet(stage, flag, value, message):
-    with pytest.raises(DataError, match=rf"^--data\.{flag} {value}: {message}\.$"):
+def test_a_value_that_the_data_cannot_meet(stage, flag, value, message, advice):
+    with pytest.raises(DataError, match=rf"^--data\.{flag} {value}: {message}\.\n.*{advice}$"):
         ready(stage, **{flag: value})
+
+
+def test_a_value_that_nobody_gave_is_not_called_a_flag():
+    with pytest.raises(DataError, match=r"^5,000 images .* none of the 200 .*\n.*val_size 0\.1$"):
+        ready(val_size=None)
 
 
 def test_to_float():

@@ -101,6 +101,7 @@ class ImageData(LightningDataModule, abc.ABC):
                 f"{type(self).__name__}.classes holds {len(self.classes)} names, where ten are"
                 " wanted."
             )
+        self._val_size_is_given = val_size is not None
         val_size = self.default_val_size if val_size is None else val_size
         if isinstance(val_size, float) and val_size.is_integer() and val_size != 1:
             # A number of images, which the parser of the command line may have made 5000.0.
@@ -191,7 +192,11 @@ class ImageData(LightningDataModule, abc.ABC):
                 self._hold_out(*self._load_first(True, "num_train", self.num_train))
             if stage == "validate":
                 _require(
-                    self.num_val_images > 0, "val_size", self.val_size, "nothing to validate on"
+                    self.num_val_images > 0,
+                    "val_size",
+                    self.val_size,
+                    "nothing to validate on",
+                    "Test on the test images instead, or hold some out: --data.val_size 0.1",
                 )
         if stage not in ("fit", "validate") and "test" not in self.splits:
             self.splits["test"] = self._load_first(False, "num_test", self.num_test)
@@ -291,7 +296,9 @@ class ImageData(LightningDataModule, abc.ABC):
             )
         images, targets = loaded
         available = f"there are only {len(targets):,} {'training' if train else 'test'} images"
-        _require(num is None or num <= len(targets), flag, num, available)
+        # The number may come from a recipe or a checkpoint.
+        advice = f"To take all of them: --data.{flag} null"
+        _require(num is None or num <= len(targets), flag, num, available, advice)
         return images[:num], targets[:num]
 
     def _hold_out(self, images: Tensor, targets: Tensor) -> None:
@@ -299,11 +306,18 @@ class ImageData(LightningDataModule, abc.ABC):
         num_images, num_val = len(targets), self.val_size
         if isinstance(num_val, float):
             num_val = round(num_val * num_images)
+        advice = "Hold out fewer: --data.val_size 0.1"
+        if num_val >= num_images and not self._val_size_is_given:
+            raise DataError(
+                f"{num_val:,} images are held out unless told otherwise, which leaves none of the"
+                f" {num_images:,} to train on.\n{advice}"
+            )
         _require(
             num_val < num_images,
             "val_size",
             self.val_size,
             f"leaves none of the {num_images:,} training images to train on",
+            advice,
         )
         if self.split_seed is None:
             order = torch.arange(num_images).flip(0)
@@ -366,7 +380,7 @@ def _misfit(images: Any, targets: Any) -> str:
     return ""
 
 
-def _require(condition: bool, flag: str, value: object, message: str) -> None:
+def _require(condition: bool, flag: str, value: object, message: str, advice: str = "") -> None:
     """Raise DataError about the value of a flag unless the condition holds."""
     if not condition:
-        raise DataError(f"--data.{flag} {value}: {message}.")
+        raise DataError(f"--data.{flag} {value}: {message}.\n{advice}".rstrip())
