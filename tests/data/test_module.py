@@ -368,11 +368,18 @@ def test_a_data_set_of_ones_own_that_gives_images_alone_is_told_so():
         Own().setup("test")
 
 
-def test_classes_are_ten():
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b"), "Own.classes holds 2 names, where ten are wanted"),
+        (("a",) * 10, "Own.classes holds a name twice, where ten different ones are wanted"),
+    ],
+)
+def test_classes_are_ten(names, message):
     class Own(Synthetic):
-        classes = ("a", "b")
+        classes = names
 
-    with pytest.raises(DataError, match=r"Own.classes holds 2 names, where ten are wanted"):
+    with pytest.raises(DataError, match=message):
         Own()
 
 

@@ -67,7 +67,8 @@ class ImageData(LightningDataModule, abc.ABC):
         plain_epochs: Leave the images as they are in so many epochs at the end of the run.
 
     Raises:
-        DataError: A value cannot be right for any data set, or ``classes`` are not ten names.
+        DataError: A value cannot be right for any data set, or ``classes`` are not ten different
+            names.
     """
 
     classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
@@ -99,6 +100,11 @@ class ImageData(LightningDataModule, abc.ABC):
         if len(self.classes) != 10:
             raise DataError(
                 f"{type(self).__name__}.classes holds {len(self.classes)} names, where ten are"
+                " wanted."
+            )
+        if len(set(self.classes)) != 10:
+            raise DataError(
+                f"{type(self).__name__}.classes holds a name twice, where ten different ones are"
                 " wanted."
             )
         self._val_size_is_given = val_size is not None
