@@ -270,11 +270,12 @@ def test_a_scheduler_by_validation_takes_no_step_that_it_was_not_due(epoch, tmp_
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
-def test_images_in_a_fixed_order_are_distorted_as_they_would_have_been(tmp_path):
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_images_in_a_fixed_order_are_distorted_as_they_would_have_been(num_steps, tmp_path):
     file = tmp_path / "end.ckpt"
     few = {"overfit_batches": 5, "num_taken": 15, "limit_val_batches": 0}
-    whole = train(tmp_path, 4, Keep(1, file), **few)
-    resumed = train(tmp_path / "resumed", 4, ckpt_path=file, **few)
+    whole = train(tmp_path, num_steps, Keep(1, file), **few)
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **few)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
