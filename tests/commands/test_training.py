@@ -1384,3 +1384,15 @@ def test_a_course_of_ones_own_is_not_gone_on_with_beyond_its_end(cli, tmp_path):
     error = cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_epochs=2", status=2).err
     assert "was laid out with total_steps 13, which cannot become 26 midway" in error
     assert last.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"), [(["--model.optimizer=Adam"], 2), (["--model.weight_decay=0.001"], 0)]
+)
+def test_the_configuration_of_a_run_is_that_of_its_checkpoints(cli, copied, flags, status):
+    file = copied.folder / "config.yaml"
+    before = file.read_text()
+    last = f"--ckpt_path={copied.last}"
+    cli("fit", last, "--trainer.max_epochs=4", *ON_CPU, *flags, status=status)
+    assert (file.read_text() == before) is bool(status)
+    assert ("weight_decay: 0.001" in file.read_text()) is not bool(status)

@@ -178,7 +178,16 @@ class Epochs(Callback):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves ``config.yaml`` in the run's folder, and in checkpoints what resuming needs."""
+    """Saves ``config.yaml`` in the run's folder, and in checkpoints what resuming needs.
+
+    That of a run that goes on is replaced with the first checkpoint: until then, what was changed
+    may be refused.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save it before training, unless the run has one already."""
+        if not (Path(trainer.default_root_dir) / "config.yaml").exists():
+            super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save it there wherever the logger writes."""
@@ -196,6 +205,9 @@ class SaveConfig(SaveConfigCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what a resumed run takes over to the checkpoint."""
+        if trainer.is_global_zero and not self.already_saved:
+            self.save_config(trainer, pl_module, "fit")
+            self.already_saved = True
         checkpoint["mnist_zoo_run"] = {name: self.config[name] for name in RESUMED_VALUES} | {
             group: {key: self.config[group][key] for key in keys}
             for group, keys in RESUMED_SETTINGS.items()
