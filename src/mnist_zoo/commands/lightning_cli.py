@@ -548,8 +548,8 @@ class ZooCLI(LightningCLI):
         if not num_images:
             raise ZooError(f"there were no {name} images to go through.")
         title = (
-            f"{type(self.model).__name__} on {num_images:,} {name} images of"
-            f" {type(self.datamodule).__name__}"
+            f"{type(self.model).__name__} on {num_images:,} {name} image{'s' * (num_images != 1)}"
+            f" of {type(self.datamodule).__name__}"
         )
         classes = self.datamodule.classes
         console.print(summary.metrics_table(title, stage, metrics, classes))
