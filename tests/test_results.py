@@ -22,5 +22,9 @@ def test_a_record_says_all_that_a_figure_must(record):
     assert 0 <= record["test_acc"] <= 1
     assert record["weights"] == ("last" if "--data.val_size=0" in record["flags"] else "best")
     assert record["device"]
+    assert record["device_name"]
+    assert record["num_threads"]
     assert record["date"]
+    is_ensemble = any(flag.startswith("--ensemble") for flag in record["flags"])
+    assert is_ensemble or record["epochs"]
     assert {"mnist-zoo", "torch", "lightning", "python"} <= set(record["versions"])
