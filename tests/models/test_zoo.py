@@ -11,7 +11,6 @@ import mnist_zoo
 from mnist_zoo import registry
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.probe import are_probabilities
-from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier, num_parameters
 
 NETWORKS = sorted(registry.builtin_networks())
@@ -300,7 +299,7 @@ def test_an_image_alone_is_normalised_in_training_as_in_evaluation():
 
 
 def test_there_is_no_network_of_an_et_al_with_kernels_of_another_size():
-    with pytest.raises(ZooError, match="kernel_size 4: must be 3, 5 or 7"):
+    with pytest.raises(ValueError, match="kernel_size 4: must be 3, 5 or 7"):
         build("ConvNetUnpadded", kernel_size=4)
 
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
 
@@ -174,7 +173,7 @@ class ConvNetUnpadded(_Smoothed):
             target that is spread over all classes, in [0, 1].
 
     Raises:
-        ZooError: There is no such size.
+        ValueError: There is no such size.
     """
 
     NUM_MAPS: ClassVar[dict[int, tuple[int, ...]]] = {
@@ -186,7 +185,7 @@ class ConvNetUnpadded(_Smoothed):
     def __init__(self, kernel_size: Literal[3, 5, 7] = 5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if kernel_size not in self.NUM_MAPS:
-            raise ZooError(f"kernel_size {kernel_size}: must be 3, 5 or 7.")
+            raise ValueError(f"kernel_size {kernel_size}: must be 3, 5 or 7")
         num_maps = self.NUM_MAPS[kernel_size]
         size = 28 - len(num_maps) * (kernel_size - 1)
         self.layers = nn.Sequential(
