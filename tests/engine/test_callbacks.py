@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_zoo.data import Digits
+from mnist_zoo.engine import callbacks
 from mnist_zoo.engine.callbacks import Epochs, ProgressBar
 from mnist_zoo.models import Dense
 from mnist_zoo.report.events import read_scalars
@@ -22,14 +24,30 @@ def test_the_bar_counts_epochs_from_one(max_epochs, labels):
     assert [bar._get_train_description(epoch).rstrip() for epoch in (0, 2)] == labels
 
 
-def scalars(folder, *callbacks):
+@pytest.mark.parametrize("seconds_a_step", [0.0, 0.06])
+def test_the_bar_is_drawn_as_often_as_is_seen_and_at_the_end(monkeypatch, seconds_a_step):
+    steps = range(4)
+    monkeypatch.setattr(
+        callbacks, "time", SimpleNamespace(monotonic=lambda: seconds_a_step * next(clock))
+    )
+    drawn, clock = [], iter(steps)
+    monkeypatch.setattr(RichProgressBar, "on_train_batch_end", lambda *args: drawn.append(args[-1]))
+    bar = ProgressBar()
+    bar._trainer = SimpleNamespace(train_dataloader=SimpleNamespace(block_size=8, num_batches=30))
+    for step in steps:
+        bar.on_train_batch_end(bar.trainer, None, None, None, step)
+    # Counted from 0; the last block is smaller.
+    assert drawn == ([7, 23, 29] if seconds_a_step else [7, 29])
+
+
+def scalars(folder, *callbacks_too):
     seed_everything(0)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,
         limit_train_batches=3,
         logger=TensorBoardLogger(folder, "", ""),
-        callbacks=list(callbacks),
+        callbacks=list(callbacks_too),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -49,6 +51,8 @@ RESUMED_SETTINGS = {
 # The same, of settings that belong to no group.
 RESUMED_VALUES = ("seed_everything", "channels_last", "test_curve")
 
+_SECONDS_BETWEEN_DRAWINGS = 0.1
+
 
 def callback_names(trainer: Mapping[str, Any]) -> list[str]:
     """Return the class names of the callbacks in the settings of a trainer."""
@@ -66,6 +70,8 @@ def _logged(trainer: Trainer, *stages: str) -> dict[str, float]:
 class ProgressBar(RichProgressBar):
     """Lightning's progress bar with nothing on it but loss and accuracy."""
 
+    _drawn_at = -math.inf
+
     @property
     def total_train_batches(self) -> int | float:
         """Return the number of optimizer steps in an epoch, not that of blocks."""
@@ -82,9 +88,14 @@ class ProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Go on by the steps of a block."""
+        """Go on by the steps of a block, as often as is seen: steps are faster than the screen."""
         block_size = getattr(trainer.train_dataloader, "block_size", 1)
-        done = min((batch_idx + 1) * block_size, int(self.total_train_batches))
+        whole = self.total_train_batches
+        done = int(min((batch_idx + 1) * block_size, whole))
+        now = time.monotonic()
+        if done < whole and now - self._drawn_at < _SECONDS_BETWEEN_DRAWINGS:
+            return
+        self._drawn_at = now
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done - 1)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
