@@ -222,26 +222,14 @@ def test_the_last_epochs_are_left_as_they_are(images):
     assert [found == untouched for found in epochs] == [False, False, True, True]
 
 
-def told(data, **settings):
-    data.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", **settings)
-    return data.train_dataloader().num_distorted_epochs
-
-
-def test_they_are_the_last_of_those_that_the_trainer_is_told():
+@pytest.mark.parametrize(("max_epochs", "distorted"), [(12, 10), (1, 0)])
+def test_they_are_the_last_of_those_that_the_trainer_is_told(max_epochs, distorted):
     data = Digits(rotation=10, plain_epochs=2)
     data.setup("fit")
     assert data.train_dataloader().num_distorted_epochs is None
-    assert told(data, max_epochs=12) == 10
+    quiet = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    data.trainer = Trainer(max_epochs=max_epochs, **quiet)
+    assert data.train_dataloader().num_distorted_epochs == distorted
+    data.trainer = Trainer(max_epochs=-1, **quiet)
     with pytest.raises(DataError, match="plain_epochs 2: the last of how many epochs"):
-        told(data, max_epochs=-1)
-
-
-def test_distortions_that_no_epoch_is_left_for_are_told():
-    data = Digits(rotation=10, plain_epochs=2)
-    data.setup("fit")
-    with pytest.raises(DataError, match=r"plain_epochs 2: no image .* --trainer\.max_epochs 2"):
-        told(data, max_epochs=2)
-    assert told(data, fast_dev_run=True) == 0
-    plain = Digits(plain_epochs=2)
-    plain.setup("fit")
-    assert told(plain, max_epochs=2) == 0
+        data.train_dataloader()

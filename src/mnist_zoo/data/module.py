@@ -289,15 +289,6 @@ class ImageData(LightningDataModule, abc.ABC):
             self.plain_epochs,
             "the last of how many epochs? Give --trainer.max_epochs",
         )
-        # Lightning makes a trial of one epoch.
-        is_trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        _require(
-            not self.augmentation or num_epochs > self.plain_epochs or bool(is_trial),
-            "plain_epochs",
-            self.plain_epochs,
-            f"no image would ever be distorted in --trainer.max_epochs {num_epochs}",
-            "Take fewer: --data.plain_epochs 0",
-        )
         return max(0, num_epochs - self.plain_epochs)
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
