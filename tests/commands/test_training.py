@@ -1305,12 +1305,14 @@ def test_a_run_reached_through_a_link_goes_on_in_its_folder(fit, cli, tmp_path):
     assert not (tmp_path / "runs/ConvNetReLU/version_1").exists()
 
 
-def test_a_run_whose_folder_was_renamed_goes_on_in_it(cli, copied, tmp_path):
-    renamed = copied.folder.rename(tmp_path / "my run")
-    last = renamed / "checkpoints" / "last.ckpt"
-    cli("fit", "--ckpt_path", last, "--trainer.max_epochs=4", *ON_CPU)
-    assert content(last)["epoch"] == 3
-    assert not list((tmp_path / "runs" / "ConvNetReLU").iterdir())
+def test_of_a_checkpoint_outside_a_run_another_begins_and_says_so(cli, copied, tmp_path):
+    project = copied.folder.rename(tmp_path / "my project")
+    before = {file: file.read_bytes() for file in project.rglob("*.*")}
+    last = project / "checkpoints" / "last.ckpt"
+    out = cli("fit", "--ckpt_path", last, "--trainer.max_epochs=4", *ON_CPU).out
+    assert f"{last} lies in no folder of a run, version_N, so that a run of its own begins" in out
+    assert {file: file.read_bytes() for file in project.rglob("*.*")} == before
+    assert (tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt").exists()
 
 
 def test_a_run_that_goes_on_in_its_first_epoch_says_so(fit, cli, tmp_path):
@@ -1322,7 +1324,7 @@ def test_a_run_that_goes_on_in_its_first_epoch_says_so(fit, cli, tmp_path):
 
 def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
     result = fit("--data.val_size=0")
-    assert re.search(r"^Nothing was held out; accuracy in training: \d+\.\d\d%$", result.out, re.M)
+    assert re.search(r"^Accuracy in training: \d+\.\d\d%$", result.out, re.M)
 
 
 @pytest.mark.parametrize(
@@ -1353,6 +1355,8 @@ def test_what_cannot_be_is_told_in_two_lines_before_training(fit, tmp_path, flag
 def test_a_checkpoint_named_without_its_flag_is_understood(cli, copied):
     error = cli("test", copied.best, status=2).err
     assert f"Did you mean --ckpt_path {copied.best}?" in error
+    flag = f"--config={copied.folder}/config.yaml"
+    assert "which checkpoint? " in cli("test", *flag.split("="), status=2).err
 
 
 def test_a_checkpoint_that_was_cut_short_is_told(cli, copied):
@@ -1396,3 +1400,17 @@ def test_the_configuration_of_a_run_is_that_of_its_checkpoints(cli, copied, flag
     cli("fit", last, "--trainer.max_epochs=4", *ON_CPU, *flags, status=status)
     assert (file.read_text() == before) is bool(status)
     assert ("weight_decay: 0.001" in file.read_text()) is not bool(status)
+
+
+def test_a_course_of_ones_own_that_goes_by_epochs_is_gone_on_with(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        f"{OWN}\n    def configure_optimizers(self):\n"
+        "        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)\n"
+        "        OneCycleLR = torch.optim.lr_scheduler.OneCycleLR\n"
+        "        return [optimizer], [OneCycleLR(optimizer, 0.1, total_steps=4)]\n"
+    )
+    own = ("--model=mine.Net", "--data=Digits", "--data.batch_size=100", *ON_CPU)
+    cli("fit", *own, "--trainer.max_epochs=4", "--trainer.max_steps=15")
+    last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
+    cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_steps=20")
+    assert content(last)["global_step"] == 20

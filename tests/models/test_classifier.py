@@ -1,12 +1,13 @@
 """The contract: optimizers and schedulers by name, what is logged, what a checkpoint holds."""
 
+import random
 import re
 import zipfile
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Trainer, seed_everything
 from PIL import Image
 from torch import nn
 
@@ -254,6 +255,25 @@ def test_what_is_frozen_is_no_parameter_to_train():
     assert num_parameters(network) == 0
     with pytest.raises(ZooError, match=r"Dense has nothing to train: .* are frozen"):
         probe.check(network)
+
+
+def test_a_network_is_looked_at_without_drawing_random_numbers():
+    class Net(Dense):
+        def forward(self, images):
+            return super().forward(images) * (random.random() + 1)
+
+        def parameter_groups(self):
+            return [{"params": self.parameters(), "lr": 1 / self.trainer.max_epochs}]
+
+    def drawn():
+        return random.random(), float(torch.rand(()))
+
+    network = Net()
+    seed_everything(0)
+    expected = drawn()
+    seed_everything(0)
+    probe.check(network)
+    assert drawn() == expected
 
 
 def test_training_in_evaluation_mode_is_warned_of():

@@ -74,9 +74,10 @@ def main(argv: list[str]) -> int:
         figures[folder / "explain-filters.png"] = filters
     for file, figure in figures.items():
         pictures.save(figure, file)
+    line = summary.pictures([*figures])
     if run and checkpoint.progress:
-        run_pictures.to_tensorboard([*figures], run, checkpoint.progress["steps"])
-    Console(highlight=False, soft_wrap=True).print(summary.pictures(list(figures)))
+        line += run_pictures.to_tensorboard([*figures], run, checkpoint.progress["steps"])
+    Console(highlight=False, soft_wrap=True).print(line)
     return int(failed)
 
 

@@ -448,7 +448,7 @@ class ZooCLI(LightningCLI):
             Path(log.log_dir) / "metrics.csv" for log in loggers if isinstance(log, CSVLogger)
         ]
         score = best.best_model_score
-        train_acc = self.trainer.callback_metrics.get("train/acc")
+        train_acc = self.trainer.callback_metrics.get("train/acc")  # None for steps of one's own
         console.print(
             summary.after_fit(
                 best.monitor,
@@ -528,6 +528,11 @@ class ZooCLI(LightningCLI):
             network = str(self.settings.model.class_path).rpartition(".")[2]
             self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
+            if self.request.ckpt_path:
+                console.print(
+                    f"{escape(self.request.ckpt_path)} lies in no folder of a run, version_N, so"
+                    " that a run of its own begins here, which knows no best.ckpt of before."
+                )
         self.until_the_end.enter_context(runs.locked(self.run_folder))
         if self.request.checkpoint and not self.claim:
             checks.nothing_later(self.request.checkpoint)
@@ -592,7 +597,12 @@ class CheckingCLI(ZooCLI):
         )
         # Those of training will do: the test images are read once, after it.
         self.datamodule.test_dataloader = self.datamodule.train_dataloader
-        trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        try:
+            trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        except Exception:
+            return  # it may need what training makes
+        finally:
+            del self.datamodule.test_dataloader
         if not {"test/acc", "test/loss"} <= trainer.callback_metrics.keys():
             name = type(self.model).__name__
             raise ZooError(f"{name}: its test_step has to log test/acc and test/loss.")

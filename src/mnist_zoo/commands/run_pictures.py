@@ -49,7 +49,7 @@ def after_evaluation(
     if files and run and request.progress:
         # Those of validation are on the run's curves already; those of classes are in a picture.
         tested = {name: metrics[name] for name in ("test/acc", "test/loss") if name in metrics}
-        to_tensorboard(files, run, request.progress["steps"], tested)
+        line += to_tensorboard(files, run, request.progress["steps"], tested)
     return line
 
 
@@ -57,7 +57,7 @@ def after_fit(run_folder: Path, title: str, num_steps: int) -> str:
     """Draw the curves of a run, also for TensorBoard; return a line that says where they lie."""
     files, line = _write(of_fit(run_folder, title), run_folder / "pictures", "fit")
     if files:
-        to_tensorboard(files, run_folder, num_steps)
+        line += to_tensorboard(files, run_folder, num_steps)
     return line
 
 
@@ -129,16 +129,25 @@ def _none(error: Exception) -> str:
 
 def to_tensorboard(
     files: Sequence[Path], run_folder: Path, step: int, metrics: Mapping[str, float] | None = None
-) -> None:
-    """Add pictures, and figures, to those that TensorBoard shows of a run."""
+) -> str:
+    """Add pictures, and figures, to those that TensorBoard shows of a run.
+
+    Returns:
+        A line that warns where they cannot be written.
+    """
     import numpy as np
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(run_folder, filename_suffix=".evaluation") as writer:
-        for name, value in (metrics or {}).items():
-            writer.add_scalar(name, value, step)
-        for file in files:
-            with Image.open(file) as image:
-                tag = file.stem.replace("-", "/", 1)
-                writer.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+    try:
+        with SummaryWriter(run_folder, filename_suffix=".evaluation") as writer:
+            for name, value in (metrics or {}).items():
+                writer.add_scalar(name, value, step)
+            for file in files:
+                with Image.open(file) as image:
+                    tag = file.stem.replace("-", "/", 1)
+                    pixels = np.asarray(image.convert("RGB"))
+                    writer.add_image(tag, pixels, step, dataformats="HWC")
+    except OSError as error:
+        return f"\n{_none(error)}"
+    return ""

@@ -287,7 +287,11 @@ def _require_a_network(request: Request) -> None:
     if request.ckpt_path:
         return
     if request.subcommand != "fit":
-        if named := next((word for word in request.argv[1:] if Path(word).is_file()), None):
+        # What follows a flag may be its value.
+        pairs = zip(request.argv, request.argv[1:], strict=False)
+        words = [word for before, word in pairs if not before.startswith("-")]
+        checkpoints = (".ckpt", ".safetensors")
+        if named := next((word for word in words if word.endswith(checkpoints)), None):
             raise ZooError(f"unknown argument {named}. Did you mean --ckpt_path {named}?")
         raise ZooError(
             "which checkpoint? Name one with --ckpt_path, such as"

@@ -159,17 +159,18 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(*args, sender))
-    with _ctrl_c_held_back():
-        process.start()
-    # Held by the child alone, the pipe closes with it, however it ends.
-    sender.close()
     try:
+        with _ctrl_c_held_back():
+            process.start()
+        # Held by the child alone, the pipe closes with it, however it ends.
+        sender.close()
         while isinstance(result := receiver.recv(), tuple):
             on_message(result)
     except EOFError:
         result = None
     except BaseException:
-        process.kill()
+        if process.pid:
+            process.kill()
         raise
     process.join()
     return process.exitcode if result is None else result

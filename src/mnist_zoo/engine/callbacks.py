@@ -197,7 +197,9 @@ class SaveConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save it before training, unless the run has one already."""
-        if not (Path(trainer.default_root_dir) / "config.yaml").exists():
+        is_there = (Path(trainer.default_root_dir) / "config.yaml").exists()
+        # Of several processes the first writes it at once, before others may have looked.
+        if not trainer.strategy.broadcast(is_there):
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from mnist_zoo import stored
 from mnist_zoo.errors import ZooError, first_lines
 from mnist_zoo.models.classifier import Classifier, evaluation_mode, num_parameters
+
+_IMAGES = (2, 1, 28, 28)
 
 
 def check(network: Classifier) -> Tensor:
@@ -25,18 +28,7 @@ def check(network: Classifier) -> Tensor:
             would make another network.
     """
     name = type(network).__name__
-    images = torch.zeros(2, 1, 28, 28)
-    try:
-        with torch.no_grad(), evaluation_mode(network):
-            outputs: Tensor = network(images)
-            shape = tuple(outputs.shape)
-    except Exception as error:
-        reason = first_lines(error)
-        raise ZooError(
-            f"{name} fails on images of shape {tuple(images.shape)}: {reason}"
-        ) from error
-    if shape != (2, 10):
-        raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
+    outputs = _outputs(network)
     if not num_parameters(network):
         if next(network.parameters(), None) is not None:
             raise ZooError(f"{name} has nothing to train: all of its parameters are frozen.")
@@ -44,11 +36,11 @@ def check(network: Classifier) -> Tensor:
             f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
             " Sequential or ModuleList, not in a mere list."
         )
-    if type(network).configure_optimizers is Classifier.configure_optimizers:
-        network.build_optimizer()
-    _require_rebuilt_alike(network)
-    if type(network).training_step is Classifier.training_step:
-        _require_outputs_in_training(network, images)
+    # What a network draws here, its run is not to miss.
+    with isolate_rng(include_cuda=False):
+        _require_an_optimizer(network)
+        _require_rebuilt_alike(network)
+        _require_outputs_in_training(network)
     try:
         loss = network.loss(outputs, torch.zeros(2, dtype=torch.int64))
     except Exception:
@@ -59,11 +51,38 @@ def check(network: Classifier) -> Tensor:
     return outputs
 
 
+def _outputs(network: Classifier) -> Tensor:
+    """Return what a network gives for two black images, (2, 10), or refuse it."""
+    name = type(network).__name__
+    try:
+        with isolate_rng(include_cuda=False), torch.no_grad(), evaluation_mode(network):
+            outputs: Tensor = network(torch.zeros(_IMAGES))
+            shape = tuple(outputs.shape)
+    except Exception as error:
+        reason = first_lines(error)
+        raise ZooError(f"{name} fails on images of shape {_IMAGES}: {reason}") from error
+    if shape != (2, 10):
+        raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
+    return outputs
+
+
+def _require_an_optimizer(network: Classifier) -> None:
+    """Refuse an optimizer that does not accept its arguments."""
+    if type(network).configure_optimizers is not Classifier.configure_optimizers:
+        return
+    try:
+        network._optimizer()
+    except ZooError:
+        raise
+    except Exception:
+        return  # its groups may need the trainer
+
+
 def _require_rebuilt_alike(network: Classifier) -> None:
     """Refuse a network that its checkpoint could not be read into."""
     arguments = stored.class_and_arguments(network)["init_args"]
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.device("meta"):
             again = type(network)(**arguments)
     except Exception:
         return  # it may read its weights from elsewhere
@@ -79,13 +98,15 @@ def _require_rebuilt_alike(network: Classifier) -> None:
         )
 
 
-def _require_outputs_in_training(network: Classifier, images: Tensor) -> None:
+def _require_outputs_in_training(network: Classifier) -> None:
     """Refuse a network that gives something else in training than afterwards."""
+    if type(network).training_step is not Classifier.training_step:
+        return
     try:
         # Batch norm counts, and dropout draws.
         copied = copy.deepcopy(network).train()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs = copied(images)
+        with torch.no_grad():
+            outputs = copied(torch.zeros(_IMAGES))
     except Exception:
         return  # black images may be too little for it
     if not isinstance(outputs, Tensor):
@@ -104,7 +125,7 @@ def put_channels_last(network: Classifier) -> None:
     """Choose the fastest layout for convolutions, unless the network cannot take it."""
     network.to(memory_format=torch.channels_last)
     try:
-        check(network)
+        _outputs(network)
     except ZooError:
         # Its forward has a view that asks for the ordinary layout.
         network.to(memory_format=torch.contiguous_format)

@@ -119,16 +119,13 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
 def of_checkpoint(path: Path) -> Path | None:
     """Return the folder of the run that a checkpoint lies in, if it lies in one.
 
-    That is called ``version_N`` or, renamed, has the configuration of a run in it.
-
     Raises:
         ZooError: A link in the folder leads out of it. Of a folder that came from a stranger, it
             would have files elsewhere overwritten.
     """
     checkpoints = path.resolve().parent
     run = checkpoints.parent
-    of_run = re.fullmatch(r"version_\d+", run.name) or (run / "config.yaml").is_file()
-    if checkpoints.name != "checkpoints" or not of_run:
+    if checkpoints.name != "checkpoints" or not re.fullmatch(r"version_\d+", run.name):
         return None
     for file in (*run.glob("*"), *run.glob("checkpoints/*"), *run.glob("pictures/*")):
         if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(run):

@@ -221,7 +221,7 @@ class Classifier(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler if there is one, from the arguments."""
-        optimizer = self.build_optimizer()
+        optimizer = self._optimizer()
         if not self.scheduler_class:
             return optimizer
         scheduler_args = self._scheduler_args()
@@ -270,7 +270,7 @@ class Classifier(LightningModule, ABC):
             given = self.optimizer_args.keys() | (self._before.get("optimizer_args") or {}).keys()
             settings = ("lr", "weight_decay", *given)
             restored = self.trainer.optimizers[0].param_groups
-            for group, wanted in zip(restored, self.build_optimizer().param_groups, strict=True):
+            for group, wanted in zip(restored, self._optimizer().param_groups, strict=True):
                 group.update({name: wanted[name] for name in settings if name in group})
 
     def num_training_steps(self) -> float:
@@ -309,11 +309,17 @@ class Classifier(LightningModule, ABC):
         for config in self.trainer.lr_scheduler_configs:
             if self.scheduler_class:
                 now = self._scheduler_args()
-            else:  # a subclass may make a scheduler of its own, which cannot go on beyond its end
-                steps = getattr(config.scheduler, "total_steps", math.inf)
-                now = {"total_steps": max(steps, self.num_training_steps())}
+            elif config.interval == "step" and config.frequency == 1:
+                # A subclass may make a scheduler of its own, which cannot go on beyond its end.
+                steps, wanted = (
+                    getattr(config.scheduler, "total_steps", 0),
+                    self.num_training_steps(),
+                )
+                now = {"total_steps": wanted} if steps < wanted < math.inf else {}
+            else:
+                continue
             for name in _LENGTHS & now.keys():
-                planned, wanted = getattr(config.scheduler, name, math.inf), now[name]
+                planned, wanted = getattr(config.scheduler, name), now[name]
                 if planned != wanted:
                     raise ZooError(
                         f"the course of the learning rate was laid out with {name} {planned},"
@@ -321,12 +327,7 @@ class Classifier(LightningModule, ABC):
                         " of the run, such as --trainer.max_epochs, or start a new run."
                     )
 
-    def build_optimizer(self) -> Optimizer:
-        """Build the optimizer alone, which needs no trainer.
-
-        Raises:
-            ZooError: It does not accept its arguments.
-        """
+    def _optimizer(self) -> Optimizer:
         if self.optimizer_class in _UNUSABLE:
             name = self.optimizer_class.__name__
             why = _UNUSABLE[self.optimizer_class]

@@ -68,7 +68,7 @@ def after_fit(
         )
         lines.append(f"Best {name}: [bold]{value}[/]")
     elif train_acc is not None:
-        lines.append(f"Nothing was held out; accuracy in training: [bold]{train_acc:.2%}[/]")
+        lines.append(f"Accuracy in training: [bold]{train_acc:.2%}[/]")
     if checkpoint:
         file = _quoted(Path(checkpoint))
         lines += [
