@@ -1414,3 +1414,17 @@ def test_a_course_of_ones_own_that_goes_by_epochs_is_gone_on_with(cli, tmp_path)
     last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
     cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_steps=20")
     assert content(last)["global_step"] == 20
+
+
+def test_a_course_of_ones_own_without_an_end_is_gone_on_with(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        f"{OWN}\n    def configure_optimizers(self):\n"
+        "        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)\n"
+        "        course = torch.optim.lr_scheduler.StepLR(optimizer, 10)\n"
+        '        return [optimizer], [{"scheduler": course, "interval": "step"}]\n'
+    )
+    own = ("--model=mine.Net", "--data=Digits", "--data.batch_size=100", *ON_CPU)
+    cli("fit", *own, "--trainer.max_epochs=1")
+    last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
+    cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_epochs=2")
+    assert content(last)["global_step"] == 26

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfig, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
@@ -307,25 +307,26 @@ class Classifier(LightningModule, ABC):
                 " where it stopped.\nLeave the flag out, or start a new run."
             )
         for config in self.trainer.lr_scheduler_configs:
-            if self.scheduler_class:
-                now = self._scheduler_args()
-            elif config.interval == "step" and config.frequency == 1:
-                # A subclass may make a scheduler of its own, which cannot go on beyond its end.
-                steps, wanted = (
-                    getattr(config.scheduler, "total_steps", 0),
-                    self.num_training_steps(),
-                )
-                now = {"total_steps": wanted} if steps < wanted < math.inf else {}
-            else:
-                continue
-            for name in _LENGTHS & now.keys():
-                planned, wanted = getattr(config.scheduler, name), now[name]
+            for name, wanted in self._lengths_now(config).items():
+                planned = getattr(config.scheduler, name)
                 if planned != wanted:
                     raise ZooError(
                         f"the course of the learning rate was laid out with {name} {planned},"
                         f" which cannot become {wanted} midway.\nLeave out what changes the length"
                         " of the run, such as --trainer.max_epochs, or start a new run."
                     )
+
+    def _lengths_now(self, config: LRSchedulerConfig) -> dict[str, float]:
+        """Return the lengths that a scheduler's course would have to be laid out with, by name."""
+        if self.scheduler_class:
+            now = self._scheduler_args()
+            return {name: now[name] for name in _LENGTHS & now.keys()}
+        # One that a subclass makes goes on to its end, and no further.
+        laid_out = getattr(config.scheduler, "total_steps", math.inf)
+        by_steps = config.interval == "step" and config.frequency == 1
+        if by_steps and laid_out < self.num_training_steps() < math.inf:
+            return {"total_steps": self.num_training_steps()}
+        return {}
 
     def _optimizer(self) -> Optimizer:
         if self.optimizer_class in _UNUSABLE:
