@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 
-from mnist_zoo import __version__
-from mnist_zoo.commands.sweep_run import device_name
+from mnist_zoo.commands.sweep_run import device_name, versions
 from mnist_zoo.data import MNIST
 
 # Flags with which a command trains as at a terminal: redirected, it would draw no progress bar.
@@ -35,12 +32,7 @@ def facts(threads: int, device: str = "cpu") -> dict[str, Any]:
         "device_name": device_name(torch.device(device)),
         "cores": os.cpu_count(),
         "threads": threads,
-        "versions": {
-            "mnist-zoo": __version__,
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
 
 

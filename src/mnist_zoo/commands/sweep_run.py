@@ -164,10 +164,8 @@ def check(runs: Iterable[Run]) -> None:
 
 def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
     """Return what came out of a run, as its record holds it."""
-    import lightning
     import torch
 
-    from mnist_zoo import __version__
     from mnist_zoo.commands.lightning_cli import ZooCLI
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import events
@@ -211,12 +209,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
         "device": device.type,
         "device_name": device_name(device),
         "num_threads": torch.get_num_threads(),
-        "versions": {
-            "mnist-zoo": __version__,
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "epochs": epochs,
     }
 
@@ -285,6 +278,21 @@ def _checkpoint(file: Path) -> list[str]:
     dataset = checkpoint.data["class_path"] if checkpoint.data else None
     named = registry.to_be_named(checkpoint.model["class_path"], dataset)
     return [f"--ckpt_path={file}", *(f"{flag}={path}" for flag, path in named.items())]
+
+
+def versions() -> dict[str, str]:
+    """Return of what versions a figure is."""
+    import lightning
+    import torch
+
+    from mnist_zoo import __version__
+
+    return {
+        "mnist-zoo": __version__,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def device_name(device: torch.device) -> str:
