@@ -328,6 +328,24 @@ def test_a_class_of_ones_own_that_is_not_whole(mistake, tmp_path, flags, base, m
     assert f"mine.Own: lacks {missing} must have." in mistake(f"fit {flags}")
 
 
+def test_a_minibatch_too_small_for_batch_norm(mistake, tmp_path):
+    lines = (
+        "from torch import nn",
+        "from mnist_zoo.models import Classifier",
+        "",
+        "class Own(Classifier):",
+        "    def __init__(self, **kwargs):",
+        "        super().__init__(**kwargs)",
+        "        layers = nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10)",
+        "        self.layers = nn.Sequential(*layers)",
+    )
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    flags = "--data=Digits --data.num_train=11 --data.val_size=0 --trainer.accelerator=cpu"
+    text = mistake(f"fit --model=mine.Own {flags}")
+    assert "batch normalisation cannot train on a single image" in text
+    assert "Choose another --data.batch_size." in text
+
+
 @pytest.mark.parametrize(
     "callback",
     ["filename=best", "filename=last", "filename=own --trainer.callbacks.save_last=true"],

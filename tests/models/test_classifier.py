@@ -166,6 +166,12 @@ class TestTraining:
         )
         assert (tested["test/acc/0"], tested["test/acc/1"]) == (1, 0)
 
+    def test_bytes_are_refused_with_a_word_on_who_makes_floats_of_them(self):
+        data = Digits()
+        data.setup("fit")
+        with pytest.raises(ZooError, match=r"takes floats, not bytes: .* the data module"):
+            trainer(max_steps=1).fit(Dense(), data.train_dataloader())
+
     def test_every_test_counts_its_own_images_alone(self):
         network, data, run = Dense(num_hidden=3), Digits(num_test=50), trainer()
         torch.nn.init.zeros_(network.layers[3].weight)

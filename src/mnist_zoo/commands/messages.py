@@ -136,6 +136,11 @@ def of_exception(error: BaseException) -> str | None:
     """
     if isinstance(error, ModuleNotFoundError) or _raised_in_lightning(error):
         return first_lines(error)
+    if "Expected more than 1 value per channel when training" in str(error):
+        return (
+            "batch normalisation cannot train on a single image, and the last minibatch of an"
+            " epoch has no more.\nChoose another --data.batch_size."
+        )
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ZooError):

@@ -106,7 +106,17 @@ class Classifier(LightningModule, ABC):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless the network says."""
+        """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless the network says.
+
+        Raises:
+            ZooError: The images are bytes, as the loaders of the zoo yield them.
+        """
+        if images.dtype == torch.uint8:
+            raise ZooError(
+                f"{type(self).__name__} takes floats, not bytes: give the trainer the data module"
+                " (datamodule=...), not its loader.\nIn a loop of your own,"
+                " mnist_zoo.data.to_float turns a minibatch of images into floats."
+            )
         outputs: Tensor = self.layers(images)
         return outputs
 
