@@ -195,11 +195,14 @@ class Classifier(LightningModule, ABC):
 
     def log_training(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add to the epoch's figures: a mean loss, outputs (N, 10) and targets (N,)."""
+        # Once an epoch is enough for what keeps its own sums: to log takes as long as some steps.
+        is_first = not self.train_acc.update_called
         self.train_mean_loss.update(loss, len(targets))
         self.train_acc.update(outputs, targets)
         self.log("loss", loss, prog_bar=True, logger=False)
-        self._log_epoch("train/loss", self.train_mean_loss, targets)
-        self._log_epoch("train/acc", self.train_acc, targets)
+        if is_first:
+            self._log_epoch("train/loss", self.train_mean_loss, targets)
+            self._log_epoch("train/acc", self.train_acc, targets)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a minibatch to the validation loss and accuracy; return its outputs (N, 10)."""
