@@ -1,6 +1,6 @@
 """mnist-zoo: the published MNIST networks, trained, tested and compared from one place.
 
-Importing the package costs nothing: torch is loaded when a network is.
+Importing the package is cheap: torch is imported only when a network is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``mnist-zoo``: hands its arguments to one command, which alone is imported."""
+"""``mnist-zoo``: passes its arguments to one command and imports only that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = {
     "data": ("data", "convert data sets to text files"),
 }
 
-# What people type who come from other projects.
+# What users of other projects may type.
 _ELSEWHERE = {
     "train": "fit", "eval": "test", "evaluate": "test", "list": "models", "infer": "predict",
     "serve": "demo", "convert": "data", "tensorboard": "tensorboard --logdir runs",
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Returns:
-        0; 2 for an error of the user's, 130 after Ctrl-C, 1 for anything else.
+        0; 2 for a user error, 130 after Ctrl-C, 1 for anything else.
     """
     arguments = sys.argv[1:] if argv is None else argv
     # A shell may start a program with its output closed (>&-).
@@ -71,21 +71,21 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run_in_plain_words(arguments)
         finally:
-            # Here, for at the end of Python nobody could catch what comes of it.
+            # Flush here: errors at interpreter exit could not be caught.
             print(end="", flush=True)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise
-        # Else Python would try again at its end.
+        # Otherwise Python would try again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.ENOSPC:
             print(f"error: cannot write: {error.strerror}.", file=sys.stderr)
-        # Or the reader of our output is gone, as in `mnist-zoo models | head`.
+        # Otherwise the reader of our output is gone, as in `mnist-zoo models | head`.
         return 1
 
 
 def _run_in_plain_words(arguments: list[str]) -> int:
-    """Run one command; what the user can put right is told in a line or two."""
+    """Run one command; report errors that the user can fix in a line or two."""
     try:
         return _run(arguments)
     except ZooError as error:

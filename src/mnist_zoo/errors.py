@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 
 class ZooError(Exception):
-    """Something that the user can put right: one or two plain lines saying what, where and how.
+    """An error that the user can fix: one or two plain lines saying what, where and how.
 
-    Everything else that is raised is a defect of ours and keeps its traceback.
+    Any other exception is a bug in this package and keeps its traceback.
     """
 
 
 class FinishedError(ZooError):
-    """A run that is to go on, but has nothing left to do."""
+    """A run that is to be resumed, but has nothing left to do."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -26,15 +26,15 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def first_lines(error: BaseException) -> str:
-    """Return the first two lines of what an exception says."""
+    """Return the first two lines of an exception's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "\n".join(lines[:2])
 
 
 def printable(text: str) -> str:
-    """Return a text with its control codes, save line breaks, made visible.
+    """Return a text with control codes other than line breaks made visible.
 
-    Names in files of strangers may hold such codes, which a terminal would obey.
+    Names in untrusted files may contain such codes, which a terminal would obey.
     """
     return "".join(
         char if char == "\n" or unicodedata.category(char) != "Cc" else ascii(char)[1:-1]
@@ -43,5 +43,5 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a printable text without line breaks, as a cell of a table takes it."""
+    """Return a printable text without line breaks, for a table cell."""
     return printable(text.replace("\n", " "))

@@ -1,4 +1,4 @@
-"""Where files are, and how they are written: whole or not at all."""
+"""Paths, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def require_writable(folder: Path, hint: str) -> None:
-    """Find out, before the work, whether files can be written to a folder.
+    """Check, before the work, that files can be written to a folder.
 
     Args:
-        folder: It need not be there yet.
-        hint: What to do where they cannot.
+        folder: It need not exist yet.
+        hint: What to do if they cannot.
 
     Raises:
         ZooError: They cannot.
@@ -38,20 +38,20 @@ def require_writable(folder: Path, hint: str) -> None:
 
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """Yield a path beside a file, to write to; it becomes the file if all goes well.
+    """Yield a temporary path beside a file; it replaces the file if all goes well.
 
-    Until then what was there before stays as it is. Of a link, what it leads to is replaced.
+    Until then the old file stays untouched. If the file is a link, its target is replaced.
 
     Raises:
-        ZooError: It cannot be written, or not be put in its place.
+        ZooError: It cannot be written or replaced.
     """
     if not file.name:  # the current folder, or the root
         raise ZooError(f"cannot write {file}: {os.strerror(errno.EISDIR)}.")
     target = Path(os.path.realpath(file))
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise ZooError(f"cannot write {file}: it is a pipe or device, which cannot be replaced.")
-    # Another command may be writing the same file, and a link in a folder of a stranger's may lead
-    # anywhere: the name is not to be foreseen.
+    # Another command may be writing the same file, and a link in an untrusted folder may lead
+    # anywhere, so the name must be unpredictable.
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
     try:
         yield unfinished

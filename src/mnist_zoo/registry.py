@@ -1,4 +1,4 @@
-"""Names to classes, recipes and published figures, without importing torch.
+"""Classes, recipes and published figures by name, without importing torch.
 
 The networks of the package are found by reading the files of ``mnist_zoo/models/``, those of
 plugins by their entry points, the recipes by their file names and the comments at their heads.
@@ -30,12 +30,12 @@ _PACKAGE = Path(__file__).parent
 _HEAD_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 
 
-# What classes are called to people, by the flag that names them.
+# What messages call a class, by the flag that names it.
 KINDS = {"model": "network", "data": "data set"}
 
 
 class UnknownNameError(ZooError):
-    """A network or recipe that does not exist, or a name that means more than one."""
+    """A network or recipe that does not exist, or an ambiguous name."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,20 @@ class Recipe:
         """Return whether a measured mean accuracy, in percent, agrees with the published one.
 
         It does if the published figure is at most ``Tolerance`` above the mean or, where the
-        tolerance is a range (``75 to 92 %``), if the mean lies in it. Without a published figure
-        or a mean (not a number), nothing can be said.
+        tolerance is a range (``75 to 92 %``), if the mean lies in it. None if there is no published
+        figure or the mean is NaN.
         """
         tolerance = [float(part) for part in re.findall(r"[\d.]+", self.facts.get("Tolerance", ""))]
         if not (self.published and tolerance) or mean != mean:
             return None
         if len(tolerance) > 1:
             return tolerance[0] <= mean <= tolerance[1]
-        # Beyond what any mean of counts can differ by: 0.15 is not a binary fraction.
+        # A margin below any real difference: 0.15 is not a binary fraction.
         return float(self.published.split()[0]) - mean <= tolerance[0] + 1e-9
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of all networks, plugins too, that match a shell pattern, sorted."""
+    """Return the sorted names of all networks, plugins included, that match a shell pattern."""
     names = {*builtin_networks(), *(plugin.name for plugin in plugins())}
     return sorted(name for name in names if fnmatch.fnmatchcase(name.lower(), pattern.lower()))
 
@@ -93,15 +93,15 @@ def list_models(pattern: str = "*") -> list[str]:
 def builtin_networks() -> dict[str, str]:
     """Return the import path of every network of the package, by name.
 
-    They are the public classes in ``mnist_zoo/models/*.py`` that derive, in any number of
-    steps within their file, from ``Classifier``.
+    They are the public classes in ``mnist_zoo/models/*.py`` that derive, directly or through other
+    classes in their file, from ``Classifier``.
     """
     return _derived_classes("models", "Classifier")
 
 
 @cache
 def builtin_datasets() -> dict[str, str]:
-    """Return the import path of every data set of the package, by name, found likewise."""
+    """Return the import path of every data set of the package, by name, found in the same way."""
     return _derived_classes("data", "ImageData")
 
 
@@ -123,19 +123,19 @@ def plugins() -> list[EntryPoint]:
 
 
 def is_known(path: str) -> bool:
-    """Return whether an import path is that of a network of the zoo or of an installed plugin."""
+    """Return whether an import path is a network of the zoo or of an installed plugin."""
     return _is_of_package(path, "models", builtin_networks()) or any(
         _path(plugin) == path for plugin in plugins()
     )
 
 
 def is_our_data(path: str) -> bool:
-    """Return whether an import path is that of a data set of this package."""
+    """Return whether an import path is a data set of this package."""
     return _is_of_package(path, "data", builtin_datasets())
 
 
 def to_be_named(model: str, dataset: str | None) -> dict[str, str]:
-    """Return the user's own of two classes, by the flag that names them beside a checkpoint."""
+    """Return which of two classes are the user's own, by the flag that must name them."""
     own = {} if is_known(model) else {"--model": model}
     if dataset and not is_our_data(dataset):
         own["--data"] = dataset
@@ -143,7 +143,7 @@ def to_be_named(model: str, dataset: str | None) -> dict[str, str]:
 
 
 def _is_of_package(path: str, folder: str, classes: dict[str, str]) -> bool:
-    """Return whether a path is that of one of our classes: not of just anything in our modules."""
+    """Return whether a path is one of our classes, not just anything in our modules."""
     name = path.rpartition(".")[2]
     return name in classes and path in (classes[name], f"mnist_zoo.{folder}.{name}")
 
@@ -188,7 +188,7 @@ def class_path(name: str) -> str:
 def class_named(name: str | None) -> str | None:
     """Return the import path of a class that the user named, which may be one of their own.
 
-    Only where it is not of the zoo is the current folder looked into.
+    The current folder is searched only if the class is not of the zoo.
 
     Raises:
         UnknownNameError: No network has that name, or more than one has.
@@ -247,11 +247,11 @@ def import_class(path: str) -> Any:
 
 
 def import_derived(path: str, base: type, flag: str) -> Any:
-    """Import a class that the user named by a flag, such as ``--data``.
+    """Import a class that the user named with a flag, such as ``--data``.
 
     Raises:
-        UnknownNameError: There is none at the path, it does not derive from ``base``, or it lacks
-            what each such class must have.
+        UnknownNameError: There is no such class, it does not derive from ``base``, or it lacks an
+            abstract method.
     """
     found = import_class(path)
     kind = KINDS[flag.lstrip("-")]
@@ -264,13 +264,13 @@ def import_derived(path: str, base: type, flag: str) -> Any:
 
 
 def look_into_current_folder() -> None:
-    """Let modules be imported from the current folder, after all others."""
+    """Append the current folder to the module search path."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
 
 
 def import_all() -> list[str]:
-    """Import every network, so that configurations may name it; return what failed, a line each."""
+    """Import every network, so that configurations can name it; return a line per failure."""
     problems = []
     for path in builtin_networks().values():
         import_class(path)
@@ -284,7 +284,7 @@ def import_all() -> list[str]:
 
 @cache
 def recipes() -> dict[str, Recipe]:
-    """Return every recipe by name, those of the package first, then those of plugins.
+    """Return every recipe by name, the package's first, then those of plugins.
 
     A plugin's recipes lie in a folder ``configs`` of its top-level package.
     """
@@ -296,14 +296,14 @@ def recipes() -> dict[str, Recipe]:
 
 
 def recipes_of(network: str) -> list[Recipe]:
-    """Return the recipes of a network, the one that ``fit --model`` takes first."""
+    """Return the recipes of a network, the default of ``fit --model`` first."""
     return [recipe for recipe in recipes().values() if recipe.network == network]
 
 
 def recipe_of(path: str) -> Recipe | None:
-    """Return the recipe that ``fit --model`` takes, given the import path of a network.
+    """Return the recipe that ``fit --model`` uses, given the import path of a network.
 
-    A class of the user's own has none, nor has a plugin's, if it is called as one of the zoo.
+    The user's own classes have none, nor do plugin classes named like one of the zoo.
     """
     name = path.rpartition(".")[2]
     ours = _is_of_package(path, "models", builtin_networks())
@@ -328,7 +328,7 @@ def find_recipe(name: str) -> Path:
 
 
 def settings_hash(config: str) -> str:
-    """Return the SHA-256 of the settings in a recipe's text, whatever its comments say."""
+    """Return the SHA-256 of the settings in a recipe's text, ignoring comments."""
     import yaml
 
     settings = json.dumps(yaml.safe_load(config), sort_keys=True, default=str)
@@ -336,7 +336,7 @@ def settings_hash(config: str) -> str:
 
 
 def recipe_hashes() -> dict[str, str]:
-    """Return the hash of the settings of each recipe, by name."""
+    """Return the settings hash of each recipe, by name."""
     return {
         name: settings_hash(recipe.path.read_text(encoding="utf-8"))
         for name, recipe in recipes().items()
@@ -344,7 +344,7 @@ def recipe_hashes() -> dict[str, str]:
 
 
 def shipped_weights() -> dict[str, Path]:
-    """Return the files of trained weights that travel with the package, by name."""
+    """Return the trained weights shipped with the package, by name."""
     return {file.stem: file for file in sorted(shipped("weights").glob("*.safetensors"))}
 
 
@@ -353,7 +353,7 @@ def _path(plugin: EntryPoint) -> str:
 
 
 def shipped(name: str) -> Path:
-    """Return a folder that travels with the package, ``configs``, ``results`` or ``weights``.
+    """Return a folder shipped with the package: ``configs``, ``results`` or ``weights``.
 
     In a checkout it lies beside ``src/``; in an installed wheel, inside the package.
     """

@@ -1,6 +1,6 @@
-"""What a checkpoint holds of a network or data set: its class, and plain values as arguments.
+"""What a checkpoint stores about a network or data set: its class and its plain arguments.
 
-One rule says what is plain, when it is written and when it is read.
+The same rule decides what counts as plain when writing and when reading.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from typing import Any
 
 from mnist_zoo import registry
 
-# Beyond what settings of a network or data set ever need.
+# More than the settings of a network or data set ever need.
 _MOST_VALUES, _LONGEST_WORD, _MOST_LAYERS = 10_000, 10_000, 10
 
 
 def class_and_arguments(made: Any) -> dict[str, Any]:
-    """Return what it takes to make a network or data set again: ``class_path``, ``init_args``.
+    """Return what rebuilds a network or data set: ``class_path`` and ``init_args``.
 
-    Its ``hparams`` also hold what its class gives to the class above; that cannot be given again.
+    Its ``hparams`` also hold arguments that its class passes to its base; these are left out.
     """
     names = registry.accepted(type(made))  # type: ignore[arg-type]  # mypy takes no class for hashable
     arguments = {name: plain(value) for name, value in made.hparams.items() if name in names}
@@ -24,16 +24,16 @@ def class_and_arguments(made: Any) -> dict[str, Any]:
 
 
 def not_plain(made: Any) -> str:
-    """Return the first argument of a network or data set that is no plain value; else ``""``.
+    """Return the first argument of a network or data set that is not plain, else ``""``.
 
-    A checkpoint with any other could not be opened safely, and is not.
+    A checkpoint with other values could not be opened safely, and is refused.
     """
     arguments = class_and_arguments(made)["init_args"]
     return next((name for name, value in arguments.items() if not is_harmless(value)), "")
 
 
 def plain(value: Any) -> Any:
-    """Return a value with numbers of NumPy and torch, however deep within, as Python's own."""
+    """Return a value with NumPy and torch scalars, however deeply nested, as Python numbers."""
     if getattr(value, "ndim", None) == 0:
         return value.item()
     if type(value) in (list, tuple, set):
@@ -44,10 +44,10 @@ def plain(value: Any) -> Any:
 
 
 def is_harmless(values: Any) -> bool:
-    """Return whether values in a checkpoint are numbers and words, in lists and dicts, and no more.
+    """Return whether values in a checkpoint are only numbers and strings, in lists and dicts.
 
-    The parser of the command line makes objects of what names a class, and takes a word for what it
-    says in YAML: a list or dict in a word counts as one. What is too large is not harmless either.
+    The command-line parser instantiates whatever names a class, and parses strings as YAML, so a
+    list or dict within a string counts as one. Values that are too large are not harmless either.
     """
     to_come, num_seen = [values], 0
     while to_come:
@@ -70,7 +70,7 @@ def is_harmless(values: Any) -> bool:
 
 
 def _is_word(text: str) -> bool:
-    """Return whether YAML reads no list or dict in a text, nor in what it reads there instead."""
+    """Return whether YAML, applied repeatedly, finds no list or dict in a text."""
     import yaml
 
     for _ in range(_MOST_LAYERS):

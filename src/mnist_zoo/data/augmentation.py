@@ -1,4 +1,4 @@
-"""Random distortions of whole batches of training images, on whatever device they lie."""
+"""Random distortions of whole batches of training images, on any device."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _COARSE = 7
-# Pixels at least this bright, of 255, belong to a digit where its size is measured.
+# Pixels at least this bright, of 255, count when a digit's size is measured.
 _INK = 52
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training images are turned, scaled, stretched, sheared, shifted and bent at random.
+    """Random rotation, scale, stretch, shear, shift and elastic distortion of training images.
 
-    Every image is distorted by draws of its own, uniform between the bound and its negative. What
-    comes in from outside the image is black; values between pixels are interpolated linearly.
+    Each image has its own draws, uniform between the bound and its negative. Pixels from outside
+    the image are black; interpolation is bilinear.
 
-    The random numbers come from outside, one row an image, so that they depend on nothing but an
-    image's place in the epoch: not on the batch size, the device, or where a run was resumed.
+    The random numbers are passed in, one row per image, so that they depend only on an image's
+    position in the epoch, not on the batch size, the device, or where a run was resumed.
 
     Args:
         rotation: Largest angle, in degrees.
@@ -30,14 +30,14 @@ class Augmentation:
             width and height alike.
         shear: Largest angle by which upright lines lean, in degrees.
         shift: Largest shift in either direction, in whole pixels.
-        elastic: Standard deviation, in pixels, of the random shifts between which the field that
-            moves the pixels is smooth.
+        elastic: Standard deviation, in pixels, of the random shifts from which the smooth
+            displacement field is interpolated.
         stretch: Largest stretch of the width at the expense of the height, as a share: 0.1 makes
-            digits up to 1.1 times as wide and so much less high, or the other way round.
-        refit: Bring turned, stretched and sheared digits back to the form in which a data set has
-            them: the longer side as long as it was, and the centre of mass anywhere in the pixel
-            where it was. (MNIST's are all 20 pixels long, and were brought to the middle by whole
-            pixels.) ``scale`` and ``shift``, then not by whole pixels, come on top.
+            digits up to 1.1 times as wide and correspondingly less high, or vice versa.
+        refit: Restore the form of rotated, stretched and sheared digits: the longer side keeps its
+            length, and the centre of mass stays anywhere within its pixel. (MNIST's digits are all
+            20 pixels long, centred by whole pixels.) ``scale`` and ``shift``, which is then
+            fractional, are applied on top.
     """
 
     rotation: float = 0.0
@@ -49,10 +49,10 @@ class Augmentation:
     refit: bool = False
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Return the random numbers for so many images: uniform in [0, 1), (N, 5 to 104).
+        """Return the random numbers for ``num_images``: uniform in [0, 1), (N, 5 to 104).
 
-        A row is for angle, lean, size, steps to the right, steps down, then the elastic field and
-        the stretch, if there are.
+        A row holds angle, lean, size, shift right, shift down, then the elastic field and the
+        stretch, if used.
         """
         num_numbers = 5 + (2 * _COARSE**2 if self.elastic else 0) + bool(self.stretch)
         return torch.rand(num_images, num_numbers, generator=generator)
@@ -68,7 +68,7 @@ class Augmentation:
             The distorted images, of the same type and shape.
         """
         height, width = images.shape[-2:]
-        # In [-1, 1), and apart for each image, so as to be multiplied with planes of pixels.
+        # In [-1, 1), shaped to broadcast over each image's pixels.
         signed = (draws * 2 - 1)[:, :, None, None]
         angle = signed[:, 0] * math.radians(self.rotation)
         lean = (signed[:, 1] * math.radians(self.shear)).tan()
@@ -79,7 +79,7 @@ class Augmentation:
         moves = moves - steps / 2 if self.refit else moves.floor() - self.shift
         right, down = moves[:, :, None, None].unbind(1)
 
-        # In pixels from the centre of the image, or where a digit is refitted, from its own.
+        # In pixels from the centre of the image or, if a digit is refitted, its own centre.
         y = torch.arange(height, device=images.device).sub((height - 1) / 2)[None, :, None]
         x = torch.arange(width, device=images.device).sub((width - 1) / 2)[None, None, :]
         cos, sin = angle.cos(), angle.sin()
@@ -122,11 +122,11 @@ def _centres(images: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _longer_side(x: Tensor, y: Tensor, ink: Tensor) -> Tensor:
-    """Return the longer side (N, 1, 1) of the box around the places (N, H, W) that have ink."""
+    """Return the longer side (N, 1, 1) of the bounding box of the positions (N, H, W) with ink."""
     sides = []
     for place in (x, y):
         far = place.expand(ink.shape).masked_fill(~ink, -math.inf).amax((1, 2), keepdim=True)
         near = place.expand(ink.shape).masked_fill(~ink, math.inf).amin((1, 2), keepdim=True)
         sides.append(far - near + 1)
-    # Of an image without ink, of no place at all, 1.
+    # 1 for an image without ink.
     return torch.maximum(*sides).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The data sets: MNIST and its kin, scikit-learn's digits, and text files."""
+"""The data sets: MNIST and its relatives, scikit-learn's digits, and text files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mnist_zoo.files import absolute
 
 
 class _IdxData(ImageData):
-    """A data set of torchvision in four idx files, downloaded where they are missing.
+    """A torchvision data set in four idx files, downloaded if missing.
 
-    Of files that lie there already, checksums are known for MNIST alone; of the others, only what
-    their header says is checked.
+    Existing files are verified by checksum for MNIST; for the other data sets, only headers are
+    checked.
 
     Args:
         root: Folder of all data sets, with ``MNIST/raw`` and the like in it (default:
@@ -50,7 +50,7 @@ class _IdxData(ImageData):
         root = root or os.environ.get("MNIST_ZOO_DATA") or "data"
         self.root = absolute(root)
         self.download = download
-        # A checkpoint holds this, and is to find the data from any folder.
+        # Checkpoints hold this, and must find the data from any folder.
         self.hparams["root"] = str(self.root)
 
     @property
@@ -64,7 +64,7 @@ class _IdxData(ImageData):
         return self.root / self.source / "raw"
 
     def prepare_data(self) -> None:
-        """Download missing files, or raise DataError if that is not wanted or does not work."""
+        """Download missing files; raise DataError if that is disabled or fails."""
         missing = self._missing()
         above = self.root.parent
         for folder, wanted in ((self.root / "raw", above), (self.root, above.parent)):
@@ -79,7 +79,7 @@ class _IdxData(ImageData):
                 f"{how_to_bring(self.source, self.raw, missing)}"
             )
         if missing:
-            # Of several processes that train together, one downloads, and the others wait.
+            # Of several training processes, one downloads while the others wait.
             with alone(self.root):
                 if missing := self._missing():
                     download(self.source, self.root, missing, **self.options)
@@ -182,11 +182,10 @@ class EMNIST(_IdxData):
 
 
 class Digits(ImageData):
-    """The digits that come with scikit-learn, enlarged: 1,437 training and 360 test images.
+    """The digits of scikit-learn, enlarged: 1,437 training and 360 test images.
 
-    They need no download. The images of 8 × 8 pixels with values from 0 to 16 are enlarged to
-    20 × 20 and set in a border of 4 pixels, as in MNIST. The test images are a fixed sample that
-    has the classes in the proportions of the whole.
+    They need no download. The images, 8 × 8 pixels with values from 0 to 16, are enlarged to 20 ×
+    20 with a border of 4 pixels, as in MNIST. The test images are a fixed stratified sample.
 
     Source: Alpaydin, Kaynak: Optical recognition of handwritten digits, UCI Machine Learning
     Repository, 1998 (its test set).
@@ -209,7 +208,7 @@ class Digits(ImageData):
 
 
 class TextFile(ImageData):
-    """Images from text files: 784 pixel values from 0 to 255 and the label, one image a line.
+    """Images from text files: 784 pixel values from 0 to 255 and the label, one image per line.
 
     ``mnist-zoo data to-text`` writes such files.
 
@@ -227,7 +226,7 @@ class TextFile(ImageData):
         super().__init__(**kwargs)
         self.train_file = _absolute(train_file)
         self.test_file = _absolute(test_file)
-        # A checkpoint holds these, and is to find the files from any folder.
+        # Checkpoints hold these, and must find the files from any folder.
         self.hparams.update(train_file=self.train_file, test_file=self.test_file)
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:

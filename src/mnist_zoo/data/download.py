@@ -1,4 +1,4 @@
-"""Downloading a data set of torchvision: all of it or nothing."""
+"""Atomic download of torchvision data sets."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from mnist_zoo.data.files import DataError
 
 
 def download(source: str, root: Path, names: Sequence[str], **options: Any) -> None:
-    """Download a data set through torchvision, which shows its progress and checks the archives.
+    """Download a data set with torchvision, which shows progress and checks the archives.
 
-    The files are fetched into a temporary folder inside ``root`` and moved from there to
-    ``root/<source>/raw`` once all of them are whole, so that a download that fails or is
-    interrupted leaves nothing half-written.
+    The files go into a temporary folder inside ``root`` and are moved to ``root/<source>/raw`` once
+    all are complete, so a failed or interrupted download leaves nothing half-written.
 
     Args:
         source: Name of the class in ``torchvision.datasets``.
-        root: Folder of all data sets; created where it is missing.
-        names: The files wanted of what torchvision unpacks.
+        root: Folder of all data sets; created if missing.
+        names: The files to keep of those that torchvision unpacks.
         **options: Further arguments of the class.
 
     Raises:
@@ -51,7 +50,7 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
                 getattr(datasets, source)(folder, train=train, download=True, **options)
             for name in names:
                 Path(folder, source, "raw", name).replace(raw / name)
-        # torchvision passes on whatever the network raises, and RuntimeError for a bad checksum.
+        # torchvision passes network errors through, and raises RuntimeError for a bad checksum.
         except (OSError, RuntimeError, HTTPException) as error:
             temporary.cleanup()
             for made in created:
@@ -67,8 +66,8 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
 
 @contextlib.contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """Keep other processes of this user from downloading into the same folder meanwhile."""
-    # Nothing is left in the folder itself, which may not even be there yet.
+    """Lock out other processes of this user that would download into the same folder."""
+    # The lock is not in the folder itself, which may not exist yet.
     named = f"{os.path.expanduser('~')} {root}"  # noqa: PTH111 (Path fails without a home)
     name = hashlib.sha256(named.encode()).hexdigest()[:16]
     with FileLock(Path(tempfile.gettempdir(), f"mnist-zoo-{name}.lock")):
@@ -76,7 +75,7 @@ def alone(root: Path) -> Iterator[None]:
 
 
 def how_to_bring(source: str, raw: Path, names: Sequence[str]) -> str:
-    """Return the advice for someone without the files: where they go, and what needs none.
+    """Return advice for a user without the files.
 
     Args:
         source: Name of the data set.

@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def expand(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Add to each image its copies shifted by one pixel right, left, up and down.
+    """Add four copies of each image, shifted by one pixel right, left, up and down.
 
-    The row or column that a shift uncovers is zero; what it pushes out is lost. The expansion is
-    that of Michael Nielsen, Neural Networks and Deep Learning, chapter 6
+    Uncovered rows and columns are zero; pixels shifted out are lost. The expansion follows
+    Michael Nielsen, Neural Networks and Deep Learning, chapter 6
     (http://neuralnetworksanddeeplearning.com/chap6.html).
 
     Args:
-        images: (N, H, W) of any type; its type is kept.
+        images: (N, H, W) of any dtype, which is kept.
         targets: (N,).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Reading idx files, the binary format of MNIST, and saying plainly what is wrong with one.
+"""Reading idx files, the binary format of MNIST, with clear errors for damaged ones.
 
 An idx file is a magic number (two zero bytes, a type code, the number of dimensions), the size of
 each dimension as a big-endian 32-bit integer, and the values in C order. The format is described
@@ -30,27 +30,27 @@ LABELS = 0x00000801
 LONG_LABELS = 0x00000C02
 """Magic number of a label file of QMNIST: 32-bit integers, (N, 8), the label in column 0."""
 
-# Several times what the largest of these data sets has, unpacked.
+# Several times the unpacked size of the largest of these data sets.
 _LARGEST = 1 << 30
 _DTYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 
 
 class DataError(ZooError):
-    """Data that is missing or damaged, or asked for in a way that it cannot be given."""
+    """Data that is missing or damaged, or a request that it cannot meet."""
 
 
 def find(path: Path) -> Path | None:
-    """Return ``path``, or ``path`` + ``.gz`` where only that exists, or None for neither."""
+    """Return ``path``, or ``path`` + ``.gz`` if only that exists, or None."""
     packed = path.with_name(f"{path.name}.gz")
     return next((file for file in (path, packed) if file.is_file()), None)
 
 
 def read_idx(path: Path, magic: int, md5: str | None = None) -> npt.NDArray[Any]:
-    """Read one idx file, checked for magic number, size and, where it is known, checksum.
+    """Read one idx file, checking its magic number, size and, if known, checksum.
 
     Args:
-        path: The file without ``.gz``; a gzipped one beside it is read in its stead.
-        magic: The magic number that the file must have; it says type and number of dimensions.
+        path: The file without ``.gz``; if it is missing, the gzipped file beside it is read.
+        magic: The expected magic number, which encodes type and number of dimensions.
         md5: Hexadecimal MD5 of the uncompressed file.
 
     Returns:
@@ -90,13 +90,13 @@ def read_images(
     labels_magic: int = LABELS,
     md5s: Mapping[str, str] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Read an image file and the label file that belongs to it.
+    """Read an image file and its label file.
 
     Args:
         images_path: Idx file of images.
         labels_path: Idx file of labels.
         labels_magic: ``LABELS`` or ``LONG_LABELS``.
-        md5s: MD5 by file name; a file that is not in it is read without a checksum.
+        md5s: MD5 by file name; other files are read without a checksum.
 
     Returns:
         Images, uint8 in 0..255, (N, 28, 28), and targets, int64 in 0..9, (N,).
@@ -139,7 +139,7 @@ def _read_bytes(file: Path) -> bytearray:
             raise _damaged(file, "a whole gzip file", f"this: {error}") from error
         if len(data) > _LARGEST:
             raise _damaged(file, f"at most {_LARGEST:,} bytes unpacked", "more")
-    # Arrays over a bytearray are writable, which torch.from_numpy asks for.
+    # Arrays over a bytearray are writable, as torch.from_numpy requires.
     return bytearray(data)
 
 

@@ -1,4 +1,4 @@
-"""Minibatches from tensors in memory, in an order that a resumed run can pick up exactly."""
+"""Minibatches from tensors in memory, with exactly resumable order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import SequentialSampler
 from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.data.files import DataError
 
-# What a position in an epoch is counted in, and what users call it.
+# What a position in an epoch depends on, and its name for users.
 _COUNTED_IN = {
     "batch_size": "--data.batch_size",
     "num_replicas": "the number of processes (--trainer.devices)",
@@ -24,43 +24,42 @@ _COUNTED_IN = {
 class Batches:
     """Yields ``(images, targets)`` minibatches of two tensors, the last one possibly smaller.
 
-    The order of an epoch depends on nothing but ``seed`` and the number of the epoch. Each
-    iteration is followed by the next epoch, also one that was left early; ``set_epoch`` chooses
-    one. It starts at the first minibatch, except the first one after ``load_state_dict``: it
-    continues at the saved position.
+    The order of an epoch depends only on ``seed`` and the epoch's number. Each iteration, even one
+    left early, is followed by the next epoch; ``set_epoch`` selects one. An iteration starts at the
+    first minibatch, except the first after ``load_state_dict``, which continues at the saved
+    position.
 
     Lightning saves and restores the state of a training loader that has these methods, and calls
-    ``loader.sampler.set_epoch`` before each epoch. Both are needed for a run that goes on exactly:
-    it restores the state in the middle of an epoch only, and has but the epoch's number at an end.
+    ``loader.sampler.set_epoch`` before each epoch. Exact resuming needs both: Lightning restores
+    the state only in mid-epoch, and knows only the epoch's number at the end of one.
 
-    Of several replicas each gets an equal share of the order, which is filled up from its
-    beginning where it cannot be shared equally, as in ``DistributedSampler``. Where every image is
-    to count once, it is not filled up, and some shares have an image less. All are of as many
-    minibatches even so: replicas that run different numbers of them would wait for each other.
+    Several replicas get equal shares of the order, padded from its beginning if necessary, as in
+    ``DistributedSampler``. Without padding (``filled_up=False``), every image counts once and some
+    shares have one image less, but all have the same number of minibatches: otherwise replicas
+    would wait for each other.
 
     Args:
         images: (N, ...), N >= 1.
         targets: (N, ...), on the same device as ``images``.
         batch_size: Number of images in a minibatch, at least 1.
-        shuffle: Whether each epoch has an order of its own; else that of the tensors.
-        seed: What the orders follow from, at least 0.
+        shuffle: Whether each epoch has its own random order, instead of that of the tensors.
+        seed: Seed of the orders, at least 0.
         rank: Which of the replicas this is, from 0.
         num_replicas: Number of processes that share the images.
-        filled_up: Whether shares are filled up where the images cannot be shared equally.
-        block_size: Number of minibatches yielded at a time, one after the other in one pair of
-            tensors; only the last of an epoch may be of fewer, and of a smaller last minibatch.
-        limit: End each epoch after so many minibatches (a number), or after this share of them
-            (a fraction).
-        augmentation: Distorts the images, uint8 (N, H, W) then, differently in each epoch.
-        num_distorted_epochs: After so many epochs the images are left as they are; None: never.
+        filled_up: Whether unequal shares are padded.
+        block_size: Number of minibatches yielded at a time, concatenated into one pair of tensors;
+            only the last block of an epoch may be smaller.
+        limit: End each epoch after this many minibatches (int), or this fraction of them (float).
+        augmentation: Distorts the images (then uint8, (N, H, W)) differently in each epoch.
+        num_distorted_epochs: Leave images undistorted after this many epochs; None: never.
 
     Raises:
-        DataError: ``limit`` is a fraction that makes less than one minibatch, or a share that is
-            not filled up has too few images for as many minibatches as the others.
+        DataError: ``limit`` is a fraction of less than one minibatch, or an unpadded share has too
+            few images for the common number of minibatches.
     """
 
     batch_sampler = None
-    """Lightning looks at it wherever there is a ``sampler``."""
+    """Lightning reads it wherever there is a ``sampler``."""
 
     def __init__(
         self,
@@ -107,24 +106,24 @@ class Batches:
         self._counted_in = self._counts
 
     def __len__(self) -> int:
-        """Return the number of blocks in a whole epoch, wherever the loader stands in it."""
+        """Return the number of blocks in a whole epoch, regardless of the position."""
         return -(-self.num_batches // self.block_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the blocks of minibatches of the epoch that are still to come.
+        """Yield the remaining blocks of minibatches of the epoch.
 
         Raises:
             DataError: See ``set_epoch``.
         """
         self._check_position()
         if self._position and not self._resumed:
-            # The iteration before was left early.
+            # The previous iteration was left early.
             self._epoch, self._position = self._epoch + 1, 0
         self._resumed = False
         order, draws = self._order(), self._draws()
         for first in range(self._position, self.num_batches, self.block_size):
-            # Advanced before the yield: nobody asks for more once the last minibatch is out, and
-            # a state taken while a minibatch is at work must count that minibatch as used.
+            # Advanced before the yield: nobody asks for more after the last minibatch, and a state
+            # taken while a minibatch is being used must count it as used.
             self._position = min(first + self.block_size, self.num_batches)
             block = slice(self._start(first), self._start(self._position))
             if self._position == self.num_batches:
@@ -136,36 +135,36 @@ class Batches:
 
     @property
     def sampler(self) -> Batches | SequentialSampler:
-        """Itself, for ``set_epoch``; unshuffled, the sampler by which Lightning recognises that."""
+        """Itself, for ``set_epoch``; if unshuffled, the sampler by which Lightning can tell."""
         return self if self.shuffle else SequentialSampler(self.targets)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; stay at a place in it that was loaded.
+        """Go to the start of an epoch, unless a position in it was loaded.
 
         Raises:
-            DataError: The loader stands in the midst of it, at a place that was saved by a loader
-                of other minibatches, another number of replicas, or of images.
+            DataError: The loaded position in mid-epoch was saved with another batch size, number of
+                replicas, or number of images.
         """
         if epoch != self._epoch or not self._resumed:
             self._epoch, self._position, self._resumed = epoch, 0, False
         self._check_position()
 
     def take_back(self, num_batches: int) -> None:
-        """Count so many of the minibatches yielded last as not yielded."""
+        """Count the last ``num_batches`` minibatches as not yielded."""
         if self._position == 0:
             self._epoch, self._position = self._epoch - 1, self.num_batches
         self._position -= num_batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Return seed, epoch, how many minibatches of it were yielded, and what makes these up."""
+        """Return seed, epoch, position in minibatches, and what the position depends on."""
         place = {"seed": self.seed, "epoch": self._epoch, "position": self._position}
         return place | self._counts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to where a state was taken; whether one can go on from there shows later.
+        """Go to a saved state; whether it can be continued is checked later.
 
-        Where Lightning ends an epoch before its last minibatch, as by ``limit_train_batches``, only
-        ``set_epoch`` tells that it has ended.
+        If Lightning ends an epoch before its last minibatch (``limit_train_batches``), only
+        ``set_epoch`` shows that it has ended.
         """
         self.seed = state_dict["seed"]
         self._epoch = state_dict["epoch"]
@@ -176,7 +175,7 @@ class Batches:
 
     @property
     def _counts(self) -> dict[str, int]:
-        """What a position is counted in."""
+        """What a position depends on."""
         return {
             "batch_size": self.batch_size,
             "num_replicas": self.num_replicas,
@@ -184,7 +183,7 @@ class Batches:
         }
 
     def _check_position(self) -> None:
-        """Raise DataError where minibatches of another making were counted in this epoch."""
+        """Raise DataError if the position was counted in other minibatches."""
         if not (self._resumed and self._position):
             return
         for name, now in self._counts.items():
@@ -197,7 +196,7 @@ class Batches:
 
     @property
     def _share(self) -> int:
-        """Number of images in an epoch of the replica that has most."""
+        """Number of images per epoch in the largest share."""
         return -(-len(self.targets) // self.num_replicas)
 
     @property
@@ -206,12 +205,12 @@ class Batches:
         return -(-self._share // self.batch_size)
 
     def _start(self, number: int) -> int:
-        """Place in this replica's share where a minibatch starts."""
-        # A share of an image less could have none left for its last minibatch.
+        """Position in this replica's share where a minibatch starts."""
+        # A share with one image less could have none left for its last minibatch.
         return min(number * self.batch_size, len(self._places) - (self._num_whole - number))
 
     def _order(self) -> Tensor:
-        """Indices of this replica's images in the present epoch."""
+        """Indices of this replica's images in the current epoch."""
         num_images = len(self.targets)
         order = torch.arange(num_images)
         if self.shuffle:
@@ -219,7 +218,7 @@ class Batches:
         return order[self._own % num_images].to(self.targets.device)
 
     def _draws(self) -> Tensor | None:
-        """Random numbers for the augmentation of the present epoch, a row for each place in it."""
+        """Random numbers for augmenting the current epoch, one row per position."""
         last = self.num_distorted_epochs
         if self.augmentation is None or (last is not None and self._epoch >= last):
             return None
@@ -229,7 +228,7 @@ class Batches:
 
     @property
     def _places(self) -> range:
-        """This replica's places among those of all replicas."""
+        """This replica's positions among those of all replicas."""
         num_places = self._share * self.num_replicas if self.filled_up else len(self.targets)
         return range(self.rank, num_places, self.num_replicas)
 

@@ -1,4 +1,4 @@
-"""The contract of a data set: what every data set of the zoo does, and what a new one must."""
+"""The base class of every data set."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mnist_zoo.data.loader import Batches
 
 
 def to_float(images: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Turn stored images into what a network takes.
+    """Turn stored images into network input.
 
     Args:
         images: uint8 in 0..255, (B, 28, 28).
-        mean: Subtracted from the pixels once they are in [0, 1].
-        std: What they are divided by then.
+        mean: Subtracted from the pixels after scaling to [0, 1].
+        std: Then divides them.
 
     Returns:
         float32, (B, 1, 28, 28); in [0, 1] for the default ``mean`` and ``std``.
@@ -36,40 +36,38 @@ def to_float(images: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
 
 
 class ImageData(LightningDataModule, abc.ABC):
-    """Ten classes of images of 28 × 28 pixels, held in memory as bytes.
+    """Images of 28 × 28 pixels in ten classes, held in memory as bytes.
 
-    A subclass implements ``load``. The training images are divided into those trained on and those
-    held out for validation, and only then expanded, so that no shifted copy of a validation image
-    is ever trained on. Minibatches are ``(images, targets)``: uint8 (B, 28, 28) and int64 (B,) as
-    the loaders yield them and as they go to the device, float32 (B, 1, 28, 28) as the network gets
-    them: bytes travel faster. Under Lightning's trainer ``on_after_batch_transfer`` turns them into
-    floats; elsewhere ``to_float`` does. Validation, test and prediction take ``eval_batch_size``
-    images at a time, in order.
+    A subclass implements ``load``. Validation images are held out before the training images are
+    expanded, so that no shifted copy of one is ever trained on. Minibatches are ``(images,
+    targets)``. The loaders yield uint8 (B, 28, 28) and int64 (B,), which are faster to transfer;
+    the network gets float32 (B, 1, 28, 28). Lightning's trainer converts them through
+    ``on_after_batch_transfer``; elsewhere, use ``to_float``. Validation, test and prediction use
+    ``eval_batch_size`` images at a time, in order.
 
     Args:
         batch_size: Number of images in a training minibatch.
-        val_size: Training images held out for validation: how many, or which fraction (0.2);
-            by default 5000, of the small data sets (Digits, TextFile) a tenth.
-        expanded: Whether to train on each image five times: as it is, and shifted by one pixel
+        val_size: Number or fraction (0.2) of training images held out for validation; by default
+            5000, or a tenth for the small data sets (Digits, TextFile).
+        expanded: Whether to train on each image five times: unchanged, and shifted by one pixel
             right, left, up and down.
-        num_train: Take only the first so many training images, before any are held out.
-        num_test: Take only the first so many test images.
+        num_train: Use only the first ``num_train`` training images, before any are held out.
+        num_test: Use only the first ``num_test`` test images.
         mean: Subtracted from the pixels, which are in [0, 1].
-        std: What the pixels are divided by after that.
-        split_seed: Decides which images are held out; the same seed always holds out the same.
-            None holds out the last ones in the data set's own order, which in MNIST hardly share a
-            writer with those before them.
-        rotation: Largest angle, in degrees, by which training images are turned at random.
-        scale: Largest share, below 1, by which they are made larger or smaller at random.
-        shear: Largest angle, in degrees below 90, by which their upright lines lean at random.
-        shift: Largest number of pixels by which they are shifted at random.
-        elastic: Standard deviation, in pixels, of the random smooth field that bends them.
-        stretch: Largest share by which they are made wider and less high, or the other way round.
-        refit: Bring the distorted images back to the size and place that they had.
-        plain_epochs: Leave the images as they are in so many epochs at the end of the run.
+        std: Then divides the pixels.
+        split_seed: Seed that decides which images are held out. None holds out the last ones in the
+            data set's own order, which in MNIST hardly share a writer with those before them.
+        rotation: Largest random rotation of training images, in degrees.
+        scale: Largest random change of size, as a fraction below 1.
+        shear: Largest random shear angle, in degrees below 90.
+        shift: Largest random shift, in pixels.
+        elastic: Standard deviation, in pixels, of the smooth random displacement field.
+        stretch: Largest random stretch, as a fraction: wider and less high, or vice versa.
+        refit: Restore the size and position of distorted digits.
+        plain_epochs: Number of epochs at the end of the run without distortion.
 
     Raises:
-        DataError: A value cannot be right for any data set, or ``classes`` are not ten different
+        DataError: A value is invalid for every data set, or ``classes`` are not ten different
             names.
     """
 
@@ -112,7 +110,7 @@ class ImageData(LightningDataModule, abc.ABC):
         self._val_size_is_given = val_size is not None
         val_size = self.default_val_size if val_size is None else val_size
         if isinstance(val_size, float) and val_size.is_integer() and val_size != 1:
-            # A number of images, which the parser of the command line may have made 5000.0.
+            # A number of images, which the command-line parser may have made 5000.0.
             val_size = int(val_size)
         is_fraction = isinstance(val_size, float)
         _require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
@@ -149,9 +147,9 @@ class ImageData(LightningDataModule, abc.ABC):
             self.augmentation = Augmentation(rotation, scale, shear, shift, elastic, stretch, refit)
         self.plain_epochs = plain_epochs
         self.block_size = 1
-        """Training minibatches that the loader yields at a time; see ``Batches``."""
+        """Training minibatches yielded at a time; see ``Batches``."""
         self.limit_train_batches: int | float = 1.0
-        """How much of an epoch the training loader goes through; see ``Batches``."""
+        """How much of an epoch the training loader yields; see ``Batches``."""
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         """After ``setup``: images and targets of "train" and "validation", or of "test"."""
 
@@ -160,7 +158,7 @@ class ImageData(LightningDataModule, abc.ABC):
         """Return all training images, or all test images, in the data set's own order.
 
         Args:
-            train: Which of the two.
+            train: Whether to return the training images.
 
         Returns:
             Images, uint8 in 0..255, (N, 28, 28), and targets, int64 in 0..9, (N,).
@@ -177,19 +175,19 @@ class ImageData(LightningDataModule, abc.ABC):
         )
         return f"<{type(self).__name__}: {sizes or 'no'} images>"
 
-    # That of Lightning asks for loaders of torch.
+    # Lightning's expects torch loaders.
     __str__ = __repr__
 
     def setup(self, stage: str | None = None) -> None:
-        """Load what a stage needs, unless it is there already.
+        """Load what a stage needs, unless it is loaded already.
 
         Args:
             stage: "fit" or "validate" for the training images, "test" or "predict" for the test
-                images; without any, all of them.
+                images; None for all.
 
         Raises:
-            DataError: There are not as many images as were asked for, or the stage has none; or a
-                class of one's own has not been made whole.
+            DataError: There are fewer images than requested, the stage has none, or a subclass did
+                not call ``super().__init__``.
         """
         if not hasattr(self, "splits"):
             raise DataError(
@@ -227,14 +225,14 @@ class ImageData(LightningDataModule, abc.ABC):
     def train_dataloader(self) -> Batches:
         """Return the training minibatches, in bytes; ``seed_everything`` decides their order.
 
-        In a loop of one's own each loader has orders and distortions of its own, as those of torch
-        have. What a network takes, ``to_float`` makes of their images.
+        Outside Lightning's trainer, each loader has its own orders and distortions, like torch's.
+        ``to_float`` turns its images into network input.
         """
         trainer = self.trainer
         seed = torch.initial_seed()
         if trainer is None:
             seed = int(torch.randint(2**63 - 1, ()))
-        # Lightning asks for a fixed order when a run is to overfit its first few minibatches.
+        # Lightning wants a fixed order when a run is to overfit its first few minibatches.
         shuffle = trainer is None or trainer.overfit_batches == 0  # type: ignore[attr-defined]
         return self._batches(
             "train",
@@ -248,10 +246,10 @@ class ImageData(LightningDataModule, abc.ABC):
         )
 
     def val_dataloader(self) -> Batches | list[Batches]:
-        """Return the validation minibatches, in bytes; or none, so that Lightning skips them."""
+        """Return the validation minibatches, in bytes; [] makes Lightning skip validation."""
         if len(self._loaded("validation")[1]):
             return self._batches("validation", self.eval_batch_size, filled_up=False)
-        # Lightning asks whether this was meant; it was.
+        # Lightning warns in case this was not intended; it is.
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
         return []
 
@@ -266,15 +264,15 @@ class ImageData(LightningDataModule, abc.ABC):
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
-        """Turn a minibatch of bytes into floats, on the device; any other one stays as it is.
+        """Turn a minibatch of bytes into floats on the device; leave any other unchanged.
 
-        Lightning would call this hook of the data alone; that of a network comes after it.
+        Lightning would call only the data's hook; the network's is called after it.
         """
         images, targets = batch
         if images.dtype == torch.uint8:
             images = to_float(images, self.mean, self.std)
             if self.trainer is not None:
-                # Lightning brings batches to the precision of 16-true before they are floats.
+                # Lightning converts batches for 16-true while they are still bytes.
                 images = self.trainer.precision_plugin.convert_input(images)
         network = self.trainer and self.trainer.lightning_module
         if network and is_overridden("on_after_batch_transfer", network):
@@ -294,7 +292,7 @@ class ImageData(LightningDataModule, abc.ABC):
         return max(0, num_epochs - self.plain_epochs)
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
-        """Load the training or the test images, and of these the first ``num``."""
+        """Load the first ``num`` training or test images."""
         loaded: Any = self.load(train)
         is_pair = isinstance(loaded, tuple | list) and len(loaded) == 2
         if found := _misfit(*loaded) if is_pair else type(loaded).__name__:
@@ -310,7 +308,7 @@ class ImageData(LightningDataModule, abc.ABC):
         return images[:num], targets[:num]
 
     def _hold_out(self, images: Tensor, targets: Tensor) -> None:
-        """Divide the training images into validation and training, then expand the latter."""
+        """Split the training images into validation and training, then expand the latter."""
         num_images, num_val = len(targets), self.val_size
         if isinstance(num_val, float):
             num_val = round(num_val * num_images)
@@ -330,7 +328,7 @@ class ImageData(LightningDataModule, abc.ABC):
         if self.split_seed is None:
             order = torch.arange(num_images).flip(0)
         else:
-            # NumPy promises never to change this stream of numbers, torch makes no such promise.
+            # NumPy guarantees a stable stream of numbers; torch does not.
             order = torch.as_tensor(np.random.RandomState(self.split_seed).permutation(num_images))
         held_out, rest = order[:num_val].sort().values, order[num_val:].sort().values
         train = images[rest], targets[rest]
@@ -350,7 +348,7 @@ class ImageData(LightningDataModule, abc.ABC):
         return self.splits[split]
 
     def _batches(self, split: str, batch_size: int, seed: int = 0, **options: Any) -> Batches:
-        """Return the minibatches of a split; under a distributed trainer, this process's share."""
+        """Return the minibatches of a split; with a distributed trainer, this process's share."""
         images, targets = self._loaded(split)
         share = {}
         if self.trainer is not None:
@@ -362,7 +360,7 @@ class ImageData(LightningDataModule, abc.ABC):
 
 
 def _on_device(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Move tensors to a device if it has room for them, so that no minibatch has to travel."""
+    """Move tensors to a device if they fit, so that minibatches need no transfer."""
     if device.type == "cuda":
         needed = sum(tensor.nbytes for tensor in tensors)
         if needed > torch.cuda.mem_get_info(device)[0] / 4:
@@ -371,7 +369,7 @@ def _on_device(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _misfit(images: Any, targets: Any) -> str:
-    """Return what is wrong with what a data set gives, which may be the user's own; else ``""``."""
+    """Return what is wrong with the tensors that a data set loaded, else ``""``."""
     parts = images, targets
     if not all(isinstance(part, Tensor) for part in parts):
         return " and ".join(type(part).__name__ for part in parts)
@@ -389,6 +387,6 @@ def _misfit(images: Any, targets: Any) -> str:
 
 
 def _require(condition: bool, flag: str, value: object, message: str, advice: str = "") -> None:
-    """Raise DataError about the value of a flag unless the condition holds."""
+    """Raise DataError about a flag's value unless the condition holds."""
     if not condition:
         raise DataError(f"--data.{flag} {value}: {message}.\n{advice}".rstrip())

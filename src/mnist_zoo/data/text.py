@@ -1,4 +1,4 @@
-"""Images as text: 784 pixel values and a label a line, for any program that can split a line.
+"""Images as text: 784 pixel values and a label per line, readable by any program.
 
 The values are decimal integers separated by tabs (any white space is read), pixels from 0 to 255
 row by row, the label from 0 to 9 last. ``#`` starts a comment, and blank lines are skipped.
@@ -31,13 +31,13 @@ def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
         Images, uint8 in 0..255, (N, 28, 28) with N >= 1, and targets, int64 in 0..9, (N,).
 
     Raises:
-        DataError: The file cannot be read or holds no image, or a line is not as it should be.
+        DataError: The file cannot be read, holds no image, or has a malformed line.
     """
     path = Path(path)
     rows = []
     try:
         with path.open("rb") as file:
-            # A device, or a file that is no text, may have no line break at all.
+            # A device or binary file may have no line break at all.
             for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
                 try:
                     values = _parse(line)
@@ -60,10 +60,10 @@ def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
 
 
 def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str = "") -> None:
-    """Write images as text; the file appears under its name only when it is whole.
+    """Write images as text; the file appears only when it is complete.
 
     Args:
-        path: The file; one that exists is replaced.
+        path: The file; an existing one is replaced.
         images: uint8, (N, 28, 28).
         targets: Integers in 0..9, (N,).
         comment: Lines to put at the top, without ``#``.
@@ -81,13 +81,13 @@ def write_text(path: str | Path, images: Tensor, targets: Tensor, comment: str =
 
 
 def _has_label_first(table: Tensor) -> bool:
-    """Return whether labels seem to stand before the pixels, of which the last is black."""
+    """Return whether labels seem to precede the pixels, of which the last is black."""
     first, last = table[:, 0], table[:, -1]
     return bool((last == 0).all() and (first <= 9).all() and (first != first[0]).any())
 
 
 def _parse(line: bytes) -> npt.NDArray[np.int16]:
-    """Return the 785 values of a line, or none for a line without any; ValueError says why not."""
+    """Return the 785 values of a line, none if it is blank; ValueError if it is malformed."""
     try:
         text = line.decode("utf-8-sig").split("#", 1)[0]
     except UnicodeDecodeError as error:
@@ -98,7 +98,7 @@ def _parse(line: bytes) -> npt.NDArray[np.int16]:
     if not words:
         return np.empty(0, np.int16)
     if text.count(",") >= _NUM_PIXELS:
-        # Not read: such files mostly have the label first, where it would pass for a pixel.
+        # Refused: such files mostly have the label first, where it would pass for a pixel.
         raise ValueError(
             "the values are separated by commas; wanted are tabs, and the label last, not first"
         )

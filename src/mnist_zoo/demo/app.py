@@ -1,6 +1,6 @@
-"""A small web application: one page, and the answers of some networks to pictures.
+"""A small web application: one page, and the predictions of networks for pictures.
 
-Made for one machine: it keeps nothing, writes nothing, and refuses what other web sites may send.
+For local use: it stores nothing and refuses requests from other web sites.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from mnist_zoo.errors import ZooError
 
 MAX_BYTES = 10_000_000
-"""The largest picture that is taken, in bytes of its file."""
+"""Largest accepted picture file, in bytes."""
 
 _FILES = {
     "/": ("page.html", "text/html"),
@@ -50,20 +50,20 @@ class Digit(Protocol):
 
     @property
     def image(self) -> Tensor:
-        """What a network sees, uint8 in 0..255, (28, 28)."""
+        """Network input, uint8 in 0..255, (28, 28)."""
 
     @property
     def box(self) -> Sequence[int]:
-        """Where in the picture it lies, in pixels: left, top, right, bottom."""
+        """Its position in the picture, in pixels: left, top, right, bottom."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """What reads the digits.
+    """A network that reads digits.
 
     Attributes:
-        predict: Takes images, uint8 (N, 28, 28), and returns their probabilities, (N, 10); raises
-            ``ZooError`` where it cannot.
+        predict: Maps images, uint8 (N, 28, 28), to probabilities, (N, 10); raises ``ZooError`` if
+            it cannot.
         classes: Names of the ten classes.
     """
 
@@ -79,16 +79,16 @@ def make_app(
     """Make the application that serves the page.
 
     ``POST /predict`` takes the bytes of a picture file and answers ``{"digits": [{"box": [4],
-    "image": [28][28], "networks": [{"name": str, "probabilities": [10]}]}]}``; what goes wrong is
-    answered by ``{"error": str}`` and a status of 400, 403 or 413.
+    "image": [28][28], "networks": [{"name": str, "probabilities": [10]}]}]}``; errors are answered
+    by ``{"error": str}`` and a status of 400, 403 or 413.
 
     Args:
-        networks: They are asked all, and told apart by their names.
-        digits: Finds the digits in a picture file, from left to right; raises ``ZooError`` where
-            it cannot.
-        hosts: Names by which the page may be asked for; any by default.
+        networks: The networks by name; all of them read each digit.
+        digits: Finds the digits in a picture file, from left to right; raises ``ZooError`` if it
+            cannot.
+        hosts: Accepted host names; any by default.
     """
-    # A small file may hold a picture that takes gigabytes to read.
+    # Reading even a small picture file may take gigabytes.
     one_at_a_time = asyncio.Lock()
 
     async def predict(request: Request) -> Response:
@@ -154,7 +154,7 @@ def _answer(
 
 
 def _is_foreign(request: Request) -> bool:
-    """Whether a browser says that the request was made by another page than ours."""
+    """Whether the browser says that another page made the request."""
     headers = request.headers
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
@@ -168,7 +168,7 @@ def _file(name: str, kind: str) -> Callable[[Request], Response]:
 
 
 class _Headers:
-    """Adds to every answer what keeps other pages and other servers out."""
+    """Adds security headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

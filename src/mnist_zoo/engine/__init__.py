@@ -1,1 +1,1 @@
-"""How training is run, for any network and data: checkpoints, run folders, progress."""
+"""The training loop for any network and data: checkpoints, run folders, progress."""

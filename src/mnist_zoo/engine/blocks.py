@@ -1,7 +1,7 @@
-"""Many optimizer steps in one call of ``training_step``: Lightning's own cost is paid once.
+"""Many optimizer steps per ``training_step``, so that Lightning's overhead is paid once.
 
-The steps, and so the weights, are those of Lightning's plain loop to the bit; only what surrounds
-them is done less often. Keras calls this ``steps_per_execution``.
+The steps and weights are bit-identical to those of Lightning's plain loop; only the surrounding
+work is done less often. Keras calls this ``steps_per_execution``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from mnist_zoo.engine.graphs import GraphedSteps, Steps
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
-# A block of about so many images keeps both Lightning's share of the time and the delay after a
-# Ctrl-C small: at 10 images a step a block takes about 0.1 s on a CPU.
+# Blocks of about this many images keep both Lightning's overhead and the delay after Ctrl-C small:
+# at 10 images per step, a block takes about 0.1 s on a CPU.
 _IMAGES_A_BLOCK = 640
 
-# What is called at every step, of networks and callbacks, and what else says how a step is taken.
+# Hooks of networks and callbacks called at every step, and other methods that define a step.
 _AT_EACH_STEP = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -60,9 +60,9 @@ _HOW_TO_STEP = (
     "optimizer_zero_grad",
     "lr_scheduler_step",
 )
-# What sees a minibatch on its way to the device, of networks and data modules.
+# Hooks of networks and data modules that see a minibatch on its way to the device.
 _ON_THE_WAY = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-# Callbacks to which the end of a block is as good, and callbacks that need Lightning's plain loop
+# Callbacks for which the end of a block suffices, and callbacks that need Lightning's plain loop
 # although they override none of the hooks above.
 _PATIENT = LearningRateMonitor, ProgressBar, Timer, WeightAveraging
 _IMPATIENT = (
@@ -77,18 +77,17 @@ class Blocks(Callback):
     """Runs several optimizer steps in each ``training_step``.
 
     Counters, logger axes and checkpoints count optimizer steps; ``max_steps``,
-    ``limit_train_batches`` and gradient clipping hold exactly. Where a setting of the trainer
-    counts batches in a way that blocks cannot keep (validation within an epoch, a moving average
-    of the weights), a block is one step. Lightning's plain loop is left to train where gradients
-    are accumulated, where a network says itself how it is trained (``training_step``,
-    ``configure_optimizers`` and what Lightning calls around a step), and where a callback of the
-    user's takes part in every step.
+    ``limit_train_batches`` and gradient clipping hold exactly. If the trainer must act on
+    individual batches (validation within an epoch, a moving average of the weights), a block is one
+    step. Lightning's plain loop is used if gradients are accumulated, if a network defines its own
+    training (``training_step``, ``configure_optimizers`` or hooks around a step), or if one of the
+    user's callbacks acts at every step.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
-        cuda_graph: On a GPU, replay a block as one CUDA graph where that is possible; None: only
-            for the zoo's own networks. A graph takes no notice of what Python does in a step, such
-            as a loss that depends on the epoch.
+        cuda_graph: On a GPU, replay a block as one CUDA graph if possible; None: only for the zoo's
+            own networks. A graph ignores what Python does in a step, such as a loss that depends on
+            the epoch.
     """
 
     def __init__(self, num_steps: int | None = None, cuda_graph: bool | None = None) -> None:
@@ -116,11 +115,11 @@ class Blocks(Callback):
         pl_module.num_training_steps = lambda: _num_training_steps(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Leave trainer, network and data as they were before."""
+        """Restore trainer, network and data."""
         self._restore(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Do the same where training was broken off: Lightning tears nothing down then."""
+        """Restore them after an interruption, too: Lightning then calls no teardown."""
         self._restore(trainer, pl_module)
 
     def _restore(self, trainer: Trainer, pl_module: Any) -> None:
@@ -128,7 +127,7 @@ class Blocks(Callback):
             return
         self._block = None
         del pl_module.training_step, pl_module.num_training_steps
-        # Whose loop it is decides which of two counters the number of steps is read from.
+        # The kind of loop decides which of two counters holds the number of steps.
         plain = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
         plain.total.ready = plain.total.completed = trainer.global_step
         pl_module.automatic_optimization = True
@@ -139,7 +138,7 @@ class Blocks(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Let Lightning's plain loop go on counting from here, too."""
+        """Let Lightning's plain loop continue the count, too."""
         if self._block is not None:
             loop = checkpoint["loops"]["fit_loop"]
             steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
@@ -152,14 +151,14 @@ class Blocks(Callback):
         self._resumed_at = checkpoint["global_step"]
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Go on counting where a resumed run had stopped."""
+        """Continue counting where a resumed run stopped."""
         if self._block is not None:
             progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
             progress.ready = progress.completed = max(progress.completed, self._resumed_at)
             _count_blocks_anew(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Step the schedulers that go by epochs, as Lightning's plain loop does."""
+        """Step the epoch-wise schedulers, as Lightning's plain loop does."""
         is_whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if self._block is None or not is_whole:
             return
@@ -172,7 +171,7 @@ class Blocks(Callback):
 
     @staticmethod
     def _plateau_metric(trainer: Trainer) -> Tensor:
-        # Lightning drops the scheduler's own `monitor` where steps are not its own.
+        # Lightning drops the scheduler's `monitor` in manual optimization.
         if "val/loss" not in trainer.callback_metrics:
             raise ZooError(
                 "ReduceLROnPlateau goes by the validation loss: hold some images out, and validate"
@@ -182,7 +181,7 @@ class Blocks(Callback):
 
 
 class _BlockStep:
-    """``training_step`` for a block: the same steps as one by one, with the figures of all."""
+    """``training_step`` for a block: the same steps as one by one, with metrics over all."""
 
     def __init__(
         self, trainer: Trainer, network: Classifier, batch_size: int, cuda_graph: bool
@@ -190,7 +189,7 @@ class _BlockStep:
         self.trainer = trainer
         self.network = network
         self.batch_size = batch_size
-        # Nothing but the loss and the optimizer takes part in a step.
+        # Only the loss and the optimizer take part in a step.
         self.plain = isinstance(trainer.strategy, SingleDeviceStrategy) and not _scales_loss(
             trainer
         )
@@ -204,7 +203,7 @@ class _BlockStep:
         if trainer.max_steps >= 0:
             num_images = (trainer.max_steps - trainer.global_step) * self.batch_size
             if num_images < len(targets):
-                # An epoch that is cut short is not validated; a resumed run takes up the rest.
+                # A truncated epoch is not validated; a resumed run trains the rest.
                 trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
                 trainer.val_check_batch = math.inf
                 loader: Any = trainer.train_dataloader
@@ -216,15 +215,15 @@ class _BlockStep:
         mean_loss, outputs = self._steps(images, targets)
         num_steps = math.ceil(len(targets) / self.batch_size)
         self._count(global_step + num_steps - trainer.global_step)
-        # Lightning adds one for the block; the axes of its loggers are to count steps.
+        # Lightning adds one for the block, but logger axes must count steps.
         trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
         self.network.log_training(mean_loss, outputs, targets)
 
     def _take(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on the images of a block; return its mean loss and all its outputs.
 
-        Images are (B, 1, 28, 28) with B the number of steps times ``batch_size`` (of the last
-        block of an epoch: or less), outputs (B, 10).
+        Images are (B, 1, 28, 28), outputs (B, 10), where B is the number of steps times
+        ``batch_size``, or less in the last block of an epoch.
         """
         network = self.network
         step = self._step()
@@ -234,7 +233,7 @@ class _BlockStep:
         parts = (torch.split(part, self.batch_size) for part in (images, targets))
         logged: Any = self.trainer._results
         for some_images, some_targets in zip(*parts, strict=True):
-            # What a network logs in its loss weighs as much as the minibatch, not as the block.
+            # What a network logs in its loss is weighted by the minibatch, not the block.
             logged.batch_size = size = some_targets.shape[0]
             outputs = network(some_images)
             loss = network.loss(outputs, some_targets)
@@ -242,7 +241,7 @@ class _BlockStep:
             for scheduler in schedulers:
                 scheduler.step()
             if counts:
-                # Now, for a loss that goes by the number of the step.
+                # Here, for a loss that depends on the step number.
                 self._count(1)
             losses.append(loss.detach())
             all_outputs.append(outputs.detach())
@@ -253,18 +252,18 @@ class _BlockStep:
         return total / len(outputs), outputs
 
     def _graphed(self, device: torch.device) -> GraphedSteps | None:
-        """Return the same steps as a CUDA graph, where one can be."""
+        """Return the same steps as a CUDA graph, if possible."""
         possible = self.cuda_graph and self.plain and not self._schedulers()
         if device.type != "cuda" or not possible:
             return None
         optimizer: Any = self.network.optimizers()
-        # Adam and its kin count steps outside the graph unless told otherwise.
+        # Adam and similar optimizers count steps outside the graph by default.
         if not all(group.get("capturable", True) for group in optimizer.param_groups):
             return None
         return GraphedSteps(self._take, self.network, optimizer.optimizer, self.trainer.print)
 
     def _schedulers(self) -> list[Any]:
-        """Return the schedulers that go by steps."""
+        """Return the step-wise schedulers."""
         configs = self.trainer.lr_scheduler_configs
         return [config.scheduler for config in configs if config.interval == "step"]
 
@@ -275,7 +274,7 @@ class _BlockStep:
             counter.completed += num_steps
 
     def _step(self) -> Callable[[Tensor], None]:
-        """Return what takes a step, given its loss: plainly, or with all that Lightning adds."""
+        """Return a function that takes a step for a loss, with Lightning's wrappers if needed."""
         trainer, network = self.trainer, self.network
         optimizer: Any = network.optimizers()
         backward: Callable[[Tensor], Any] = network.manual_backward
@@ -297,10 +296,10 @@ class _BlockStep:
 
 
 def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] | None:
-    """Return ``zero_grad`` and ``step`` without what PyTorch puts around them; None if that counts.
+    """Return ``zero_grad`` and ``step`` without PyTorch's wrappers; None if these are needed.
 
-    It is names for its profiler, hooks, and word to its compiler, and on a CPU takes a quarter of
-    the time of ``Dense``.
+    The wrappers serve the profiler, hooks and compiler, and take a quarter of the time of ``Dense``
+    on a CPU.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     hooks = (
@@ -326,19 +325,19 @@ def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] 
 
 
 def _yields_blocks(datamodule: Any) -> bool:
-    """Whether a data module's training loader is ours, and not one of its own."""
+    """Whether a data module uses our training loader, not its own."""
     return hasattr(datamodule, "block_size") and _is_ours(datamodule, "train_dataloader")
 
 
 def _is_ours(datamodule: Any, method: str) -> bool:
-    """Whether a method of a data module is the zoo's or Lightning's, and not one of its own."""
+    """Whether a data module's method is the zoo's or Lightning's, not its own."""
     owner = next(cls for cls in type(datamodule).__mro__ if method in vars(cls))
     return owner.__module__.startswith(("mnist_zoo.", "lightning."))
 
 
 def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
-    """Whether something takes part in every step that a block would pass over."""
-    # A scaler has to take its factor off the gradients before they are clipped, as Lightning does.
+    """Whether something must act at every step, which a block would skip."""
+    # Gradients must be unscaled before they are clipped, as Lightning does.
     return (
         trainer.accumulate_grad_batches != 1
         or (_scales_loss(trainer) and bool(trainer.gradient_clip_val))
@@ -358,7 +357,7 @@ def _scales_loss(trainer: Trainer) -> bool:
 
 
 def _takes_part(callback: Callback) -> bool:
-    """Whether a callback does something at every step, or now and then between two of them."""
+    """Whether a callback acts at every step, or sometimes between steps."""
     if isinstance(callback, (Last, *_PATIENT)):
         return False
     if isinstance(callback, ModelCheckpoint):
@@ -369,7 +368,7 @@ def _takes_part(callback: Callback) -> bool:
 
 
 def _counts_batches(trainer: Trainer) -> bool:
-    """Whether something is due after a number of batches, or a time, within an epoch."""
+    """Whether something is due within an epoch, after some batches or time."""
     interval = getattr(trainer, "val_check_interval", None)
     return (
         # 1 is after every batch, 1.0 after all of them.
@@ -381,7 +380,7 @@ def _counts_batches(trainer: Trainer) -> bool:
 
 
 def _count_blocks_anew(trainer: Trainer) -> None:
-    """Of a run resumed in mid-epoch, count what is done in blocks of the present size."""
+    """For a run resumed in mid-epoch, recount progress in blocks of the current size."""
     loader: Any = trainer.train_dataloader
     if position := loader.state_dict()["position"]:
         to_come = -(-(loader.num_batches - position) // loader.block_size)

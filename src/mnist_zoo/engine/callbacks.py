@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, its records of itself, and the average of its weights."""
+"""A run's progress display, its records, and the average of its weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mnist_zoo.errors import FinishedError, ZooError
 from mnist_zoo.files import whole
 
 # Settings that decide what a run computes and keeps; a resumed run takes them from its checkpoint.
-# Plain numbers and words only: nothing that a stranger's file could have imported.
+# Plain numbers and strings only: nothing by which an untrusted file could import code.
 RESUMED_SETTINGS = {
     "trainer": (
         "accumulate_grad_batches",
@@ -48,7 +48,7 @@ RESUMED_SETTINGS = {
     "last": ("every_n_train_steps",),
     "average": ("decay", "every_n_steps"),
 }
-# The same, of settings that belong to no group.
+# The same for settings outside any group.
 RESUMED_VALUES = ("seed_everything", "channels_last", "test_curve")
 
 _SECONDS_BETWEEN_DRAWINGS = 0.1
@@ -62,25 +62,25 @@ def callback_names(trainer: Mapping[str, Any]) -> list[str]:
 
 
 def _logged(trainer: Trainer, *stages: str) -> dict[str, float]:
-    """Return the logged values whose names begin in one of some ways."""
+    """Return the logged values whose names begin with one of some prefixes."""
     logged = trainer.callback_metrics.items()
     return {name: value.item() for name, value in logged if name.startswith(stages)}
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar with nothing on it but loss and accuracy."""
+    """Lightning's progress bar, showing only loss and accuracy."""
 
     _drawn_at = -math.inf
 
     @property
     def total_train_batches(self) -> int | float:
-        """Return the number of optimizer steps in an epoch, not that of blocks."""
+        """Return the number of optimizer steps in an epoch, not of blocks."""
         loader: Any = self.trainer.train_dataloader
         in_blocks = getattr(loader, "block_size", 1) > 1
         return loader.num_batches if in_blocks else super().total_train_batches
 
     def _get_train_description(self, current_epoch: int) -> str:
-        # Lightning counts epochs from 0, people and our pictures from 1.
+        # Lightning counts epochs from 0; users and our pictures from 1.
         last = self.trainer.max_epochs
         of = f"/{last}" if last is not None and last > 0 else ""
         return f"Epoch {current_epoch + 1}{of}".ljust(len(self.validation_description))
@@ -88,7 +88,7 @@ class ProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Go on by the steps of a block, as often as is seen: steps are faster than the screen."""
+        """Advance by a block of steps, no more often than can be seen."""
         block_size = getattr(trainer.train_dataloader, "block_size", 1)
         whole = self.total_train_batches
         done = int(min((batch_idx + 1) * block_size, whole))
@@ -119,15 +119,15 @@ class FinalMetrics(Callback):
 
 
 class SomethingToTrain(Callback):
-    """Refuses what Lightning would train in vain, or for one epoch too many."""
+    """Refuses runs that would train nothing, or one epoch too many."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look whether there is something that is still to be trained.
+        """Check that there is something left to train.
 
         Raises:
             ZooError: The network has no optimizer.
-            FinishedError: ``EarlyStopping`` has ended the run, and would see it at its next end of
-                an epoch only.
+            FinishedError: ``EarlyStopping`` has ended the run, and would notice only after another
+                epoch.
         """
         for callback in trainer.callbacks if trainer.ckpt_path else ():  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
@@ -147,32 +147,32 @@ class Average(EMAWeightAveraging):
     """Lightning's moving average of the weights, kept on the device that trains."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average; the network itself is moved to the device only after this."""
+        """Create the average; Lightning moves the network to the device only later."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
 
 class Epochs(Callback):
-    """Tells how many epochs are done, and has on disk what a run would lose that is stopped.
+    """Reports completed epochs, and writes to disk what a stopped run would lose.
 
-    That is its time, and an epoch's figures: Lightning logs these only after the checkpoint, and a
-    run killed between the two would never log them, since it does not train that epoch again.
-    Logging them twice is harmless: it is the same step and the same value.
+    That is its time, and an epoch's metrics: Lightning logs these only after the checkpoint, and a
+    run killed in between would never log them, since it does not train that epoch again. Logging
+    them twice is harmless: step and value are the same.
 
     Args:
-        on_epoch: Called when an epoch begins with the number of those done, and of all, if known.
+        on_epoch: Called at the start of an epoch with the number completed and, if known, in all.
     """
 
     def __init__(self, on_epoch: Callable[[int, int | None], None] | None = None) -> None:
         self.on_epoch = on_epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell it when the next one begins, and so also where a resumed run goes on."""
+        """Report at the start of an epoch, which also shows where a run is resumed."""
         if self.on_epoch:
             self.on_epoch(trainer.current_epoch, trainer.max_epochs)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the training figures where Lightning will log them."""
+        """Log the training metrics at the step where Lightning will log them."""
         figures = {**_logged(trainer, "train/"), "epoch": trainer.current_epoch}
         for logger in trainer.loggers:
             logger.log_metrics(figures, trainer.global_step - 1)
@@ -181,7 +181,7 @@ class Epochs(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Log when a run was stopped, whose time until then is not spent again."""
+        """Log when a run was stopped, so that its time until then counts."""
         if isinstance(exception, KeyboardInterrupt | SIGTERMException):
             for logger in trainer.loggers:
                 logger.log_metrics({"stopped": 1.0}, trainer.global_step)
@@ -191,23 +191,23 @@ class Epochs(Callback):
 class SaveConfig(SaveConfigCallback):
     """Saves ``config.yaml`` in the run's folder, and in checkpoints what resuming needs.
 
-    That of a run that goes on is replaced with the first checkpoint: until then, what was changed
-    may be refused.
+    A resumed run's file is replaced only with the first checkpoint: until then, changed settings
+    may still be refused.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save it before training, unless the run has one already."""
         is_there = (Path(trainer.default_root_dir) / "config.yaml").exists()
-        # Of several processes the first writes it at once, before others may have looked.
+        # The first process writes it at once, maybe before others have checked.
         if not trainer.strategy.broadcast(is_there):
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save it there wherever the logger writes."""
-        # Defaults of some of Lightning's callbacks, which jsonargparse leaves as they are.
+        """Save it there, wherever the logger writes."""
+        # Some of Lightning's callbacks have Enum defaults, which jsonargparse keeps.
         yaml.SafeDumper.add_multi_representer(Enum, lambda dump, it: dump.represent_data(it.value))
         file = Path(trainer.default_root_dir) / "config.yaml"
-        # Used again, it is to make a new run.
+        # When reused, it should start a new run.
         config = self.config.clone()
         config.ckpt_path = None
         with whole(file) as unfinished:
@@ -217,7 +217,7 @@ class SaveConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what a resumed run takes over to the checkpoint."""
+        """Add the settings that a resumed run takes over."""
         if trainer.is_global_zero and not self.already_saved:
             self.save_config(trainer, pl_module, "fit")
             self.already_saved = True

@@ -23,7 +23,7 @@ from mnist_zoo.files import whole
 
 
 class Best(ModelCheckpoint):
-    """Keeps ``best.ckpt``, the weights that validation chose; none where nothing is held out.
+    """Keeps ``best.ckpt``, the weights that validation chose; none if nothing is held out.
 
     Args:
         monitor: The logged value that decides.
@@ -36,7 +36,7 @@ class Best(ModelCheckpoint):
         super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save nothing where there is no validation that would log the monitored value."""
+        """Save nothing if no validation logs the monitored value."""
         datamodule = getattr(trainer, "datamodule", None)
         validated = (
             getattr(datamodule, "num_val_images", None) != 0 and trainer.limit_val_batches != 0
@@ -46,10 +46,10 @@ class Best(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out before an epoch is trained that a name is wrong.
+        """Detect a wrong name before an epoch is trained.
 
         Raises:
-            ZooError: Validation logs nothing of the name, but of one much like it.
+            ZooError: Validation logs nothing of that name, but something similar.
         """
         names = {"--best.monitor": str(self.monitor)} if self.save_top_k else {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -59,25 +59,25 @@ class Best(ModelCheckpoint):
         for flag, name in names.items():
             if name in logged or name.startswith("train/"):
                 continue
-            # Another name altogether may be logged later, by a callback.
+            # A callback may still log a quite different name later.
             if name.startswith("val/") or difflib.get_close_matches(name, logged, cutoff=0.85):
                 hint = did_you_mean(name, logged)
                 raise ZooError(f"{flag} {name}: nothing of that name is logged.{hint}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best score, also where the run's folder was moved since."""
+        """Take over the best score, even if the run's folder has moved."""
         super().load_state_dict(_of_own_file(self, state_dict, "best.ckpt"))
 
 
 class Stopping:
-    """Turns the first Ctrl-C or SIGTERM into a question, answered between two blocks of steps."""
+    """Defers the first Ctrl-C or SIGTERM until the end of a block of steps."""
 
     def __init__(self) -> None:
         self.asked: type[BaseException] | None = None
         self._handlers: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """Take over those signals that are not ignored, where that can be: in the main thread."""
+        """Handle the signals that are not ignored; only possible in the main thread."""
         self.asked = None
         if threading.current_thread() is not threading.main_thread():
             return
@@ -86,7 +86,7 @@ class Stopping:
                 self._handlers[number] = signal.signal(number, self._ask)
 
     def listen_no_more(self) -> None:
-        """Leave the signals to whom they were taken from."""
+        """Restore the previous signal handlers."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
@@ -101,18 +101,18 @@ class Stopping:
 
 
 class Last(ModelCheckpoint):
-    """Keeps ``last.ckpt``, from which a run goes on as if it had never stopped.
+    """Keeps ``last.ckpt``, from which a run continues as if it had never stopped.
 
     Lightning stores weights, optimizer, schedulers, counters and the position in the data; this
     adds the state of the random generators, for dropout and augmentation, and in mid-epoch the
-    training figures of the part that is done.
+    training metrics so far.
 
-    It is written after every epoch, and when a run on one device is stopped by Ctrl-C or SIGTERM,
-    at the end of the block of steps that is at work. A second one waits for nothing.
+    It is written after every epoch and, when Ctrl-C or SIGTERM stops a run on one device, at the
+    end of the current block of steps. A second signal stops the run at once.
 
     Args:
-        every_n_train_steps: Also write it when so many more optimizer steps have been taken, at
-            the end of the block of steps that reaches the number.
+        every_n_train_steps: Also write it after every this many optimizer steps, at the end of the
+            block that reaches the number.
 
     Raises:
         ZooError: The number is below 1.
@@ -134,14 +134,14 @@ class Last(ModelCheckpoint):
         self._stopping = Stopping()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the random generators where they were when the checkpoint was written."""
+        """Restore the random generators to their state in the checkpoint."""
         super().on_train_start(trainer, pl_module)
         self._device = trainer.strategy.root_device
-        # A scheduler that asks for the number of steps has Lightning build the loader before it
-        # knows the place in the data, which it would hand over only when it builds it.
+        # A scheduler that asks for the number of steps makes Lightning build the loader before the
+        # position in the data is known, which is otherwise set only at that point.
         trainer.fit_loop._load_combined_loader_states()
         _go_to_next_epoch(trainer)
-        # Lightning tells shuffled loaders alone which epoch it is, but all may distort by it.
+        # Lightning sets the epoch only of shuffled loaders, but augmentation needs it in all.
         set_epoch = getattr(trainer.train_dataloader, "set_epoch", None)
         if set_epoch is not None:
             progress: Any = trainer.fit_loop.epoch_progress.current
@@ -167,13 +167,13 @@ class Last(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the checkpoint when enough steps have been taken, or the run ends in mid-epoch."""
+        """Write the checkpoint after enough steps, or when the run ends in mid-epoch."""
         due = self.every_n_steps and (
             trainer.global_step // self.every_n_steps > self._saved_at // self.every_n_steps
         )
-        # Gradients that were accumulated for a step to come would be lost.
+        # Gradients accumulated for the next step would be lost.
         stops = self._stopping.asked and not trainer.fit_loop.epoch_loop._should_accumulate()
-        # The end of an epoch has a checkpoint of its own, after validation.
+        # The end of an epoch has its own checkpoint, after validation.
         if _at_end_of_epoch(trainer):
             return
         if due or stops or trainer.fit_loop.epoch_loop.done or trainer.received_sigterm:
@@ -187,8 +187,8 @@ class Last(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint after every epoch.
 
-        Of an epoch that was cut short, Lightning takes the rest for done; a run that goes on from
-        the checkpoint of its last step does not.
+        Lightning would consider the rest of a truncated epoch done; a run resumed from the
+        checkpoint of its last step does not.
         """
         if _at_end_of_epoch(trainer) and pl_module.automatic_optimization:
             # In the first epoch of a resumed run, Lightning's plain loop would leave out the
@@ -199,28 +199,28 @@ class Last(ModelCheckpoint):
             self._saved_at = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop between two epochs, when the figures of the one before have been logged, too."""
+        """Stop between two epochs, after the metrics of the first have been logged."""
         self._stopping.stop_if_asked()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave signals as they were."""
+        """Restore the signal handlers."""
         super().on_train_end(trainer, pl_module)
         self._stopping.listen_no_more()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Do the same where training was broken off."""
+        """Restore them after an interruption, too."""
         super().on_exception(trainer, pl_module, exception)
         self._stopping.listen_no_more()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning would begin anew, or leave out, when the run goes on.
+        """Add what Lightning would reset or skip when the run is resumed.
 
-        In mid-epoch that is the epoch's figures; at its end, what the schedulers go by that the
-        plain loop steps only after the checkpoint.
+        In mid-epoch, that is the epoch's metrics; at its end, the values monitored by schedulers
+        that the plain loop steps only after the checkpoint.
         """
         if not _at_end_of_epoch(trainer) and trainer.world_size == 1:
             metrics = _training_metrics(pl_module)
@@ -245,7 +245,7 @@ class Last(ModelCheckpoint):
     def _restore_random_states(self) -> None:
         if self._random_states:
             torch.set_rng_state(self._random_states["cpu"])
-            # Its number may be another now, and a CPU has no use for the state of a GPU.
+            # The device number may have changed, and a CPU cannot use the state of a GPU.
             if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
                 torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
 
@@ -257,15 +257,15 @@ class Last(ModelCheckpoint):
         return super().state_dict() | {"random": random}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states for the start of training: until then other code draws numbers too."""
+        """Keep the states until training starts: other code draws numbers before that."""
         super().load_state_dict(_of_own_file(self, state_dict, "last.ckpt"))
         self._random_states = state_dict["random"]
 
 
 def _of_own_file(callback: ModelCheckpoint, state: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the state of a callback as if it had written nothing but one file of its folder.
+    """Return a callback's state as if it had written only one file in its folder.
 
-    What it has written it also deletes, and a checkpoint may come from a stranger.
+    It deletes the files that it wrote, and a checkpoint may be untrusted.
     """
     file = Path(str(callback.dirpath)) / name
     path = str(file) if file.is_file() else ""
@@ -297,10 +297,10 @@ def _at_end_of_epoch(trainer: Trainer) -> bool:
 
 
 def _go_to_next_epoch(trainer: Trainer) -> None:
-    """Of a run that was stopped at the end of an epoch, go on with the next.
+    """Continue a run that was stopped at the end of an epoch with the next one.
 
-    Where steps limit a run, Lightning takes every checkpoint for one of mid-epoch, finds nothing
-    left to do in that epoch, and would count it twice.
+    If steps limit a run, Lightning takes every checkpoint for one in mid-epoch, finds nothing left
+    to do in that epoch, and would count it twice.
     """
     loop = trainer.fit_loop
     progress: Any = loop.epoch_progress.current
@@ -320,15 +320,15 @@ def _lies_in(folder: Path, path: Any) -> bool:
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and then moves it there, so that it is whole or not.
+    """Writes checkpoints atomically, via a temporary file in the same folder.
 
-    Lightning moves it from the system's temporary folder, often another disk, which copies.
+    Lightning uses the system's temporary folder, often on another disk, where moving means copying.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint; what was at ``path`` before stays until the new one is complete."""
+        """Write a checkpoint; an existing file stays until the new one is complete."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole(target) as unfinished, unfinished.open("wb") as file:
@@ -340,14 +340,14 @@ class WholeFiles(TorchCheckpointIO):
             os.fsync(file.fileno())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint; callbacks of the user's take over no files outside of its folder.
+        """Read a checkpoint; the user's callbacks take over no files outside its folder.
 
-        They would delete them in time.
+        They would eventually delete them.
         """
         content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         folder = Path(path).resolve().parent
         for name, state in content.get("callbacks", {}).items():
-            # Best and Last see to it themselves.
+            # Best and Last do this themselves.
             if "best_model_path" in state and not name.startswith(("Best{", "Last{")):
                 for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
                     state[key] = state.get(key) if _lies_in(folder, state.get(key)) else ""

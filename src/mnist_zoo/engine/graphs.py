@@ -22,18 +22,18 @@ _TOLERANCE = 0.01
 
 
 class GraphedSteps:
-    """Steps that are replayed as a CUDA graph, or taken one by one where that cannot be.
+    """Steps replayed as a CUDA graph, or taken one by one if that is impossible.
 
-    The first block is trained on both ways, from the same state: a graph that does not lead to the
-    same weights is never used. Smaller blocks, such as the last of an epoch, are trained on
-    plainly; so is everything once a graph has failed.
+    The first block is trained both ways from the same state; a graph that leads to other weights is
+    never used. Smaller blocks, such as the last of an epoch, are trained plainly, as is everything
+    once a graph has failed.
 
     Args:
-        steps: What is to be replayed: the work of the GPU alone, its numbers depending on nothing
-            but the network, the optimizer and its two arguments.
-        network: What it trains.
-        optimizer: What it trains with; a new learning rate is a new graph.
-        notify: Is told in a line why there is no graph.
+        steps: What to replay: GPU work only, whose results depend only on the network, the
+            optimizer and the two arguments.
+        network: The network to train.
+        optimizer: Its optimizer; a new learning rate means a new graph.
+        notify: Called with a line that says why there is no graph.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class GraphedSteps:
         return loss.clone(), outputs.clone()
 
     def _first(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on a block plainly, then once more from the same state by a new graph."""
+        """Train on a block plainly, then again from the same state with a new graph."""
         before, numbers = self._state(), torch.cuda.get_rng_state(images.device)
         try:
-            # Also what PyTorch asks for: libraries are to be warm before anything is recorded.
+            # PyTorch also requires such a warm-up before recording.
             plainly = self._on_another_stream(images, targets)
         except RuntimeError as error:
-            # What waits for the GPU cannot be recorded, and a failed recording leaves debris.
+            # Synchronising steps cannot be recorded, and a failed recording leaves debris.
             if not any(isinstance(name, tuple) for name in before):
                 self.optimizer.state.clear()
             self._restore(before)
@@ -78,7 +78,7 @@ class GraphedSteps:
             return self.steps(images, targets)
         after, numbers_after = self._state(), torch.cuda.get_rng_state(images.device)
         if after.keys() != before.keys():
-            # The first step of an optimizer, which makes its own tensors, is not like the others.
+            # The first step, in which the optimizer creates its tensors, is unlike the others.
             return plainly
         reason = "it leads to other weights than plain steps do"
         if not all(torch.isfinite(after[name]).all() for name in self._weights()):
@@ -98,7 +98,7 @@ class GraphedSteps:
         return plainly
 
     def _on_another_stream(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the steps; raise RuntimeError if any of them waits for the GPU."""
+        """Take the steps; raise RuntimeError if any of them synchronises with the GPU."""
         main, other = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         other.wait_stream(main)
         mode = torch.cuda.get_sync_debug_mode()
@@ -106,7 +106,7 @@ class GraphedSteps:
         try:
             with torch.cuda.stream(other):
                 results = self.steps(images, targets)
-                # The graph makes its own, in memory of its own.
+                # The graph allocates its own.
                 self.optimizer.zero_grad()
         finally:
             torch.cuda.set_sync_debug_mode(mode)
@@ -114,11 +114,11 @@ class GraphedSteps:
         return results
 
     def _record(self, images: Tensor, targets: Tensor) -> None:
-        """Record a graph of these steps, and take them by it."""
+        """Record a graph of these steps, and take them with it."""
         self._settings = self._settings_now(images)
         self._inputs = images.clone(), targets.clone()
         self.graph = torch.cuda.CUDAGraph()
-        # Some versions of PyTorch leave their own stream in place where a recording fails.
+        # Some versions of PyTorch leave their stream in place if recording fails.
         with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph):
             self._results = self.steps(*self._inputs)
         self.graph.replay()
@@ -130,7 +130,7 @@ class GraphedSteps:
         self.notify(f"Steps are not replayed as a CUDA graph, which is slower: {reason}")
 
     def _settings_now(self, images: Tensor) -> Any:
-        """Return what a graph holds fixed and Python might change."""
+        """Return what a graph fixes but Python might change."""
         groups = [
             {name: value for name, value in group.items() if name != "params"}
             for group in self.optimizer.param_groups
@@ -157,7 +157,7 @@ class GraphedSteps:
         return [name for name, _ in self.network.named_parameters()]
 
     def _same(self, before: dict[object, Tensor], after: dict[object, Tensor]) -> bool:
-        """Whether the state now is ``after`` but for rounding, as measured by the change to it."""
+        """Whether the current state equals ``after`` up to rounding, relative to the change."""
         now = self._state()
 
         def distance(one: dict[object, Tensor], other: dict[object, Tensor]) -> Tensor:
@@ -165,7 +165,7 @@ class GraphedSteps:
             length: Tensor = torch.linalg.vector_norm(torch.cat(parts))
             return length
 
-        # Weights, buffers and the optimizer's state change by lengths of their own.
+        # Weights, buffers and the optimizer's state change on different scales.
         weights = self._weights()
         of_optimizer = [name for name in after if isinstance(name, tuple)]
         buffers = after.keys() - {*weights, *of_optimizer}
@@ -179,7 +179,7 @@ class GraphedSteps:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what went wrong first."""
+    """Return the first line of the root error."""
     while error.__context__ is not None:
         error = error.__context__
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""A first look at a network, with two black images, before anything is trained."""
+"""Checks of a network with two black images, before anything is trained."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def check(network: Classifier) -> Tensor:
     """Refuse a network that cannot be trained to sort images into ten classes.
 
     Returns:
-        What it gives for two black images, (2, 10).
+        Its outputs for two black images, (2, 10).
 
     Raises:
-        ZooError: It fails on them or gives something else, also in training, it has no parameters,
-            its loss is no single number, its optimizer does not accept its arguments, or these
-            would make another network.
+        ZooError: It fails on them or returns something else, it has no parameters, its loss is not
+            a single number, its optimizer rejects its arguments, or rebuilding it from its
+            arguments gives another network.
     """
     name = type(network).__name__
     outputs = _outputs(network)
@@ -36,7 +36,7 @@ def check(network: Classifier) -> Tensor:
             f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
             " Sequential or ModuleList, not in a mere list."
         )
-    # What a network draws here, its run is not to miss.
+    # Random numbers drawn here must not change the run.
     with isolate_rng(include_cuda=False):
         _require_an_optimizer(network)
         _require_rebuilt_alike(network)
@@ -44,7 +44,7 @@ def check(network: Classifier) -> Tensor:
     try:
         loss = network.loss(outputs, torch.zeros(2, dtype=torch.int64))
     except Exception:
-        return outputs  # it may need more than there is before training
+        return outputs  # it may need something that exists only in training
     if not isinstance(loss, Tensor) or loss.shape:
         found = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ZooError(f"the loss of {name} is {found}, where a tensor of one number is wanted.")
@@ -52,7 +52,7 @@ def check(network: Classifier) -> Tensor:
 
 
 def _outputs(network: Classifier) -> Tensor:
-    """Return what a network gives for two black images, (2, 10), or refuse it."""
+    """Return a network's outputs for two black images, (2, 10), or refuse it."""
     name = type(network).__name__
     try:
         with isolate_rng(include_cuda=False), torch.no_grad(), evaluation_mode(network):
@@ -67,7 +67,7 @@ def _outputs(network: Classifier) -> Tensor:
 
 
 def _require_an_optimizer(network: Classifier) -> None:
-    """Refuse an optimizer that does not accept its arguments."""
+    """Refuse an optimizer that rejects its arguments."""
     if type(network).configure_optimizers is not Classifier.configure_optimizers:
         return
     try:
@@ -79,7 +79,7 @@ def _require_an_optimizer(network: Classifier) -> None:
 
 
 def _require_rebuilt_alike(network: Classifier) -> None:
-    """Refuse a network that its checkpoint could not be read into."""
+    """Refuse a network that could not be rebuilt for its checkpoint."""
     arguments = stored.class_and_arguments(network)["init_args"]
     try:
         with torch.device("meta"):
@@ -99,16 +99,16 @@ def _require_rebuilt_alike(network: Classifier) -> None:
 
 
 def _require_outputs_in_training(network: Classifier) -> None:
-    """Refuse a network that gives something else in training than afterwards."""
+    """Refuse a network whose output in training is not a tensor."""
     if type(network).training_step is not Classifier.training_step:
         return
     try:
-        # Batch norm counts, and dropout draws.
+        # A copy, since batch norm has state and dropout draws.
         copied = copy.deepcopy(network).train()
         with torch.no_grad():
             outputs = copied(torch.zeros(_IMAGES))
     except Exception:
-        return  # black images may be too little for it
+        return  # two black images may not be enough for it
     if not isinstance(outputs, Tensor):
         raise ZooError(
             f"{type(network).__name__} gives a {type(outputs).__name__} in training, where a tensor"
@@ -127,5 +127,5 @@ def put_channels_last(network: Classifier) -> None:
     try:
         _outputs(network)
     except ZooError:
-        # Its forward has a view that asks for the ordinary layout.
+        # Its forward has a view that needs the default layout.
         network.to(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""What pictures of an evaluation are drawn from, gathered while it goes on."""
+"""Collects, during an evaluation, the data for its pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class Examples(NamedTuple):
-    """Images (n, 28, 28), as the network got them, with probabilities (n, C) and targets (n,)."""
+    """Images (n, 28, 28) as fed to the network, probabilities (n, C) and targets (n,)."""
 
     images: Tensor
     probabilities: Tensor
@@ -25,9 +25,9 @@ class Readings(NamedTuple):
     """What was gathered, on the CPU.
 
     Attributes:
-        counts: int64 (C, C): a row a true class, a column a class read.
-        first: The first images; where several processes share them, those of the first process.
-        wrong: Images that were read wrongly, the most confidently so first.
+        counts: int64 (C, C): rows are true classes, columns predicted ones.
+        first: The first images; with several processes, those of the first process.
+        wrong: Misclassified images, the most confident first.
     """
 
     counts: Tensor
@@ -38,12 +38,12 @@ class Readings(NamedTuple):
 class Gathered(Metric):
     """Gathers ``Readings`` in memory that does not grow with the number of images.
 
-    Of several processes, the counts are added and the images joined.
+    Across processes, counts are added and images concatenated.
 
     Args:
         num_classes: C.
         num_first: How many of the first images are kept.
-        num_wrong: How many of the wrongly read ones are kept.
+        num_wrong: How many misclassified ones are kept.
     """
 
     full_state_update = False
@@ -56,8 +56,8 @@ class Gathered(Metric):
         self.num_classes, self.num_first, self.num_wrong = num_classes, num_first, num_wrong
         counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.add_state("counts", counts, dist_reduce_fx="sum")
-        # One tensor an image, so that one state holds all that belongs together: confidence,
-        # target, probabilities, pixels.
+        # One row per image holds all that belongs together: confidence, target, probabilities,
+        # pixels.
         self.add_state("first", [], dist_reduce_fx="cat")
         self.add_state("wrong", [], dist_reduce_fx="cat")
 
@@ -72,7 +72,7 @@ class Gathered(Metric):
         self.wrong = [_most_confident(torch.cat([*self.wrong, wrong]), self.num_wrong)]
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the counts, and the rows of the first and of the wrongly read images."""
+        """Return the counts, and the rows of the first and of the misclassified images."""
         first = dim_zero_cat(self.first)[: self.num_first]
         return self.counts, first, _most_confident(dim_zero_cat(self.wrong), self.num_wrong)
 
@@ -90,11 +90,11 @@ class Gathered(Metric):
 
 
 class Gather(Callback):
-    """Gathers what a whole evaluation, by ``validate`` or ``test``, is drawn from.
+    """Gathers ``Readings`` during ``validate`` or ``test``.
 
     Attributes:
-        readings: What was gathered; None before the end of the evaluation, and where the steps of
-            a network do not return its outputs.
+        readings: What was gathered; None before the end of the evaluation, or if the network's
+            steps do not return its outputs.
     """
 
     def __init__(self) -> None:
@@ -110,14 +110,14 @@ class Gather(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a minibatch and what the network made of it."""
+        """Add a minibatch and the network's outputs."""
         if isinstance(outputs, Tensor):
             images, targets = batch
             probabilities = pl_module.probabilities(outputs)
             self._gathered.to(outputs.device).update(images, probabilities, targets)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring together what all processes gathered."""
+        """Combine what all processes gathered."""
         if self._gathered.update_called:
             self.readings = self._gathered.readings()
             self._gathered.reset()

@@ -1,4 +1,4 @@
-"""Folders of runs: ``runs/<Network>/version_N``, each claimed by one run alone."""
+"""Run folders ``runs/<Network>/version_N``, each claimed by a single run."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_zoo.errors import ZooError
 
-# Where Lightning starts one process a device, the first tells the others by this.
+# If Lightning starts one process per device, the first tells the others through this.
 _SHARED_WITH_OTHER_RANKS = "MNIST_ZOO_RUN"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A folder that one run alone has, and the folders around it that were made for it.
+    """A folder claimed by a single run, and the parent folders created for it.
 
     Attributes:
-        folder: The folder. Where torchrun or SLURM started the processes, only the first knows
-            its number, and the others, which write nothing, have the folder that it lies in.
-        created: The folders that were made for it, itself left out.
-        is_ours: Whether this process made the claim, and not another one of the same run.
+        folder: The folder. Under torchrun or SLURM, only the first process knows its number; the
+            others, which write nothing, have its parent.
+        created: The parent folders created for it.
+        is_ours: Whether this process, not another of the same run, made the claim.
     """
 
     folder: Path
@@ -50,9 +50,9 @@ def is_first_process() -> bool:
 
 
 def claim(folder: Path) -> Claim:
-    """Create the next free ``version_N`` in a folder; of several processes, the first does.
+    """Create the next free ``version_N`` in a folder; only the first process does.
 
-    Creating a folder either succeeds or fails whole, so two runs never claim the same one.
+    Creating a folder is atomic, so two runs never claim the same one.
 
     Raises:
         ZooError: The folder cannot be created or written.
@@ -83,15 +83,14 @@ def claim(folder: Path) -> Claim:
 
 
 class TakenError(ZooError):
-    """A folder in which another command is at work."""
+    """A folder that another command is using."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep other commands from training in a run's folder meanwhile.
+    """Keep other commands from training in a run's folder.
 
-    Of several processes of a run, the first does. Where the file system has no locks, nothing is
-    locked.
+    Only the first process of a run locks. On file systems without locks, nothing is locked.
 
     Args:
         folder: The folder.
@@ -117,11 +116,11 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 
 def of_checkpoint(path: Path) -> Path | None:
-    """Return the folder of the run that a checkpoint lies in, if it lies in one.
+    """Return the run folder that contains a checkpoint, if any.
 
     Raises:
-        ZooError: A link in the folder leads out of it. Of a folder that came from a stranger, it
-            would have files elsewhere overwritten.
+        ZooError: A link in the folder leads out of it; in an untrusted folder, it could cause files
+            elsewhere to be overwritten.
     """
     checkpoints = path.resolve().parent
     run = checkpoints.parent

@@ -1,4 +1,4 @@
-"""The curve of test accuracy by epoch, which books print; nothing can be chosen by it."""
+"""The curve of test accuracy by epoch, as books print it; nothing can be chosen by it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mnist_zoo.models.classifier import evaluation_mode
 
 
 class TestCurve(Callback):
-    """After every epoch, gives loss and accuracy on the test images to the loggers alone.
+    """Logs test loss and accuracy after every epoch, to the loggers only.
 
-    They never become a metric of the trainer, so no checkpoint, scheduler or early stopping can go
-    by them. The network is in evaluation mode meanwhile, and the random generators are put back,
-    so the weights are those of a run without the curve, to the bit.
+    They never become trainer metrics, so no checkpoint, scheduler or early stopping can use them.
+    The network is evaluated in evaluation mode and the random generators are restored, so the
+    weights are bit-identical to those of a run without the curve.
     """
 
-    __test__ = False  # no test, whatever pytest makes of the name
+    __test__ = False  # not a test, despite its name
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Load the test images."""
@@ -32,7 +32,7 @@ class TestCurve(Callback):
         """Evaluate the network on the test images."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         averages = [c for c in callbacks if isinstance(c, WeightAveraging)]
-        # Averaged weights take the place of the others where the network is evaluated.
+        # Averaged weights replace the others during evaluation.
         for average in averages:
             average.on_validation_epoch_start(trainer, pl_module)
         with isolate_rng(), torch.no_grad(), evaluation_mode(pl_module):
@@ -40,13 +40,13 @@ class TestCurve(Callback):
         for average in averages:
             average.on_validation_epoch_end(trainer, pl_module)
         for logger in trainer.loggers:
-            # The step that Lightning gives to what it logs itself at the end of an epoch.
+            # The step at which Lightning logs its own epoch metrics.
             logger.log_metrics(figures, trainer.global_step - 1)
 
     @staticmethod
     def _evaluate(trainer: Trainer, network: Any) -> dict[str, float]:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        # Metrics add up what all processes have seen.
+        # Metrics are summed over all processes.
         mean_loss, accuracy = network.test_mean_loss.clone(), network.test_acc.clone()
         for batch in datamodule.test_dataloader():
             batch = trainer.strategy.batch_to_device(batch)

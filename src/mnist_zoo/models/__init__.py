@@ -1,4 +1,4 @@
-"""The zoo: one file a family of networks, found by the registry without being listed here."""
+"""The networks, one file per family; the registry finds them without a list."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Convolutional networks with batch normalisation: strong, small, and those of An et al.
 
-Pooling stands before the normalisation where both follow a convolution: it leaves a quarter of
-the values to go through.
+Where both follow a convolution, pooling precedes normalisation, which then has only a quarter of
+the values to process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mnist_zoo.models.classifier import Classifier
 def conv_norm(
     in_channels: int, out_channels: int, size: int, pool: int = 1, padding: int | str = "same"
 ) -> nn.Sequential:
-    """Convolution, which keeps the size unless told otherwise, max-pooling, batch norm, ReLU.
+    """Convolution (same padding by default), max-pooling, batch norm, ReLU.
 
     From (N, in_channels, height, width) to (N, out_channels, height / pool, width / pool).
     """
@@ -31,10 +31,10 @@ def conv_norm(
 
 
 class Separable(nn.Module):
-    """3 × 3 convolution of each channel by itself, then 1 × 1 across the channels, several times.
+    """Depthwise 3 × 3 convolution, then 1 × 1 across the channels, applied several times.
 
-    Every time has the same weights but a normalisation of its own, and from the second on its
-    result is added to what it was given: depth without parameters.
+    All applications share their weights but have their own normalisation; from the second on they
+    are residual. This adds depth almost without parameters.
     """
 
     def __init__(self, channels: int, num_times: int) -> None:
@@ -55,10 +55,10 @@ class Separable(nn.Module):
 
 
 class OutputNorm(nn.BatchNorm1d):
-    """Batch normalisation of (N, channels), which takes a single image as in evaluation."""
+    """Batch normalisation of (N, channels) that treats a single image as in evaluation."""
 
     def forward(self, outputs: Tensor) -> Tensor:
-        """Map (N, channels) to the same shape; one image alone has no variance to train by."""
+        """Map (N, channels) to the same shape; a single image has no batch variance."""
         if not self.training or len(outputs) > 1:
             return super().forward(outputs)
         return F.batch_norm(
@@ -67,7 +67,7 @@ class OutputNorm(nn.BatchNorm1d):
 
 
 class _Smoothed(Classifier):
-    """Softened targets, and weight decay on the weights alone, not on biases and norms.
+    """Label smoothing, and weight decay on weights only, not on biases and norms.
 
     Args:
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
@@ -84,7 +84,7 @@ class _Smoothed(Classifier):
         self.label_smoothing = label_smoothing
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy against targets that share out ``label_smoothing``."""
+        """Return the cross-entropy, in training with ``label_smoothing``."""
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
@@ -104,8 +104,8 @@ class ConvNetBatchNorm(_Smoothed):
     Args:
         num_maps: Number of maps of the first convolution; the others have two and four times as
             many.
-        padding: Rows and columns of zeros around the image: 2 keeps its size, 0 takes a fifth of
-            the time off.
+        padding: Rows and columns of zeros around the image: 2 keeps its size, 0 saves a fifth of
+            the time.
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
         kwargs: Arguments of ``Classifier``.
 
@@ -124,20 +124,20 @@ class ConvNetBatchNorm(_Smoothed):
             conv_norm(more, more, size=3, pool=2),
             conv_norm(more, most, size=3),
             conv_norm(most, most, size=3),
-            nn.MaxPool2d(6 + padding // 2),  # all that two poolings have left of 24 + 2 padding
+            nn.MaxPool2d(6 + padding // 2),  # the whole map: (24 + 2 padding) / 4
             nn.Flatten(),
             nn.Linear(most, 10),
         )
 
 
 class ConvNetSeparable(_Smoothed):
-    """A convolution with a few maps, three separable ones used twice, global average: small.
+    """A convolution with few maps, three separable ones applied twice, global average pooling.
 
     Source: this project.
 
     Args:
         num_maps: Number of maps everywhere; 14 make 1,438 parameters.
-        num_times: How many times each separable convolution is used.
+        num_times: How many times each separable convolution is applied.
         kwargs: Arguments of ``Classifier``, and ``label_smoothing``: the share of each training
             target that is spread over all classes, in [0, 1].
     """
@@ -158,22 +158,22 @@ class ConvNetSeparable(_Smoothed):
 
 
 class ConvNetUnpadded(_Smoothed):
-    """Convolutions with more and more maps, whose size only they reduce, then a dense layer.
+    """Unpadded convolutions with ever more maps and no pooling, then a dense layer.
 
-    Each is followed by batch normalisation and ReLU, the dense layer, without biases, by batch
-    normalisation alone.
+    Each convolution is followed by batch normalisation and ReLU; the dense layer, which has no
+    biases, by batch normalisation alone.
 
     Source: S. An, M. Lee, S. Park, H. Yang and J. So, *An Ensemble of Simple Convolutional Neural
     Network Models for MNIST Digit Recognition*, 2020, arXiv 2008.10400: M3, M5 and M7.
 
     Args:
-        kernel_size: Rows and columns of the kernels: of 3, there are ten convolutions with 32 to
-            176 maps; of 5, five with 32 to 160; of 7, four with 48 to 192.
+        kernel_size: Side of the kernels: 3 makes ten convolutions with 32 to 176 maps, 5 makes five
+            with 32 to 160, 7 makes four with 48 to 192.
         kwargs: Arguments of ``Classifier``, and ``label_smoothing``: the share of each training
             target that is spread over all classes, in [0, 1].
 
     Raises:
-        ValueError: There is no such size.
+        ValueError: ``kernel_size`` is not 3, 5 or 7.
     """
 
     NUM_MAPS: ClassVar[dict[int, tuple[int, ...]]] = {

@@ -20,28 +20,28 @@ from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.models.classifier import Classifier
 
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
-"""The installed weights that read pictures where none are named."""
+"""The installed weights used for pictures by default."""
 
 
 class CheckpointError(ZooError):
-    """A checkpoint that is missing, damaged, or of a network that is not known."""
+    """A checkpoint that is missing, damaged, or of an unknown network."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint, or a file of weights, says of the run that wrote it.
+    """The contents of a checkpoint or of a weights file.
 
     Attributes:
         path: The file.
         model: ``class_path`` and ``init_args`` of the network.
-        data: The same of the data, and the names of its ``classes``; or None if the run used plain
+        data: The same for the data, and the names of its ``classes``; None if the run used plain
             data loaders.
         pixels: ``mean`` and ``std`` that pixels in [0, 1] were normalised by.
-        run: Settings of the trainer that a resumed run takes over, and the seed; of weights,
-            the record of the run that made them.
-        progress: Complete epochs and optimizer steps behind it; empty for weights.
+        run: Trainer settings that a resumed run takes over, and the seed; for weights, the record
+            of the run that made them.
+        progress: Completed epochs and optimizer steps; empty for weights.
         state_dict: The weights.
-        resumable: Whether training can go on from it, with the state of its optimizer.
+        resumable: Whether it holds the optimizer state, so that training can be resumed.
     """
 
     path: Path
@@ -69,7 +69,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint written by this package's networks, or exported weights (safetensors).
 
     Raises:
-        CheckpointError: The file is missing, empty, damaged, or not such a checkpoint.
+        CheckpointError: The file is missing, empty, damaged, or no such checkpoint.
     """
     file = Path(path)
     if not file.is_file():
@@ -107,8 +107,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
     """Return the import path of the checkpoint's class if it may be imported.
 
-    That is so for the networks of the zoo and of installed plugins, and for the one class that
-    the user named. Importing any other would let the file choose code to run.
+    Allowed are the networks of the zoo and of installed plugins, and the one class that the user
+    named. Importing any other would let the file choose code to run.
 
     Raises:
         CheckpointError: The class is of neither kind, or the user named another.
@@ -138,8 +138,8 @@ def load(name: str | os.PathLike[str], named: str | None = None) -> Classifier:
         name: A checkpoint written by ``mnist-zoo fit`` or by Lightning's ``Trainer``, weights
             written by ``mnist-zoo export --format safetensors``, or the name of weights that
             are installed with the package, such as ``ConvNetReLU``.
-        named: Import path of the network's class, where that is one of your own and not of the
-            zoo or of an installed plugin.
+        named: Import path of the network's class, if it is your own, neither in the zoo nor in an
+            installed plugin.
 
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint, or of a network that
@@ -149,7 +149,7 @@ def load(name: str | os.PathLike[str], named: str | None = None) -> Classifier:
 
 
 def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
-    """Build the network of a checkpoint that was read, as ``load`` does.
+    """Build the network of a checkpoint that has been read, as ``load`` does.
 
     Raises:
         CheckpointError: The network is not known or not the one named, or the checkpoint does
@@ -161,7 +161,7 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
     try:
         if registry.is_known(path):
             _require_plausible(checkpoint)
-            # Without memory first: the arguments may ask for more than there is.
+            # On the meta device first: the arguments may ask for more memory than there is.
             with torch.device("meta"):
                 parts = cls(**arguments).state_dict().items()
             # Lazy layers get their sizes with the weights.
@@ -175,7 +175,7 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
 
 
 def fill(network: Classifier, checkpoint: Checkpoint) -> None:
-    """Give a network the weights of a checkpoint, and how pixels were normalised for them.
+    """Load the weights and pixel normalisation of a checkpoint into a network.
 
     Raises:
         CheckpointError: They do not fit.
@@ -188,10 +188,10 @@ def fill(network: Classifier, checkpoint: Checkpoint) -> None:
 
 
 def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
-    """Return mean and standard deviation that pixels in [0, 1] were normalised by in training.
+    """Return mean and standard deviation by which pixels in [0, 1] were normalised in training.
 
     Raises:
-        CheckpointError: They are no numbers that pixels can be normalised by.
+        CheckpointError: They are not usable numbers.
     """
     mean, std = checkpoint.pixels.get("mean", 0.0), checkpoint.pixels.get("std", 1.0)
     finite = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
@@ -203,7 +203,7 @@ def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
 
 
 def class_names(checkpoint: Checkpoint) -> Sequence[str]:
-    """Return the names of the classes that its network tells apart: digits unless it has others."""
+    """Return the class names of a checkpoint: the digits, unless it has others."""
     data = checkpoint.data or {}
     if registry.is_our_data(data.get("class_path", "")):
         classes: Sequence[str] = registry.import_class(data["class_path"]).classes
@@ -212,16 +212,16 @@ def class_names(checkpoint: Checkpoint) -> Sequence[str]:
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """Return a file, given its path or the name of weights that are installed with the package.
+    """Return a file, given its path or the name of installed weights.
 
     Raises:
-        CheckpointError: No name, or a name alone, and there are no such weights.
+        CheckpointError: The name is empty, or that of no installed weights.
     """
     if not str(name):
         raise CheckpointError("--ckpt_path is given an empty word, where a file should be named.")
     shipped = registry.shipped_weights()
     path = Path(name)
-    # A folder of that name may lie here: within runs/, that of the network's runs.
+    # A folder may have that name: in runs/, the one with the network's runs.
     if not path.is_file() and str(name) in shipped:
         return shipped[str(name)]
     if path.exists() or path.suffix or path.name != str(name):
@@ -245,7 +245,7 @@ def default_weights() -> Path:
 
 
 def _content(file: Path) -> Any:
-    """Return what torch has written into a file, if it is whole, and data alone."""
+    """Return what torch wrote to a file, if it is intact and holds only data."""
     _require_uncompressed(file)
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
@@ -284,7 +284,7 @@ def _read_weights(file: Path) -> Checkpoint:
                 {},
                 {key: content.get_tensor(key) for key in content.keys()},  # noqa: SIM118
             )
-    except OSError as error:  # which does not say rightly what hinders
+    except OSError as error:  # whose own message names the wrong cause
         raise CheckpointError(
             f"checkpoint {file} cannot be opened: permission denied, or it is gone."
         ) from error
@@ -298,7 +298,7 @@ def _read_weights(file: Path) -> Checkpoint:
 
 
 def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
-    # Weights written by an earlier version say it of their data alone.
+    # Weights written by earlier versions have it only in their data.
     return dict(zoo.get("pixels") or (zoo.get("data") or {}).get("init_args", {}))
 
 
@@ -315,10 +315,10 @@ def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tensors(state_dict: Any) -> dict[str, torch.Tensor]:
-    """Return the weights, each as large as it says: a few bytes can pass for gigabytes.
+    """Return the weights, checked for size: a few bytes can pass for gigabytes.
 
     Raises:
-        ValueError: One is no tensor, or larger than what the file holds of it.
+        ValueError: One is not a tensor, or claims to be larger than its data.
     """
     weights = dict(state_dict)
     for name, value in weights.items():
@@ -329,7 +329,7 @@ def _tensors(state_dict: Any) -> dict[str, torch.Tensor]:
 
 
 def _require_uncompressed(file: Path) -> None:
-    """Refuse what PyTorch does not write, and what could unpack to any size."""
+    """Refuse compressed files, which PyTorch does not write and which could unpack to any size."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
@@ -338,9 +338,9 @@ def _require_uncompressed(file: Path) -> None:
 
 
 def _require_plausible(checkpoint: Checkpoint) -> None:
-    """Refuse numbers of neurons or layers that the weights in the file cannot be of."""
+    """Refuse numbers of neurons or layers that exceed the number of weights in the file."""
     num_weights = sum(value.numel() for value in checkpoint.state_dict.values())
-    # What a plugin calls so may be no neurons.
+    # In a plugin, such names may mean something else.
     ours = str(checkpoint.model["class_path"]).startswith("mnist_zoo.")
     for name, value in checkpoint.model["init_args"].items() if ours else ():
         if name.startswith("num_") and isinstance(value, int) and value > num_weights:

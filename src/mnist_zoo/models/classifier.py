@@ -1,4 +1,4 @@
-"""The contract that every network of the zoo keeps."""
+"""The base class of every network."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mnist_zoo.errors import ZooError, did_you_mean
 
 Batch = tuple[Tensor, Tensor]
 
-# What a resumed run cannot change, and what schedulers call the length of a run.
+# What a resumed run cannot change, and schedulers' names for the length of a run.
 _FIXED = ("optimizer", "scheduler", "scheduler_args")
 _LENGTHS = {"total_steps", "T_max"}
-# Optimizers of another kind.
+# Optimizers that cannot be used, and why.
 _UNUSABLE = {
     torch.optim.LBFGS: "takes no single steps",
     torch.optim.SparseAdam: "takes sparse gradients alone",
@@ -40,14 +40,14 @@ _FUSED_ON_ACCELERATORS = ("SGD", "Adam", "AdamW")
 
 
 class Classifier(LightningModule, ABC):
-    """A network that sorts 28 × 28 grey images into ten classes, with its loss and optimizer.
+    """A classifier of 28 × 28 greyscale images into ten classes, with its loss and optimizer.
 
-    A subclass passes ``**kwargs`` on to this class and builds ``self.layers`` in its
-    ``__init__``; one whose outputs are not logits also overrides ``loss`` and
-    ``probabilities``. With a ``training_step``, ``configure_optimizers`` or hook at each step of
-    its own it is trained by Lightning's plain loop, which is slower. Logged are ``train/loss``,
-    ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` and ``test/acc/0`` to
-    ``test/acc/9``, accuracies in [0, 1].
+    In its ``__init__``, a subclass passes ``**kwargs`` on to this class and builds ``self.layers``.
+    If its outputs are not logits, it also overrides ``loss`` and ``probabilities``. A subclass with
+    its own ``training_step``, ``configure_optimizers`` or per-step hooks is trained by Lightning's
+    plain loop, which is slower. Logged are ``train/loss``, ``train/acc``, ``val/loss``,
+    ``val/acc``, ``test/loss``, ``test/acc`` and ``test/acc/0`` to ``test/acc/9``; accuracies are in
+    [0, 1].
 
     Args:
         lr: Learning rate, greater than 0.
@@ -55,8 +55,8 @@ class Classifier(LightningModule, ABC):
         optimizer: Name of a class in ``torch.optim``, such as SGD, Adam or AdamW.
         optimizer_args: Further arguments of the optimizer, such as ``{momentum: 0.9}``.
         scheduler: Name of a class in ``torch.optim.lr_scheduler``, such as CosineAnnealingLR;
-            none keeps the learning rate constant. OneCycleLR is stepped after every batch, every
-            other one after every epoch; ``total_steps`` and ``T_max`` default to the whole run.
+            none keeps the learning rate constant. OneCycleLR is stepped after every batch, all
+            others after every epoch; ``total_steps`` and ``T_max`` default to the whole run.
         scheduler_args: Further arguments of the scheduler.
 
     Raises:
@@ -66,9 +66,9 @@ class Classifier(LightningModule, ABC):
     num_classes: ClassVar[int] = 10
     layers: nn.Module
     pixel_mean: float = 0.0
-    """What is subtracted by ``predict`` from pixels in [0, 1]: as in training."""
+    """Mean that ``predict`` subtracts from pixels in [0, 1], as in training."""
     pixel_std: float = 1.0
-    """What pixels are divided by after that."""
+    """Standard deviation by which pixels are then divided."""
 
     @abstractmethod
     def __init__(
@@ -82,7 +82,7 @@ class Classifier(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        # They are saved in checkpoints with the optimizer's state, so they must be plain numbers.
+        # Saved in checkpoints with the optimizer's state, so they must be plain numbers.
         self.lr: float = stored.plain(lr)
         self.weight_decay: float = stored.plain(weight_decay)
         if not self.lr > 0:
@@ -106,7 +106,7 @@ class Classifier(LightningModule, ABC):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless the network says.
+        """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless documented otherwise.
 
         Raises:
             ZooError: The images are bytes, as the loaders of the zoo yield them.
@@ -132,23 +132,23 @@ class Classifier(LightningModule, ABC):
     def predict(
         self, images: handwriting.Images | Sequence[handwriting.Images], batch_size: int = 1000
     ) -> Tensor:
-        """Return the probabilities (N, 10) of images, as the network in evaluation mode sees them.
+        """Return the probabilities (N, 10) of images, in evaluation mode.
 
-        Pixels are normalised as they were in training, which a network knows that was trained or
-        loaded from its checkpoint.
+        Pixels are normalised as in training, if the network was trained or loaded from a
+        checkpoint.
 
         Args:
-            images: Pictures of Pillow, one digit each, in any size and mode; arrays and tensors
-                in MNIST's form, integers from 0 to 255 or floats in [0, 1], of shape (28, 28),
+            images: Pillow pictures, one digit each, in any size and mode; arrays and tensors in
+                MNIST's form, integers from 0 to 255 or floats in [0, 1], of shape (28, 28),
                 (N, 28, 28) or (N, 1, 28, 28); or a list of any of these.
-            batch_size: Number of images that go through the network at a time.
+            batch_size: Number of images per forward pass.
 
         Raises:
             HandwritingError: A picture does not hold one digit, or an array is of another kind.
-            ZooError: The weights have diverged, so that some answers are not numbers.
+            ZooError: The training has diverged: some outputs are not finite.
         """
         pixels = (handwriting.to_pixels(images) - self.pixel_mean) / self.pixel_std
-        # After training in 16-true, weights are numbers of half precision.
+        # After training in 16-true, weights are in half precision.
         dtype = next(self.parameters()).dtype
         with evaluation_mode(self):
             answers = torch.cat(
@@ -163,17 +163,17 @@ class Classifier(LightningModule, ABC):
         return answers
 
     def configure_callbacks(self) -> list[Callback]:
-        """Have Lightning do what the hooks below do, also where a network overrides them."""
+        """Have Lightning call the hooks below even if a network overrides them."""
         return [_Bookkeeping()]
 
     def on_fit_start(self) -> None:
-        """Note by what the pixels are normalised in training; warn of evaluation mode.
+        """Record the pixel normalisation; warn of evaluation mode.
 
         Raises:
-            ZooError: An argument of the network or its data is nothing that a checkpoint can hold.
+            ZooError: A checkpoint cannot hold an argument of the network or its data.
         """
         if not self.training:
-            # Lightning leaves it so, and what ``mnist_zoo.load`` returns is in it.
+            # Lightning keeps it, and ``mnist_zoo.load`` returns networks in it.
             rank_zero_warn(
                 f"{type(self).__name__} is in evaluation mode and will be trained in it, without"
                 " dropout and with the statistics of batch norm as they are: call train() before."
@@ -219,9 +219,9 @@ class Classifier(LightningModule, ABC):
         return outputs
 
     def on_test_epoch_end(self) -> None:
-        """Log the share of each class that was read correctly, if it has images."""
+        """Log the accuracy of each class that has images."""
         if not self.test_stat_scores.update_called:
-            return  # by a test_step of one's own
+            return  # the network has its own test_step
         read, *_, support = self.test_stat_scores.compute().T
         for digit in support.nonzero().flatten().tolist():
             self.log(f"test/acc/{digit}", read[digit] / support[digit])
@@ -233,7 +233,7 @@ class Classifier(LightningModule, ABC):
         return self.probabilities(self(images))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and the scheduler if there is one, from the arguments."""
+        """Build the optimizer, and the scheduler if any, from the arguments."""
         optimizer = self._optimizer()
         if not self.scheduler_class:
             return optimizer
@@ -250,11 +250,11 @@ class Classifier(LightningModule, ABC):
         }
 
     def parameter_groups(self) -> Iterable[Any]:
-        """Return all parameters, or groups of them with settings of their own."""
+        """Return all parameters, or parameter groups with their own settings."""
         return self.parameters()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over how pixels were normalised; note which settings a resumed run changes."""
+        """Restore the pixel normalisation; note which settings a resumed run changes."""
         pixels = checkpoint.get("mnist_zoo", {}).get("pixels")
         if pixels:
             self.pixel_mean, self.pixel_std = float(pixels["mean"]), float(pixels["std"])
@@ -267,10 +267,10 @@ class Classifier(LightningModule, ABC):
         }
 
     def on_train_start(self) -> None:
-        """Apply changed settings, which the restored optimizer has overwritten with its own.
+        """Reapply changed settings, which restoring the optimizer has overwritten.
 
         Raises:
-            ZooError: The optimizer or the course of the learning rate cannot be changed midway.
+            ZooError: The optimizer or the learning-rate schedule cannot be changed midway.
         """
         if self.trainer.ckpt_path is None:
             return
@@ -279,7 +279,7 @@ class Classifier(LightningModule, ABC):
             _require_state_sizes(optimizer)
             _lay_out_as_weights(optimizer)
         if self._before:
-            # What is no longer given goes back to the optimizer's own default.
+            # Settings no longer given return to the optimizer's defaults.
             given = self.optimizer_args.keys() | (self._before.get("optimizer_args") or {}).keys()
             settings = ("lr", "weight_decay", *given)
             restored = self.trainer.optimizers[0].param_groups
@@ -287,11 +287,11 @@ class Classifier(LightningModule, ABC):
                 group.update({name: wanted[name] for name in settings if name in group})
 
     def num_training_steps(self) -> float:
-        """Return the number of optimizer steps in the whole run; infinity if nothing limits it."""
+        """Return the number of optimizer steps in the whole run; infinity if unlimited."""
         return self.trainer.estimated_stepping_batches
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to rebuild this network and its data, as plain types."""
+        """Add what is needed to rebuild this network and its data, as plain types."""
         checkpoint["mnist_zoo"] = {"pixels": {"mean": self.pixel_mean, "std": self.pixel_std}}
         made: dict[str, Any] = {"model": self}
         datamodule = getattr(self._trainer, "datamodule", None)
@@ -302,7 +302,7 @@ class Classifier(LightningModule, ABC):
             if key == "data" and hasattr(part, "classes"):
                 entry["classes"] = list(part.classes)
             checkpoint["mnist_zoo"][key] = entry
-            # Lightning's own also holds what the class cannot be given again.
+            # Lightning's own entry also holds arguments that the class does not accept.
             if part.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
                 checkpoint[part.CHECKPOINT_HYPER_PARAMS_KEY] = dict(entry["init_args"])
 
@@ -312,7 +312,7 @@ class Classifier(LightningModule, ABC):
         if "lr" in self._before and self.scheduler_class:
             fixed.add("lr")
         if type(self).configure_optimizers is not Classifier.configure_optimizers:
-            # What it makes of the settings, only the class itself knows.
+            # Only the class itself knows how it uses the settings.
             fixed |= self._before.keys()
         if fixed:
             raise ZooError(
@@ -330,11 +330,11 @@ class Classifier(LightningModule, ABC):
                     )
 
     def _lengths_now(self, config: LRSchedulerConfig) -> dict[str, float]:
-        """Return the lengths that a scheduler's course would have to be laid out with, by name."""
+        """Return the lengths that a scheduler would be built with now, by name."""
         if self.scheduler_class:
             now = self._scheduler_args()
             return {name: now[name] for name in _LENGTHS & now.keys()}
-        # One that a subclass makes goes on to its end, and no further.
+        # A subclass's own scheduler must not be stepped past its end.
         laid_out = getattr(config.scheduler, "total_steps", math.inf)
         by_steps = config.interval == "step" and config.frequency == 1
         if by_steps and laid_out < self.num_training_steps() < math.inf:
@@ -360,9 +360,9 @@ class Classifier(LightningModule, ABC):
         return optimizer
 
     def _fused(self) -> dict[str, bool]:
-        """Return what has one kernel update all weights, for optimizers that have one."""
+        """Return the argument that selects a fused kernel, if the optimizer has one."""
         known = inspect.signature(self.optimizer_class).parameters
-        # Such a kernel unscales gradients itself, and Lightning could not clip them before.
+        # A fused kernel unscales gradients itself, too late for Lightning to clip them.
         plugin = getattr(self._trainer, "precision_plugin", None)
         clips = getattr(self._trainer, "gradient_clip_val", None)
         scaled = isinstance(plugin, MixedPrecision) and (plugin.scaler or clips)
@@ -380,7 +380,7 @@ class Classifier(LightningModule, ABC):
     ) -> Tensor:
         images, targets = batch
         outputs: Tensor = self(images)
-        # Lightning rounds the mean number of images of several processes, which may be unequal.
+        # Lightning would round the mean batch size over processes, which may differ.
         loss.update(self.loss(outputs, targets), len(targets))
         accuracy.update(outputs, targets)
         self._log_epoch(f"{stage}/loss", loss, targets, prog_bar=True)
@@ -424,14 +424,14 @@ class Classifier(LightningModule, ABC):
 
 
 class _Bookkeeping(Callback):
-    """Calls the hooks of ``Classifier`` by which checkpoints know the network and its data.
+    """Calls the hooks of ``Classifier`` that record the network and its data in checkpoints.
 
-    In Lightning's own class they do nothing, so that people override them without ``super()``.
-    To be called twice changes nothing.
+    In Lightning's base class they do nothing, so users override them without ``super()``.
+    Calling them twice is harmless.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Note how pixels are normalised."""
+        """Record the pixel normalisation."""
         Classifier.on_fit_start(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -452,10 +452,10 @@ class _Bookkeeping(Callback):
 
 
 class _MeanLoss(Metric):
-    """Mean loss of all images so far; not a number once training has diverged.
+    """Mean loss of all images so far; NaN once training has diverged.
 
-    ``MeanMetric`` of torchmetrics looks for what is not a number, for which it waits for the
-    device at every step, or else forgets the weights.
+    ``MeanMetric`` of torchmetrics either checks for NaN, which synchronises with the device at
+    every step, or ignores the weights.
     """
 
     full_state_update = False
@@ -479,7 +479,7 @@ class _MeanLoss(Metric):
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode for a while, and each layer back to its own mode then."""
+    """Put a network into evaluation mode, then restore the mode of each layer."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -495,10 +495,10 @@ def num_parameters(network: nn.Module) -> int:
 
 
 def _lay_out_as_weights(optimizer: Optimizer) -> None:
-    """Bring an optimizer's tensors to the memory layout of the weights that they belong to.
+    """Give an optimizer's tensors the memory layout of their weights.
 
-    Kernels that update all weights at once go through memory in order, and a run may be resumed in
-    another layout (``channels_last``) than it was saved in.
+    Fused kernels traverse memory in order, and a run may be resumed in another layout
+    (``channels_last``) than it was saved in.
     """
     for weight, state in optimizer.state.items():
         for name, value in state.items():
@@ -507,15 +507,15 @@ def _lay_out_as_weights(optimizer: Optimizer) -> None:
 
 
 def _require_state_sizes(optimizer: Optimizer) -> None:
-    """Refuse tensors that an optimizer has restored and that do not belong to its weights.
+    """Refuse restored optimizer tensors that do not fit the weights.
 
-    Kernels that update all weights at once trust in their size, and would write beyond them.
+    Fused kernels trust their size, and would write out of bounds.
 
     Raises:
         ZooError: There is one.
     """
     if "fused" not in inspect.signature(type(optimizer)).parameters:
-        return  # such as Adafactor, which keeps but a row and a column of each weight
+        return  # such as Adafactor, which keeps only a row and a column per weight
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if not isinstance(value, Tensor) or (name == "step" and value.numel() == 1):
@@ -541,7 +541,7 @@ def _require_plain_arguments(made: Any) -> None:
 
 @contextmanager
 def _accepted(kind: str, cls: type) -> Iterator[None]:
-    """Raise ``ZooError`` where a class of ``torch.optim`` does not accept its arguments."""
+    """Raise ``ZooError`` if a class of ``torch.optim`` rejects its arguments."""
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -558,7 +558,7 @@ def _accepted(kind: str, cls: type) -> Iterator[None]:
 def _class_in(module: ModuleType, name: str, kind: str) -> Any:
     """Return a class of ``torch.optim`` by name.
 
-    Names alone are accepted, never import paths: the name may come from a stranger's checkpoint.
+    Only names are accepted, never import paths: the name may come from an untrusted checkpoint.
     """
     if not isinstance(name, str):
         raise ZooError(f"--model.{kind} {name}: give the name of the class, such as 'SGD'.")

@@ -1,7 +1,7 @@
 """Convolutional networks: those of Nielsen's book, chapter 6, and one with three dense layers.
 
-Pooling stands before the activation: both sigmoid and ReLU are monotone, so the result is the
-same, and the activation has a quarter of the values to go through.
+Pooling precedes the activation: sigmoid and ReLU are monotone, so the result is the same, and the
+activation has only a quarter of the values to process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mnist_zoo.models.classifier import Classifier
 def conv_pool(in_channels: int, out_channels: int, activation: nn.Module) -> nn.Sequential:
     """5 × 5 convolution without padding, 2 × 2 max-pooling, activation.
 
-    Halves what the convolution leaves of each side: 28 → 12, 12 → 4.
+    Each side shrinks by 4, then halves: 28 → 12, 12 → 4.
     """
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 5), nn.MaxPool2d(2), activation)
 

@@ -38,5 +38,5 @@ class Dense(Classifier):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Scale the activations (N, 10) of each image to sum to 1."""
-        # Where every neuron is silent, all classes are equally likely.
+        # If all activations are 0, all classes are equally likely.
         return F.normalize(outputs + 1e-12, p=1.0, dim=1)

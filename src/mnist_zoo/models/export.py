@@ -1,7 +1,7 @@
-"""Trained networks as files for other programs; each is read again and checked before it counts.
+"""Export of trained networks for other programs; each file is read back and checked.
 
-ONNX and torch_export files take ``images``, float32 (N, 1, 28, 28) in [0, 1] for any N, and give
-``probabilities``, float32 (N, 10): the normalisation of pixels and the softmax are inside.
+ONNX and torch_export files take ``images``, float32 (N, 1, 28, 28) in [0, 1] for any N, and return
+``probabilities``, float32 (N, 10); they include pixel normalisation and softmax.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ TOLERANCE = 1e-4
 
 
 class ExportError(ZooError):
-    """A network that cannot be exported, or whose file does not compute what it does."""
+    """A network that cannot be exported, or whose file gives other results."""
 
 
 class Pixels(nn.Module):
-    """A network with what ``Classifier.predict`` does before and after it.
+    """A network with the pre- and postprocessing of ``Classifier.predict``.
 
     Maps images (N, 1, 28, 28) in [0, 1] to probabilities (N, 10).
     """
@@ -49,21 +49,21 @@ class Pixels(nn.Module):
 def export(
     network: Classifier, kind: str, file: Path, images: Tensor, about: dict[str, Any]
 ) -> float:
-    """Write a network, read it again, and compare the two on some images.
+    """Write a network, read it back, and compare the two on some images.
 
     Args:
         network: In evaluation mode, on the CPU.
         kind: A key of ``FORMATS``.
-        file: Where to write; replaced whole if it exists, and left alone if anything fails.
+        file: Where to write; an existing file is replaced only if everything succeeds.
         images: float32 (N, 1, 28, 28) in [0, 1] to compare on.
-        about: What the file says of itself, as plain values: ``model``, ``data``, ``record``,
+        about: Metadata to store, as plain values: ``model``, ``data``, ``record``,
             ``licence``.
 
     Returns:
-        The largest difference between the probabilities of the file and those of the network.
+        The largest difference in a probability between file and network.
 
     Raises:
-        ExportError: The network cannot be exported so, or the difference is over 1e-4.
+        ExportError: The network cannot be exported, or the difference is over 1e-4.
         ZooError: The network returns NaN or infinity.
     """
     expected = network.predict(images)
@@ -71,7 +71,7 @@ def export(
         reread = FORMATS[kind](network, unfinished, about)
         with torch.no_grad():
             difference = float((reread(images) - expected).abs().max())
-        # Not a number is no small difference either.
+        # Written so that NaN fails, too.
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"the exported network differs by {difference:.2g} in a probability, over"
@@ -131,7 +131,7 @@ def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Rer
     except Exception as error:  # whatever the exporter makes of a network
         raise _cannot(network, "torch.export", error) from error
     file.write_bytes(content.getvalue())
-    # A stream, for the name has to end in .pt2 and the unfinished file's does not.
+    # A stream, since a file name would have to end in .pt2.
     with file.open("rb") as stream:
         reread: Reread = torch.export.load(stream).module()
     return reread
@@ -139,7 +139,7 @@ def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Rer
 
 def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
     state = network.state_dict()
-    # Keys as those of a plain nn.Sequential, where the network is nothing more.
+    # Keys like those of a plain nn.Sequential, if the network is nothing more.
     prefix = "layers." if all(key.startswith("layers.") for key in state) else ""
     # On a full disk, torch would fail without saying so.
     content = io.BytesIO()
@@ -150,7 +150,7 @@ def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Rerea
 
 
 def _safetensors(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
-    # Copies, for safetensors takes no weights that share memory.
+    # Copies, since safetensors refuses weights that share memory.
     state = {
         key: value.clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()

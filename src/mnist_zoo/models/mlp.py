@@ -13,7 +13,7 @@ from mnist_zoo.models.classifier import Classifier
 class MLPDropout(Classifier):
     """784 → 512 → 512 → 10 with ReLU, and one dropout module used after both hidden layers.
 
-    Source: an exercise in PyTorch; its author is not known here.
+    Source: a PyTorch exercise; author unknown.
 
     Args:
         num_hidden: Number of neurons in each hidden layer.
@@ -41,7 +41,7 @@ class MLPLogSoftmax(Classifier):
 
     Its outputs are log-probabilities.
 
-    Source: a tutorial on PyTorch; its author is not known here.
+    Source: a PyTorch tutorial; author unknown.
 
     Args:
         kwargs: Arguments of ``Classifier``.
