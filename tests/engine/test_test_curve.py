@@ -41,6 +41,14 @@ class Drawing(Digits):
         return super().load(train)
 
 
+class Darker(MLPDropout):
+    """Changes images once they are on the device."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        images, targets = batch
+        return images / 2, targets
+
+
 def fit(folder, *callbacks, epochs=2, network_class=MLPDropout, data_class=Digits, precision=None):
     """Train a network with dropout; return trainer, network and the random state at the end."""
     seed_everything(0)
@@ -96,6 +104,13 @@ def test_the_last_value_is_what_test_finds(tmp_path, monkeypatch, batch_size, pr
         values = by_epoch(scalars, f"test_curve/{name}")
         assert len(values) == 2
         assert values[-1] == pytest.approx(metrics[f"test/{name}"], rel=1e-5)
+
+
+def test_what_a_network_makes_of_its_images_it_makes_once(tmp_path):
+    trainer, network, _ = fit(tmp_path, TestCurve(), network_class=Darker)
+    curve = by_epoch(read_scalars(tmp_path), "test_curve/loss")
+    (metrics,) = trainer.test(network, Digits(), verbose=False)
+    assert curve[-1] == pytest.approx(metrics["test/loss"], rel=1e-5)
 
 
 def test_of_averaged_weights_it_shows_the_average(tmp_path):

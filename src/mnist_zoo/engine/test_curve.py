@@ -49,8 +49,7 @@ class TestCurve(Callback):
         # Metrics are summed over all processes.
         mean_loss, accuracy = network.test_mean_loss.clone(), network.test_acc.clone()
         for batch in datamodule.test_dataloader():
-            batch = trainer.strategy.batch_to_device(batch)
-            images, targets = datamodule.on_after_batch_transfer(batch, 0)
+            images, targets = trainer.strategy.batch_to_device(batch)
             with trainer.precision_plugin.forward_context():
                 outputs = network(images)
                 mean_loss.update(network.loss(outputs, targets), len(targets))
