@@ -91,6 +91,23 @@ def test_a_run_that_accumulates_gradients_stops_between_two_steps(number, tmp_pa
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_the_random_generator_of_an_accelerator_is_kept_and_put_back(kind, monkeypatch):
+    numbers, put_back = torch.arange(16, dtype=torch.uint8), []
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "get_rng_state", lambda *device: numbers)
+    monkeypatch.setattr(module, "set_rng_state", lambda state, *device: put_back.append(state))
+    monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
+    last = Last()
+    last._device = torch.device(kind)
+    last._random_states = last.state_dict()["random"]
+    last._restore_random_states()
+    assert put_back == [numbers]
+    last._device = torch.device("cpu")
+    last._restore_random_states()
+    assert len(put_back) == 1
+
+
 def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopping = Stopping()

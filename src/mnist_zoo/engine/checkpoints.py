@@ -248,12 +248,16 @@ class Last(ModelCheckpoint):
             # The device number may have changed, and a CPU cannot use the state of a GPU.
             if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
                 torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
+            if self._device.type == "mps" and self._random_states.get("mps") is not None:
+                torch.mps.set_rng_state(self._random_states["mps"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""
         random = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._device)
+        if self._device.type == "mps":
+            random["mps"] = torch.mps.get_rng_state()
         return super().state_dict() | {"random": random}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
