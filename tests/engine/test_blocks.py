@@ -157,6 +157,32 @@ def test_a_cuda_graph_is_for_networks_of_the_zoo_unless_told_otherwise(
     assert found == [graphed]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "args", "graphed"),
+    [
+        ("SGD", {}, True),
+        ("Adam", {}, True),
+        ("Adam", {"fused": False}, False),
+        ("NAdam", {}, False),
+        ("NAdam", {"capturable": True}, True),
+    ],
+)
+def test_a_cuda_graph_is_for_optimizers_that_count_steps_on_the_gpu(optimizer, args, graphed):
+    blocks, found = Blocks(4), []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, pl_module):
+            for group in trainer.optimizers[0].param_groups:
+                group.update(args)
+            found.append(blocks._block._graphed(torch.device("cuda")) is not None)
+            for group in trainer.optimizers[0].param_groups:
+                group.update(capturable=False)
+
+    network = {"optimizer": optimizer, "lr": 0.001}
+    train(Dense, None, network=network, callbacks=[blocks, Look()], max_steps=4)
+    assert found == [graphed]
+
+
 class Doubled(Dense):
     """Trains on twice the loss, in a step of its own."""
 

@@ -215,6 +215,36 @@ def test_steps_that_wait_for_the_gpu_are_taken_plainly(imitation, monkeypatch, m
     assert line.endswith("called a synchronizing CUDA operation")
 
 
+def test_an_optimizer_that_counts_steps_elsewhere_has_no_graph(imitation):
+    def between(training, number):
+        state = training.optimizer.state[training.network[0].weight]
+        state["step"] = torch.tensor(0.0, device="meta")
+
+    plain, other, _ = train_both(imitation, between=between)
+    assert_the_same(other, plain)
+    assert not imitation.recorded
+    (line,) = other.said
+    assert line.endswith("the optimizer counts steps outside of the GPU")
+
+
+def test_a_fused_adam_is_capturable_while_it_is_recorded(imitation):
+    training, seen = Training(), []
+    training.optimizer = torch.optim.Adam(training.network.parameters(), fused=True)
+
+    def steps(images, targets):
+        seen.append(training.optimizer.param_groups[0]["capturable"])
+        return plainly(images, targets)
+
+    plainly, training.steps = training.steps, steps
+    graphed = imitation.owner = training.graphed()
+    for number in range(2):
+        graphed(*block(number))
+    # The first block makes the optimizer's tensors; the second is trained on both ways.
+    assert seen == [False, False, True, False]
+    assert len(imitation.recorded) == 1
+    assert not training.said
+
+
 def test_of_weights_that_are_no_numbers_a_graph_is_not_to_blame(imitation):
     def between(training, number):
         training.network[0].weight.data.fill_(math.nan)

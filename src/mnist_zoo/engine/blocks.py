@@ -257,8 +257,9 @@ class _BlockStep:
         if device.type != "cuda" or not possible:
             return None
         optimizer: Any = self.network.optimizers()
-        # Adam and similar optimizers count steps outside the graph by default.
-        if not all(group.get("capturable", True) for group in optimizer.param_groups):
+        # Adam and similar optimizers count steps outside the graph unless fused.
+        groups = optimizer.param_groups
+        if not all(group.get("capturable", True) or group.get("fused") for group in groups):
             return None
         return GraphedSteps(self._take, self.network, optimizer.optimizer, self.trainer.print)
 

@@ -6,7 +6,9 @@ A graph starts all kernels of a block at once, with the same numbers in the same
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,6 +79,10 @@ class GraphedSteps:
             self._give_up(_reason(error))
             return self.steps(images, targets)
         after, numbers_after = self._state(), torch.cuda.get_rng_state(images.device)
+        if any(tensor.device != images.device for tensor in after.values()):
+            # Nothing outside of the GPU goes on in a replay.
+            self._give_up("the optimizer counts steps outside of the GPU")
+            return plainly
         if after.keys() != before.keys():
             # The first step, in which the optimizer creates its tensors, is unlike the others.
             return plainly
@@ -102,7 +108,10 @@ class GraphedSteps:
         main, other = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         other.wait_stream(main)
         mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            # It says of itself that it does not find everything yet.
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
         try:
             with torch.cuda.stream(other):
                 results = self.steps(images, targets)
@@ -119,10 +128,24 @@ class GraphedSteps:
         self._inputs = images.clone(), targets.clone()
         self.graph = torch.cuda.CUDAGraph()
         # Some versions of PyTorch leave their stream in place if recording fails.
-        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph):
+        current = torch.cuda.stream(torch.cuda.current_stream())
+        with self._capturable(), current, torch.cuda.graph(self.graph):
             self._results = self.steps(*self._inputs)
         self.graph.replay()
         torch.cuda.synchronize(images.device)
+
+    @contextmanager
+    def _capturable(self) -> Iterator[None]:
+        """Have Adam and its kin be recorded: fused, they count steps on the GPU anyway."""
+        groups = [group for group in self.optimizer.param_groups if group.get("fused")]
+        refusing = [group for group in groups if group.get("capturable") is False]
+        for group in refusing:
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group in refusing:
+                group["capturable"] = False
 
     def _give_up(self, reason: str) -> None:
         self.failed, self.graph = True, None
