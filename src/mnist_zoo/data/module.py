@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.data.expansion import expand
-from mnist_zoo.data.files import DataError
+from mnist_zoo.data.idx import DataError
 from mnist_zoo.data.loader import Batches
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_zoo.data import MNIST, DataError, files
-from mnist_zoo.data.files import IMAGES, LABELS, LONG_LABELS, read_idx, read_images
+from mnist_zoo.data import MNIST, DataError
+from mnist_zoo.data.idx import IMAGES, LABELS, LONG_LABELS, read_idx, read_images
 
 
 def idx(magic, array):
@@ -143,6 +143,6 @@ def test_a_gzip_file_that_unpacks_to_more_than_any_data_set(pair, monkeypatch):
     path = pair[0]
     path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
-    monkeypatch.setattr(files, "_LARGEST", 3000)
+    monkeypatch.setattr("mnist_zoo.data.idx._LARGEST", 3000)
     with pytest.raises(DataError, match="expected at most 3,000 bytes unpacked, found more"):
         read_images(*pair)
