@@ -8,10 +8,13 @@ import torch
 from rich.console import Console
 
 from mnist_zoo.report import predictions
-from mnist_zoo.report.predictions import Reading
+from mnist_zoo.report.predictions import Prediction
 
 READINGS = [
-    ("a.png", [Reading((1, 2, 3, 4), [0.1, 0.6, 0.3]), Reading((5, 2, 8, 4), [0.7, 0.05, 0.25])])
+    (
+        "a.png",
+        [Prediction((1, 2, 3, 4), [0.1, 0.6, 0.3]), Prediction((5, 2, 8, 4), [0.7, 0.05, 0.25])],
+    )
 ]
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mnist_zoo.models import Classifier
-    from mnist_zoo.report.predictions import Readings
+    from mnist_zoo.report.predictions import Predictions
 
 # What only LightningCLI knows: with these, or without pictures, the test images are meant.
 _LIGHTNING = ("--trainer", "--config", "-c", "--print_config", "--seed_everything")
@@ -102,7 +102,7 @@ def _read(arguments: argparse.Namespace) -> int:
     from mnist_zoo.report import predictions
 
     network, classes = _network(arguments)
-    pictures: list[tuple[str, list[predictions.Reading]]] = []
+    pictures: list[tuple[str, list[predictions.Prediction]]] = []
     seen, failed = [], {}
     for number, (name, found) in enumerate(digits.read(arguments.images, arguments.as_is)):
         if isinstance(found, str):
@@ -115,7 +115,7 @@ def _read(arguments: argparse.Namespace) -> int:
             (
                 name,
                 [
-                    predictions.Reading(digit.box, row)
+                    predictions.Prediction(digit.box, row)
                     for digit, row in zip(found, probabilities.tolist(), strict=True)
                 ],
             )
@@ -139,16 +139,16 @@ def _read(arguments: argparse.Namespace) -> int:
     return 0 if not failed else 1 if pictures else 2
 
 
-def _save_sheet(file: Path, images: Tensor, pictures: Readings, classes: Sequence[str]) -> None:
+def _save_sheet(file: Path, images: Tensor, pictures: Predictions, classes: Sequence[str]) -> None:
     """Draw the digits as the network saw them, uint8 (N, 28, 28), over what it read."""
     from mnist_zoo.report.pictures import gallery, save, shortened
     from mnist_zoo.report.predictions import percent
 
     captions = []
-    for name, readings in pictures:
+    for name, predictions in pictures:
         # Of one picture, the heading says it.
         below = f"\n{shortened(digits.drawable(name))}" if len(pictures) > 1 else ""
-        best = [reading.best() for reading in readings]
+        best = [prediction.best() for prediction in predictions]
         captions += [f"{classes[number]}  {percent(share)}{below}" for number, share in best]
     title = shortened(digits.drawable(pictures[0][0]), 60) if len(pictures) == 1 else ""
     save(gallery(images, captions, title=title), file)

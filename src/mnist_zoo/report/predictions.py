@@ -20,7 +20,7 @@ DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prediction:
     """One digit in one picture.
 
     Attributes:
@@ -36,7 +36,7 @@ class Reading:
         return sorted(enumerate(self.probabilities), key=lambda pair: -pair[1])[rank]
 
 
-Readings = Sequence[tuple[str, Sequence[Reading]]]
+Predictions = Sequence[tuple[str, Sequence[Prediction]]]
 """Each picture's name, and its digits from left to right."""
 
 
@@ -47,7 +47,7 @@ def percent(probability: float) -> str:
     return f"{min(probability, 0.999):.1%}" if probability < 1 else "100.0%"
 
 
-def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
+def table(pictures: Predictions, classes: Sequence[str] = DIGITS) -> Table:
     """Lay out a picture a line: its digits, how probable each is, and what comes next.
 
     Args:
@@ -58,8 +58,8 @@ def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
     out.add_column("file", overflow="fold")
     for column in ("digit" if tuple(classes) == DIGITS else "class", "probability", "next best"):
         out.add_column(column)
-    for name, readings in pictures:
-        best, after = [r.best() for r in readings], [r.best(1) for r in readings]
+    for name, predictions in pictures:
+        best, after = [r.best() for r in predictions], [r.best(1) for r in predictions]
         out.add_row(
             escape(printable(name)),
             f"[bold]{escape(' '.join(classes[number] for number, _ in best))}[/]",
@@ -69,7 +69,7 @@ def table(pictures: Readings, classes: Sequence[str] = DIGITS) -> Table:
     return out
 
 
-def as_csv(pictures: Readings, classes: Sequence[str] = DIGITS) -> str:
+def as_csv(pictures: Predictions, classes: Sequence[str] = DIGITS) -> str:
     """Return a line a digit: picture, number in reading order, box, class, all probabilities."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -77,31 +77,31 @@ def as_csv(pictures: Readings, classes: Sequence[str] = DIGITS) -> str:
     columns = [f"p{number}" for number in range(num_classes)]
     box = ["left", "top", "right", "bottom"]
     writer.writerow(["file", "number", *box, "prediction", "class", "probability", *columns])
-    for name, readings in pictures:
-        for number, reading in enumerate(readings):
-            digit, probability = reading.best()
-            values = [f"{value:.6f}" for value in (probability, *reading.probabilities)]
-            writer.writerow([name, number, *reading.box, digit, classes[digit], *values])
+    for name, predictions in pictures:
+        for number, prediction in enumerate(predictions):
+            digit, probability = prediction.best()
+            values = [f"{value:.6f}" for value in (probability, *prediction.probabilities)]
+            writer.writerow([name, number, *prediction.box, digit, classes[digit], *values])
     return out.getvalue()
 
 
-def as_objects(pictures: Readings, classes: Sequence[str] = DIGITS) -> list[dict[str, Any]]:
+def as_objects(pictures: Predictions, classes: Sequence[str] = DIGITS) -> list[dict[str, Any]]:
     """Return the pictures, with the digits of each, as what JSON can hold."""
     return [
         {
             "file": name,
             "digits": [
                 {
-                    "prediction": reading.best()[0],
-                    "class": classes[reading.best()[0]],
-                    "probability": reading.best()[1],
-                    "probabilities": reading.probabilities,
-                    "box": reading.box,
+                    "prediction": prediction.best()[0],
+                    "class": classes[prediction.best()[0]],
+                    "probability": prediction.best()[1],
+                    "probabilities": prediction.probabilities,
+                    "box": prediction.box,
                 }
-                for reading in readings
+                for prediction in predictions
             ],
         }
-        for name, readings in pictures
+        for name, predictions in pictures
     ]
 
 
