@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,12 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
             ) from error
 
 
-@contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Lock out other processes of this user that would download into the same folder."""
+def alone(root: Path) -> FileLock:
+    """Return a lock against other processes of this user that download into the same folder."""
     # The lock is not in the folder itself, which may not exist yet.
     named = f"{os.path.expanduser('~')} {root}"  # noqa: PTH111 (Path fails without a home)
     name = hashlib.sha256(named.encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir(), f"mnist-zoo-{name}.lock")):
-        yield
+    return FileLock(Path(tempfile.gettempdir(), f"mnist-zoo-{name}.lock"))
 
 
 def how_to_bring(source: str, raw: Path, names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -65,19 +66,16 @@ def claim(folder: Path) -> Claim:
         taken = [
             int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))
         ]
-        number = max(taken, default=-1) + 1
-        while True:
-            try:
-                (folder / f"version_{number}").mkdir()
+        for number in itertools.count(max(taken, default=-1) + 1):
+            run = folder / f"version_{number}"
+            with contextlib.suppress(FileExistsError):
+                run.mkdir()
                 break
-            except FileExistsError:
-                number += 1
     except OSError as error:
         raise ZooError(
             f"cannot write to {folder.absolute()}: {error.strerror}.\n"
             "Give another folder for runs: --trainer.default_root_dir DIR"
         ) from error
-    run = folder / f"version_{number}"
     os.environ[_SHARED_WITH_OTHER_RANKS] = str(run)
     return Claim(run, created)
 
