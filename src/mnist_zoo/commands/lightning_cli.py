@@ -37,7 +37,8 @@ from mnist_zoo.engine.callbacks import (
     SomethingToTrain,
     callback_names,
 )
-from mnist_zoo.engine.checkpoints import Best, Last, WholeFiles
+from mnist_zoo.engine.checkpoint_io import WholeFiles
+from mnist_zoo.engine.checkpoints import Best, Last
 from mnist_zoo.engine.readings import Gather
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import FinishedError, ZooError, first_lines

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import io
-import os
-import signal
-import threading
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torchmetrics import Metric
 
+from mnist_zoo.engine.stopping import Stopping
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import whole
 
 
 class Best(ModelCheckpoint):
@@ -67,37 +61,6 @@ class Best(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, even if the run's folder has moved."""
         super().load_state_dict(_of_own_file(self, state_dict, "best.ckpt"))
-
-
-class Stopping:
-    """Defers the first Ctrl-C or SIGTERM until the end of a block of steps."""
-
-    def __init__(self) -> None:
-        self.asked: type[BaseException] | None = None
-        self._handlers: dict[int, Any] = {}
-
-    def listen(self) -> None:
-        """Handle the signals that are not ignored; only possible in the main thread."""
-        self.asked = None
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers[number] = signal.signal(number, self._ask)
-
-    def listen_no_more(self) -> None:
-        """Restore the previous signal handlers."""
-        while self._handlers:
-            signal.signal(*self._handlers.popitem())
-
-    def stop_if_asked(self) -> None:
-        """Raise what the signal would have raised, if there was one."""
-        if self.asked:
-            raise self.asked
-
-    def _ask(self, number: int, _: Any) -> None:
-        self.stop_if_asked()
-        self.asked = KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
 
 
 class Last(ModelCheckpoint):
@@ -315,46 +278,3 @@ def _go_to_next_epoch(trainer: Trainer) -> None:
         loop._restarting = loop.epoch_loop.restarting = False
         loop.reset_restart_stage()
         loop.epoch_loop.reset_restart_stage()
-
-
-def _lies_in(folder: Path, path: Any) -> bool:
-    if not isinstance(path, str) or not path or "://" in path:
-        return False
-    return Path(path).resolve().is_relative_to(folder)
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints atomically, via a temporary file in the same folder.
-
-    Lightning uses the system's temporary folder, often on another disk, where moving means copying.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Write a checkpoint; an existing file stays until the new one is complete."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole(target) as unfinished, unfinished.open("wb") as file:
-            # On a full disk, torch would fail without saying so.
-            content = io.BytesIO()
-            torch.save(checkpoint, content)
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint; the user's callbacks take over no files outside its folder.
-
-        They would eventually delete them.
-        """
-        content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-        folder = Path(path).resolve().parent
-        for name, state in content.get("callbacks", {}).items():
-            # Best and Last do this themselves.
-            if "best_model_path" in state and not name.startswith(("Best{", "Last{")):
-                for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                    state[key] = state.get(key) if _lies_in(folder, state.get(key)) else ""
-                models = state.get("best_k_models", {}).items()
-                state["best_k_models"] = {p: score for p, score in models if _lies_in(folder, p)}
-        return content
