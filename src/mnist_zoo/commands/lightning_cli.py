@@ -9,10 +9,10 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from mnist_zoo import data, registry
-from mnist_zoo.commands import checks, messages
+from mnist_zoo.commands import checks, lightning_parser, messages
+from mnist_zoo.commands.lightning_parser import ZooParser
 from mnist_zoo.commands.screen import silence
 from mnist_zoo.engine import probe, runs
 from mnist_zoo.engine.blocks import Blocks
@@ -50,44 +51,8 @@ from mnist_zoo.report import predictions, summary
 if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
 
-# What stands in dicts that an argument takes as they are, such as optimizer_args, makes no objects.
-set_parsing_settings(instantiate_subclass_spec_in_any=False)
-
 # Of several processes, the first speaks.
 console = Console(highlight=False, soft_wrap=True, quiet=not runs.is_first_process())
-
-# The top of each command's help, where the parser would list all options: usage, what it does.
-_HELP = {
-    "fit": (
-        "mnist-zoo fit --model NAME [options]\n"
-        "       mnist-zoo fit --config RECIPE|FILE [options]\n"
-        "       mnist-zoo fit --ckpt_path LAST.CKPT [options]",
-        "Train a network: by its recipe, by a configuration, or a stopped run to its end. Below"
-        " stand the options of training with what they are unless given; those of a network:"
-        " --model.help NAME, of data: --data.help NAME. All networks and recipes: mnist-zoo models",
-    ),
-    "validate": (
-        "mnist-zoo validate --ckpt_path BEST.CKPT [options]",
-        "Evaluate a checkpoint on the validation images.",
-    ),
-    "test": (
-        "mnist-zoo test --ckpt_path BEST.CKPT [options]",
-        "Evaluate a checkpoint on the test images.",
-    ),
-    "predict": (
-        "mnist-zoo predict --ckpt_path BEST.CKPT [options]",
-        "Write what a checkpoint reads in the test images to a CSV file.",
-    ),
-}
-
-# What flags are here, where Lightning's own words say something else: those of fit, and of other
-# commands; None where there is nothing to say.
-_FLAGS = {
-    "--ckpt_path": ("Checkpoint of a run that is to go on.", "Checkpoint or weights."),
-    "--trainer.default_root_dir": ("Folder of new runs; null stands for runs.", None),
-    # Whatever it is, nothing but tensors and plain values is ever read.
-    "--weights_only": (None, None),
-}
 
 _COPY_IT = "Copy it to where you can, and name the checkpoint there."
 
@@ -104,23 +69,6 @@ def _num_devices() -> int | str:
     if TorchElasticEnvironment.detect():
         return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return "auto" if SLURMEnvironment.detect() else 1
-
-
-class ZooParser(LightningArgumentParser):
-    """LightningCLI's parser without the pages of usage before each error."""
-
-    subcommand = ""
-    """The command that is parsed."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise ``ZooError`` with the part of the message that says what is wrong."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        base = data.ImageData if 'Parser key "data' in message else Classifier
-        text = messages.plain(message, parser._option_string_actions, _subclasses(base))
-        more = "" if "\n" in text else f"\nFor all options: mnist-zoo {self.subcommand} --help"
-        raise ZooError(f"{text}{more}") from ex
 
 
 class ZooCLI(LightningCLI):
@@ -155,7 +103,7 @@ class ZooCLI(LightningCLI):
             registry.import_derived(request.data, data.ImageData, "--data")
         parser_kwargs: dict[str, Any] = {
             name: {"default_config_files": configs, "usage": usage, "description": description}
-            for name, (usage, description) in _HELP.items()
+            for name, (usage, description) in lightning_parser.HELP.items()
         }
         try:
             with contextlib.ExitStack() as self.until_the_end:
@@ -195,7 +143,7 @@ class ZooCLI(LightningCLI):
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         parser.subcommand = self.request.subcommand
         options = self._parser(self.request.subcommand)._option_string_actions
-        for flag, texts in _FLAGS.items():
+        for flag, texts in lightning_parser.FLAGS.items():
             options[flag].help = texts[self.request.subcommand != "fit"] or argparse.SUPPRESS
         try:
             self.config = parser.parse_args(args)
@@ -219,50 +167,7 @@ class ZooCLI(LightningCLI):
         """Add the checkpoints of a run, and MNIST as the data to use unless told otherwise."""
         parser.set_defaults({"data": {"class_path": "mnist_zoo.data.MNIST"}})
         if self.request.subcommand == "fit":
-            parser.add_lightning_class_args(Best, "best")
-            parser.add_lightning_class_args(Last, "last")
-            parser.add_argument(
-                "--steps_per_execution",
-                type=int | None,
-                default=None,
-                help="Optimizer steps run at a time; only speed depends on it."
-                " null chooses by the batch size.",
-            )
-            parser.add_argument(
-                "--cuda_graph",
-                type=bool | None,
-                default=None,
-                help="On a GPU, replay steps as one CUDA graph where that is possible; only speed"
-                " depends on it, and the last digits of rounding. null does so for networks of"
-                " the zoo; in those of your own, nothing in a step may depend on the epoch.",
-            )
-            parser.add_argument(
-                "--channels_last",
-                type=bool,
-                default=True,
-                help="Keep the weights of convolutions with the channel as the innermost"
-                " dimension; only speed depends on it, and the last digits of rounding.",
-            )
-            parser.add_argument(
-                "--average.decay",
-                type=float | None,
-                default=None,
-                help="Test and keep a moving average of the weights, which keeps this share of"
-                " itself at each update, such as 0.98; null for the weights themselves.",
-            )
-            parser.add_argument(
-                "--average.every_n_steps",
-                type=int,
-                default=1,
-                help="Optimizer steps from one update of the average to the next.",
-            )
-            parser.add_argument(
-                "--test_curve",
-                type=bool,
-                default=False,
-                help="Also log loss and accuracy on the test images after every epoch, for"
-                " looking at: nothing can be chosen by them.",
-            )
+            lightning_parser.add_fit_arguments(parser)
         if self.request.subcommand != "predict":
             parser.add_argument(
                 "--pictures", type=bool, default=True, help="Draw pictures beside the run."
@@ -570,51 +475,6 @@ class ZooCLI(LightningCLI):
             console.print(line)
 
 
-class CheckingCLI(ZooCLI):
-    """``fit`` up to where training would begin: finds what is wrong with its arguments."""
-
-    def before_fit(self) -> None:
-        """Try the network, and find the data."""
-        probe.check(self.model)
-        self.datamodule.prepare_data()
-        for stage in ("fit", "test"):
-            self.datamodule.setup(stage)
-        checks.validation(self.trainer, self.model, self.datamodule)
-        if type(self.model).test_step is not Classifier.test_step:
-            self._require_figures()
-
-    def _require_figures(self) -> None:
-        """Have a ``test_step`` of the user's own log what a record holds.
-
-        Raises:
-            ZooError: It does not.
-        """
-        trainer = Trainer(
-            accelerator=self.settings.trainer.accelerator,
-            devices=1,
-            fast_dev_run=True,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        # Those of training will do: the test images are read once, after it.
-        self.datamodule.test_dataloader = self.datamodule.train_dataloader
-        try:
-            trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-        except Exception:
-            return  # it may need what training makes
-        finally:
-            del self.datamodule.test_dataloader
-        if not {"test/acc", "test/loss"} <= trainer.callback_metrics.keys():
-            name = type(self.model).__name__
-            raise ZooError(f"{name}: its test_step has to log test/acc and test/loss.")
-
-    def fit(self, **kwargs: Any) -> None:
-        """Train nothing."""
-
-    def after_fit(self) -> None:
-        """Say nothing."""
-
-
 @contextlib.contextmanager
 def _without_tiny_numbers() -> Iterator[None]:
     """Have the CPU take numbers below 1.2e-38 for zero.
@@ -628,11 +488,3 @@ def _without_tiny_numbers() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
-
-
-def _subclasses(base: type) -> dict[str, type]:
-    found = {base.__name__: base}
-    cls: type
-    for cls in base.__subclasses__():
-        found |= _subclasses(cls)
-    return found

@@ -155,7 +155,7 @@ def check(runs: Iterable[Run]) -> None:
     Raises:
         ZooError: A flag or a recipe is wrong; the message is that of ``fit``.
     """
-    from mnist_zoo.commands.lightning_cli import CheckingCLI
+    from mnist_zoo.commands.checking_cli import CheckingCLI
 
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:

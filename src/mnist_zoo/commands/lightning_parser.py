@@ -1,0 +1,123 @@
+"""The parser of fit, validate, test and predict: its errors, its help, the flags of fit."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser
+
+from mnist_zoo import data
+from mnist_zoo.commands import messages
+from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.errors import ZooError
+from mnist_zoo.models import Classifier
+
+# What stands in dicts that an argument takes as they are, such as optimizer_args, makes no objects.
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+# The top of each command's help, where the parser would list all options: usage, what it does.
+HELP = {
+    "fit": (
+        "mnist-zoo fit --model NAME [options]\n"
+        "       mnist-zoo fit --config RECIPE|FILE [options]\n"
+        "       mnist-zoo fit --ckpt_path LAST.CKPT [options]",
+        "Train a network: by its recipe, by a configuration, or a stopped run to its end. Below"
+        " stand the options of training with what they are unless given; those of a network:"
+        " --model.help NAME, of data: --data.help NAME. All networks and recipes: mnist-zoo models",
+    ),
+    "validate": (
+        "mnist-zoo validate --ckpt_path BEST.CKPT [options]",
+        "Evaluate a checkpoint on the validation images.",
+    ),
+    "test": (
+        "mnist-zoo test --ckpt_path BEST.CKPT [options]",
+        "Evaluate a checkpoint on the test images.",
+    ),
+    "predict": (
+        "mnist-zoo predict --ckpt_path BEST.CKPT [options]",
+        "Write what a checkpoint reads in the test images to a CSV file.",
+    ),
+}
+
+# What flags are here, where Lightning's own words say something else: those of fit, and of other
+# commands; None where there is nothing to say.
+FLAGS = {
+    "--ckpt_path": ("Checkpoint of a run that is to go on.", "Checkpoint or weights."),
+    "--trainer.default_root_dir": ("Folder of new runs; null stands for runs.", None),
+    # Whatever it is, nothing but tensors and plain values is ever read.
+    "--weights_only": (None, None),
+}
+
+
+class ZooParser(LightningArgumentParser):
+    """LightningCLI's parser without the pages of usage before each error."""
+
+    subcommand = ""
+    """The command that is parsed."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ``ZooError`` with the part of the message that says what is wrong."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        base = data.ImageData if 'Parser key "data' in message else Classifier
+        text = messages.plain(message, parser._option_string_actions, _subclasses(base))
+        more = "" if "\n" in text else f"\nFor all options: mnist-zoo {self.subcommand} --help"
+        raise ZooError(f"{text}{more}") from ex
+
+
+def add_fit_arguments(parser: LightningArgumentParser) -> None:
+    """Add the flags that ``fit`` has beside those of trainer, network and data."""
+    parser.add_lightning_class_args(Best, "best")
+    parser.add_lightning_class_args(Last, "last")
+    parser.add_argument(
+        "--steps_per_execution",
+        type=int | None,
+        default=None,
+        help="Optimizer steps run at a time; only speed depends on it."
+        " null chooses by the batch size.",
+    )
+    parser.add_argument(
+        "--cuda_graph",
+        type=bool | None,
+        default=None,
+        help="On a GPU, replay steps as one CUDA graph where that is possible; only speed"
+        " depends on it, and the last digits of rounding. null does so for networks of"
+        " the zoo; in those of your own, nothing in a step may depend on the epoch.",
+    )
+    parser.add_argument(
+        "--channels_last",
+        type=bool,
+        default=True,
+        help="Keep the weights of convolutions with the channel as the innermost"
+        " dimension; only speed depends on it, and the last digits of rounding.",
+    )
+    parser.add_argument(
+        "--average.decay",
+        type=float | None,
+        default=None,
+        help="Test and keep a moving average of the weights, which keeps this share of"
+        " itself at each update, such as 0.98; null for the weights themselves.",
+    )
+    parser.add_argument(
+        "--average.every_n_steps",
+        type=int,
+        default=1,
+        help="Optimizer steps from one update of the average to the next.",
+    )
+    parser.add_argument(
+        "--test_curve",
+        type=bool,
+        default=False,
+        help="Also log loss and accuracy on the test images after every epoch, for"
+        " looking at: nothing can be chosen by them.",
+    )
+
+
+def _subclasses(base: type) -> dict[str, type]:
+    found = {base.__name__: base}
+    cls: type
+    for cls in base.__subclasses__():
+        found |= _subclasses(cls)
+    return found
