@@ -115,17 +115,8 @@ class Last(ModelCheckpoint):
         self._saved_at = trainer.global_step
         if trainer.world_size == 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._stopping.listen()
-        try:
-            self._restore_random_states()
-        except (RuntimeError, TypeError, KeyError) as error:
-            raise ZooError(
-                "the checkpoint holds no usable state of the random generators, so that the run"
-                " cannot go on exactly."
-            ) from error
-        metrics = _training_metrics(pl_module)
-        for name in self._figures.keys() & metrics.keys():
-            for part, value in self._figures[name].items():
-                setattr(metrics[name], part, value.to(metrics[name].device))
+        self._restore_random_states()
+        self._restore_figures(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -206,13 +197,25 @@ class Last(ModelCheckpoint):
         self._plateau = checkpoint.get("mnist_zoo_plateau", {})
 
     def _restore_random_states(self) -> None:
-        if self._random_states:
-            torch.set_rng_state(self._random_states["cpu"])
-            # The device number may have changed, and a CPU cannot use the state of a GPU.
-            if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
-                torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
-            if self._device.type == "mps" and self._random_states.get("mps") is not None:
-                torch.mps.set_rng_state(self._random_states["mps"])
+        try:
+            if self._random_states:
+                torch.set_rng_state(self._random_states["cpu"])
+                # The device number may have changed, and a CPU cannot use the state of a GPU.
+                if self._device.type == "cuda" and self._random_states.get("cuda") is not None:
+                    torch.cuda.set_rng_state(self._random_states["cuda"], self._device)
+                if self._device.type == "mps" and self._random_states.get("mps") is not None:
+                    torch.mps.set_rng_state(self._random_states["mps"])
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise ZooError(
+                "the checkpoint holds no usable state of the random generators, so that the run"
+                " cannot go on exactly."
+            ) from error
+
+    def _restore_figures(self, network: LightningModule) -> None:
+        metrics = _training_metrics(network)
+        for name in self._figures.keys() & metrics.keys():
+            for part, value in self._figures[name].items():
+                setattr(metrics[name], part, value.to(metrics[name].device))
 
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state and that of the random generators."""
