@@ -17,7 +17,8 @@ from mnist_zoo.engine import probe
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 from mnist_zoo.models.checkpoint import CheckpointError, read
-from mnist_zoo.models.classifier import _lay_out_as_weights, num_parameters
+from mnist_zoo.models.classifier import num_parameters
+from mnist_zoo.models.optimizers import lay_out_as_weights
 
 
 def trainer(**settings):
@@ -96,7 +97,7 @@ class TestOptimizer:
         expected = torch.arange(weight.numel(), dtype=torch.float32).view_as(weight)
         optimizer.state[weight]["momentum_buffer"] = expected.clone()
         net.to(memory_format=torch.channels_last)
-        _lay_out_as_weights(optimizer)
+        lay_out_as_weights(optimizer)
         momentum = optimizer.state[weight]["momentum_buffer"]
         assert momentum.stride() == weight.stride() != expected.stride()
         assert torch.equal(momentum, expected)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -23,18 +21,14 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from mnist_zoo import handwriting, stored
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.errors import ZooError
+from mnist_zoo.models import optimizers
 
 Batch = tuple[Tensor, Tensor]
 
 # What a resumed run cannot change, and schedulers' names for the length of a run.
 _FIXED = ("optimizer", "scheduler", "scheduler_args")
 _LENGTHS = {"total_steps", "T_max"}
-# Optimizers that cannot be used, and why.
-_UNUSABLE = {
-    torch.optim.LBFGS: "takes no single steps",
-    torch.optim.SparseAdam: "takes sparse gradients alone",
-}
 # Optimizers that update all weights in one kernel on accelerators, too, in every version.
 _FUSED_ON_ACCELERATORS = ("SGD", "Adam", "AdamW")
 
@@ -87,9 +81,9 @@ class Classifier(LightningModule, ABC):
         self.weight_decay: float = stored.plain(weight_decay)
         if not self.lr > 0:
             raise ZooError(f"--model.lr {self.lr}: must be above 0.")
-        self.optimizer_class = _class_in(torch.optim, optimizer, "optimizer")
+        self.optimizer_class = optimizers.class_in(torch.optim, optimizer, "optimizer")
         self.optimizer_args: dict[str, Any] = stored.plain(optimizer_args or {})
-        self.scheduler_class = scheduler and _class_in(
+        self.scheduler_class = scheduler and optimizers.class_in(
             torch.optim.lr_scheduler, scheduler, "scheduler"
         )
         self.scheduler_args: dict[str, Any] = stored.plain(scheduler_args or {})
@@ -238,7 +232,7 @@ class Classifier(LightningModule, ABC):
         if not self.scheduler_class:
             return optimizer
         scheduler_args = self._scheduler_args()
-        with _accepted("scheduler", self.scheduler_class):
+        with optimizers.accepted("scheduler", self.scheduler_class):
             scheduler = self.scheduler_class(optimizer, **scheduler_args)
         return {
             "optimizer": optimizer,
@@ -276,8 +270,8 @@ class Classifier(LightningModule, ABC):
             return
         self._refuse_changes()
         for optimizer in self.trainer.optimizers:
-            _require_state_sizes(optimizer)
-            _lay_out_as_weights(optimizer)
+            optimizers.require_state_sizes(optimizer)
+            optimizers.lay_out_as_weights(optimizer)
         if self._before:
             # Settings no longer given return to the optimizer's defaults.
             given = self.optimizer_args.keys() | (self._before.get("optimizer_args") or {}).keys()
@@ -342,14 +336,11 @@ class Classifier(LightningModule, ABC):
         return {}
 
     def _optimizer(self) -> Optimizer:
-        if self.optimizer_class in _UNUSABLE:
-            name = self.optimizer_class.__name__
-            why = _UNUSABLE[self.optimizer_class]
-            raise ZooError(f"--model.optimizer {name}: cannot be used, it {why}.")
+        optimizers.require_usable(self.optimizer_class)
         known = inspect.signature(self.optimizer_class).parameters
         decay = {"weight_decay": self.weight_decay}
         groups = self.parameter_groups()
-        with _accepted("optimizer", self.optimizer_class):
+        with optimizers.accepted("optimizer", self.optimizer_class):
             optimizer: Optimizer = self.optimizer_class(
                 groups,
                 lr=self.lr,
@@ -494,40 +485,6 @@ def num_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _lay_out_as_weights(optimizer: Optimizer) -> None:
-    """Give an optimizer's tensors the memory layout of their weights.
-
-    Fused kernels traverse memory in order, and a run may be resumed in another layout
-    (``channels_last``) than it was saved in.
-    """
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
-
-
-def _require_state_sizes(optimizer: Optimizer) -> None:
-    """Refuse restored optimizer tensors that do not fit the weights.
-
-    Fused kernels trust their size, and would write out of bounds.
-
-    Raises:
-        ZooError: There is one.
-    """
-    if "fused" not in inspect.signature(type(optimizer)).parameters:
-        return  # such as Adafactor, which keeps only a row and a column per weight
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if not isinstance(value, Tensor) or (name == "step" and value.numel() == 1):
-                continue
-            if value.shape != weight.shape or value.dtype != weight.dtype:
-                raise ZooError(
-                    "the state of the optimizer in the checkpoint does not fit the network:"
-                    f" {name} is {tuple(value.shape)} in {value.dtype}, its weight"
-                    f" {tuple(weight.shape)} in {weight.dtype}."
-                )
-
-
 def _require_plain_arguments(made: Any) -> None:
     """Refuse a network or data set with an argument that a checkpoint cannot hold."""
     if name := stored.not_plain(made):
@@ -537,33 +494,3 @@ def _require_plain_arguments(made: Any) -> None:
             f"{type(made).__name__}: its argument {name} is of {kind}, which a checkpoint cannot"
             " hold.\nTake numbers, words, and lists or dicts of these."
         )
-
-
-@contextmanager
-def _accepted(kind: str, cls: type) -> Iterator[None]:
-    """Raise ``ZooError`` if a class of ``torch.optim`` rejects its arguments."""
-    try:
-        yield
-    except (TypeError, ValueError, NotImplementedError) as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        hint = did_you_mean(unknown[1], inspect.signature(cls).parameters) if unknown else ""
-        own = re.match("Invalid weight_decay", str(error))
-        flag = "--model.weight_decay" if own else f"--model.{kind}_args"
-        raise ZooError(
-            f"{cls.__name__} does not accept this: {str(error).rstrip('.')}.{hint}\n"
-            f"What it is given: {flag}"
-        ) from error
-
-
-def _class_in(module: ModuleType, name: str, kind: str) -> Any:
-    """Return a class of ``torch.optim`` by name.
-
-    Only names are accepted, never import paths: the name may come from an untrusted checkpoint.
-    """
-    if not isinstance(name, str):
-        raise ZooError(f"--model.{kind} {name}: give the name of the class, such as 'SGD'.")
-    classes = {n: c for n, c in vars(module).items() if inspect.isclass(c) and n[0] != "_"}
-    if name not in classes:
-        hint = did_you_mean(name, classes)
-        raise ZooError(f"--model.{kind} {name}: {module.__name__} has no such class.{hint}")
-    return classes[name]
