@@ -1337,7 +1337,7 @@ def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
         (["--data=MNISTT"], "--data MNISTT: no such class. Did you mean MNIST?\nFor all options"),
         (["--model.width=3"], "unknown option --model.width. Did you mean --model.lr?"),
         (["--model.dropout=0.5"], "unknown option --model.dropout. The network chosen has none"),
-        (["--model.optimizer=SparseAdam"], "SparseAdam: cannot be used, it takes sparse gradients"),
+        (["--model.optimizer=SparseAdam"], "SparseAdam: cannot be used: it supports only sparse"),
         (["--model.weight_decay=-1"], "value: -1.0.\nWhat it is given: --model.weight_decay"),
         (
             ["--model.scheduler=ReduceLROnPlateau", "--trainer.check_val_every_n_epoch=2"],
