@@ -255,11 +255,11 @@ def import_derived(path: str, base: type, flag: str) -> Any:
     """
     found = import_class(path)
     kind = KINDS[flag.lstrip("-")]
-    if isinstance(found, type) and issubclass(found, base) and inspect.isabstract(found):
-        missing = " and ".join(sorted(found.__abstractmethods__))  # type: ignore[attr-defined]
-        raise UnknownNameError(f"{flag} {path}: lacks {missing}, which every {kind} must have.")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UnknownNameError(f"{flag} {path}: not a {kind}, which derives from {base.__name__}.")
+    if inspect.isabstract(found):
+        missing = " and ".join(sorted(found.__abstractmethods__))  # type: ignore[attr-defined]
+        raise UnknownNameError(f"{flag} {path}: lacks {missing}, which every {kind} must have.")
     return found
 
 

@@ -146,27 +146,19 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     from mnist_zoo.models import checkpoint as checkpoints
 
     checkpoint = checkpoints.read(checkpoints.find(request.ckpt_path))
-    if request.subcommand == "fit" and not checkpoint.progress:
-        raise ZooError(
-            f"{request.ckpt_path} holds weights alone, which can be given to test, validate,"
-            " predict and export.\nfit goes on from a checkpoint: it writes last.ckpt."
-        )
-    if request.subcommand == "fit" and not checkpoint.resumable:
-        raise ZooError(
-            f"{request.ckpt_path} holds no state of the optimizer, so that training cannot go on"
-            " from it.\nIt can be given to test, validate, predict and export."
-        )
+    if request.subcommand == "fit":
+        _require_resumable(request.ckpt_path, checkpoint)
     path = checkpoints.trusted_class(checkpoint, named=request.model)
     request.model = path
     _refuse_unknown_arguments(checkpoint)
     request.checkpoint = checkpoint
     config: dict[str, Any] = {"model": checkpoint.model}
-    if checkpoint.data is None and request.subcommand == "fit" and not request.data:
+    if checkpoint.data is not None:
+        config["data"] = data_here(checkpoint, named=request.data)
+    elif request.subcommand == "fit" and not request.data:
         raise ZooError(
             f"{request.ckpt_path} does not say what it was trained on. Name its data: --data MNIST"
         )
-    if checkpoint.data is not None:
-        config["data"] = data_here(checkpoint, named=request.data)
     recipes = []
     if request.subcommand == "fit":
         recipes = _recipe_files(path)
@@ -269,6 +261,19 @@ def _is_setting(value: Any) -> bool:
     if isinstance(value, dict):  # a time, such as {"minutes": 5}
         return all(isinstance(part, int) for part in value.values())
     return isinstance(value, bool | int | float | str | None)
+
+
+def _require_resumable(name: str, checkpoint: Checkpoint) -> None:
+    if not checkpoint.progress:
+        raise ZooError(
+            f"{name} holds weights alone, which can be given to test, validate, predict and"
+            " export.\nfit goes on from a checkpoint: it writes last.ckpt."
+        )
+    if not checkpoint.resumable:
+        raise ZooError(
+            f"{name} holds no state of the optimizer, so that training cannot go on from it.\n"
+            "It can be given to test, validate, predict and export."
+        )
 
 
 def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
