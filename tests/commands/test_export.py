@@ -59,7 +59,7 @@ def test_torch_export_needs_no_class_of_ours(export, images, trained, tmp_path):
 
 def test_state_dict_is_plain_tensors(export, tmp_path):
     out = export("state_dict").out
-    assert "How to normalise is not in it: give it (pixels / 255 - 0) / 1\n" in out
+    assert "The file does not include normalisation: its input is (pixels / 255 - 0) / 1\n" in out
     state = torch.load(tmp_path / "x.pt", weights_only=True)
     assert type(state) is dict
     assert {"0.0.weight", "0.0.bias", "3.weight"} <= set(state)

@@ -262,7 +262,7 @@ class TestCheckpoint:
 
     @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1, 2], torch.zeros(3), None])
     def test_that_is_of_something_else(self, opened, content):
-        assert "a.ckpt is no checkpoint of a network of this zoo" in opened(content)
+        assert "a.ckpt is not a checkpoint of an mnist-zoo network" in opened(content)
 
     def test_that_is_of_a_network_that_is_not_known(self, opened, trained):
         content = torch.load(trained.best, weights_only=True)

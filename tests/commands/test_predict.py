@@ -187,7 +187,7 @@ def test_the_sheet_shows_what_the_network_saw(cli, pictures, tmp_path):
         ("a.png --frmat=csv", "unknown option --frmat. Did you mean --format?"),
         ("a.png --ckpt_path=ConvNetRelu", "Did you mean ConvNetReLU?"),
         ("a.png --ckpt_path=missing.ckpt", "missing.ckpt does not exist"),
-        ("a.png --ckpt_path=", "--ckpt_path is given an empty word"),
+        ("a.png --ckpt_path=", "--ckpt_path is empty: name a file."),
         ("a.png --model=Dense", "--model Dense does not fit --ckpt_path: "),
         ("a.png --model=nowhere.Net --ckpt_path=ConvNetReLU", "is a checkpoint of ConvNetReLU."),
         ("a.png --format=xml", "invalid choice: 'xml'"),

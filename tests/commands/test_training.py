@@ -430,7 +430,7 @@ class TestResume:
         last = f"--ckpt_path={tmp_path}/runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
         fit("--trainer.max_steps=3", epochs=-1)
         said = cli("fit", last, *ON_CPU, status=2).err
-        assert "has been trained to its end.\nTo go on: --trainer.max_steps N" in said
+        assert "has finished training.\nTo continue: --trainer.max_steps N" in said
         cli("fit", last, *ON_CPU, "--trainer.max_steps=5")
 
     def test_says_so_where_its_time_was_over_before_its_first_step(self, cli, tmp_path):
@@ -441,7 +441,7 @@ class TestResume:
         )  # fmt: skip
         last = tmp_path / "runs/Dense/version_0/checkpoints/last.ckpt"
         error = cli("fit", f"--ckpt_path={last}", *ON_CPU, status=2).err
-        assert "has been trained to its end.\nTo go on: --trainer.max_time " in error
+        assert "has finished training.\nTo continue: --trainer.max_time " in error
 
     def test_cannot_begin_or_end_to_average_its_weights(self, cli, fit, tmp_path):
         fit("--average.decay=0.9")
@@ -507,7 +507,7 @@ class TestResume:
         steps = content(last)["global_step"]
         on = ("fit", f"--ckpt_path={last}", *ON_CPU, "--pictures=false")
         assert (
-            "EarlyStopping waited in vain for a better val/loss"
+            "EarlyStopping ended the run because val/loss stopped"
             in cli(*on, *stopping, status=2).err
         )
         assert content(last)["global_step"] == steps < 9 * STEPS_PER_EPOCH
@@ -520,7 +520,7 @@ class TestResume:
         on = (f"--ckpt_path={last}", *ON_CPU)
         assert "without" not in cli("fit", *on, *stopping, "--trainer.max_epochs=2").out
         out = cli("fit", *on, "--trainer.max_epochs=3").out
-        assert "Goes on without EarlyStopping: callbacks are not taken from a checkpoint." in out
+        assert "Resuming without EarlyStopping: callbacks are not restored from checkpoints." in out
 
     def test_what_the_run_left_unset_is_not_taken_from_the_recipe(self, cli, fit, tmp_path):
         (tmp_path / "mine.yaml").write_text("model: ConvNetSeparable\ntrainer: {max_steps: 3}")
@@ -1054,7 +1054,7 @@ def test_a_checkpoint_may_be_called_as_lightning_calls_one(cli, diverged, tmp_pa
             ["--data.val_size=0", "--trainer.callbacks.monitor=val/loss"],
             "EarlyStopping goes by val/loss, but there is no validation",
         ),
-        (["--trainer.callbacks.monitor=val/lss"], "lss: nothing of that name is logged. Did you"),
+        (["--trainer.callbacks.monitor=val/lss"], "lss, but nothing of that name is logged. Did"),
     ],
 )
 def test_what_stopping_goes_by_is_looked_at_before_training(fit, tmp_path, flags, text):
@@ -1184,7 +1184,10 @@ def test_a_network_that_its_arguments_do_not_make_again_is_told(cli, tmp_path):
     )
     (tmp_path / "mine.py").write_text(changed.replace("784, 10", "784, width"))
     error = cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU, status=2).err
-    assert "Net: made again from its arguments, its layers.1.weight is (20, 784), not (10" in error
+    assert (
+        "Net: rebuilt from its arguments, its layers.1.weight has shape (20, 784) instead of (10"
+        in error
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -1319,7 +1322,7 @@ def test_a_run_that_goes_on_in_its_first_epoch_says_so(fit, cli, tmp_path):
     fit("--trainer.max_steps=10", epochs=2)
     last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
     result = cli("fit", f"--ckpt_path={last}", "--trainer.max_steps=12", *ON_CPU)
-    assert "Goes on after 0 epochs, 10 steps." in result.out
+    assert "Resuming after 0 epochs, 10 steps." in result.out
 
 
 def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
@@ -1361,7 +1364,7 @@ def test_a_checkpoint_named_without_its_flag_is_understood(cli, copied):
 
 def test_a_checkpoint_that_was_cut_short_is_told(cli, copied):
     copied.best.write_bytes(copied.best.read_bytes()[:-1000])
-    assert "its end is missing" in cli("test", f"--ckpt_path={copied.best}", status=2).err
+    assert "it is truncated" in cli("test", f"--ckpt_path={copied.best}", status=2).err
 
 
 def test_layers_that_find_their_sizes_themselves_are_read_again(cli, tmp_path, monkeypatch):
@@ -1386,7 +1389,7 @@ def test_a_course_of_ones_own_is_not_gone_on_with_beyond_its_end(cli, tmp_path):
     last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
     before = last.read_bytes()
     error = cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_epochs=2", status=2).err
-    assert "was laid out with total_steps 13, which cannot become 26 midway" in error
+    assert "was built for total_steps 13 and cannot be changed to 26 midway" in error
     assert last.read_bytes() == before
 
 

@@ -355,7 +355,7 @@ def test_what_a_data_set_of_ones_own_gives_is_checked(images, targets, text):
         def load(self, train):
             return images, targets
 
-    with pytest.raises(DataError, match=f"^Own.load gives .*{text}"):
+    with pytest.raises(DataError, match=f"^Own.load returns .*{text}"):
         Own().setup("test")
 
 
@@ -364,7 +364,7 @@ def test_a_data_set_of_ones_own_that_gives_images_alone_is_told_so():
         def load(self, train):
             return torch.zeros(4, 28, 28).byte()
 
-    with pytest.raises(DataError, match=r"^Own.load gives Tensor"):
+    with pytest.raises(DataError, match=r"^Own.load returns Tensor"):
         Own().setup("test")
 
 

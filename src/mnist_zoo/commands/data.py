@@ -74,8 +74,8 @@ def _parser() -> Parser:
         "--val_size",
         "--data.val_size",
         type=_size,
-        help="training images held out for validation, number or fraction; 0 makes train all of"
-        " them (default: that of the data set)",
+        help="training images held out for validation, number or fraction; with 0, --split train"
+        " is all of them (default: that of the data set)",
     )
     parser.add_argument(
         "--root",

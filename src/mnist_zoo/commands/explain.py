@@ -174,7 +174,7 @@ def _figures(
     try:
         return saliency, pictures.filters(weights, f"{title}: weights of the first layer")
     except ValueError:
-        print(f"The first layer of {title} cannot be drawn: it does not look at pixels.")
+        print(f"The first layer of {title} cannot be drawn: it does not take pixels as input.")
         return saliency, None
 
 

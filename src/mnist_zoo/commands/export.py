@@ -70,7 +70,10 @@ def main(argv: list[str]) -> int:
     print(f"Largest difference from the network on {len(images):,} images: {difference:.2g}")
     if kind == "state_dict":
         mean, std = network.pixel_mean, network.pixel_std
-        print(f"How to normalise is not in it: give it (pixels / 255 - {mean:g}) / {std:g}")
+        print(
+            "The file does not include normalisation: its input is"
+            f" (pixels / 255 - {mean:g}) / {std:g}"
+        )
     if "test_acc" in record:
         print(f"Accuracy on {record['num_test_images']:,} test images: {record['test_acc']:.2%}")
     return 0

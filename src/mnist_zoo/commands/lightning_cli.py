@@ -274,8 +274,8 @@ class ZooCLI(LightningCLI):
             probe.put_channels_last(self.model)
         if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
             raise ZooError(
-                f"a resumed run cannot change {different}: images that it was trained on would be"
-                " held out, or score against a best of other images.\n"
+                f"a resumed run cannot change {different}: it would validate on images that it"
+                " was trained on, or compare its best score across different images.\n"
                 "Leave the flag out, or start a new run."
             )
         self.datamodule.prepare_data()
@@ -297,13 +297,13 @@ class ZooCLI(LightningCLI):
 
         if steps := self.request.progress.get("steps", 0):
             done = self.request.progress["epochs"]
-            console.print(f"Goes on after {done} epoch{'s' * (done != 1)}, {steps:,} steps.")
+            console.print(f"Resuming after {done} epoch{'s' * (done != 1)}, {steps:,} steps.")
         given = callback_names(self.settings.trainer)
         if missing := [name for name in self.request.callbacks if name not in given]:
             names = escape(", ".join(missing))
             console.print(
-                f"Goes on without {names}: callbacks are not taken from a checkpoint."
-                "\nTo have them again: --trainer.callbacks",
+                f"Resuming without {names}: callbacks are not restored from checkpoints."
+                "\nAdd them again with --trainer.callbacks",
                 style="yellow",
             )
 
@@ -327,8 +327,8 @@ class ZooCLI(LightningCLI):
             raise
         if self.trainer.global_step == self.request.progress.get("steps"):
             raise FinishedError(
-                f"{self.request.ckpt_path} has been trained to its end."
-                "\nTo go on: --trainer.max_time DD:HH:MM:SS, of all its parts together"
+                f"{self.request.ckpt_path} has finished training."
+                "\nTo continue: --trainer.max_time DD:HH:MM:SS (total over all parts of the run)"
             )
 
     def after_fit(self) -> None:

@@ -22,9 +22,10 @@ HELP = {
         "mnist-zoo fit --model NAME [options]\n"
         "       mnist-zoo fit --config RECIPE|FILE [options]\n"
         "       mnist-zoo fit --ckpt_path LAST.CKPT [options]",
-        "Train a network: by its recipe, by a configuration, or a stopped run to its end. Below"
-        " stand the options of training with what they are unless given; those of a network:"
-        " --model.help NAME, of data: --data.help NAME. All networks and recipes: mnist-zoo models",
+        "Train a network by its recipe or by a configuration, or resume a stopped run. The options"
+        " of training and their defaults are listed below; for those of a network, see --model.help"
+        " NAME, for those of a data set, --data.help NAME. All networks and recipes: mnist-zoo"
+        " models",
     ),
     "validate": (
         "mnist-zoo validate --ckpt_path BEST.CKPT [options]",
@@ -97,8 +98,8 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         "--average.decay",
         type=float | None,
         default=None,
-        help="Test and keep a moving average of the weights, which keeps this share of"
-        " itself at each update, such as 0.98; null for the weights themselves.",
+        help="Keep and test a moving average of the weights with this decay, such as 0.98;"
+        " null for the weights themselves.",
     )
     parser.add_argument(
         "--average.every_n_steps",

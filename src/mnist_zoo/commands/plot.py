@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         "--tag",
         metavar="TAG",
         action="append",
-        help="what is drawn, once or more often; default: train/loss and val/acc",
+        help="tags to draw; may be given several times; default: train/loss and val/acc",
     )
     parser.add_argument(
         "--out", metavar="FILE.png", type=png_file, default="plot.png", help="default: plot.png"

@@ -79,9 +79,7 @@ def _parser() -> Parser:
         help="checkpoint or weights (default: those that are installed with the package)",
     )
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
-    parser.add_argument(
-        "--data", metavar="CLASS", help="its data; with pictures, nothing is taken from it"
-    )
+    parser.add_argument("--data", metavar="CLASS", help="its data; ignored when pictures are given")
     parser.add_argument(
         "--format", choices=("table", "csv", "json"), default="table", help="default: %(default)s"
     )

@@ -140,14 +140,18 @@ def _parser() -> Parser:
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="make the runs on the Ray cluster of this machine, on that at an address,"
-        " or on one that is started here: local",
+        help="run on a Ray cluster: this machine's (default), one at an address, or 'local' for a"
+        " temporary one on this machine",
     )
     cluster.add_argument(
-        "--cpus_per_run", type=float, default=1, metavar="N", help="cores for each; default: 1"
+        "--cpus_per_run", type=float, default=1, metavar="N", help="cores per run; default: 1"
     )
     cluster.add_argument(
-        "--gpus_per_run", type=float, default=0, metavar="N", help="GPUs for each; default: 0"
+        "--gpus_per_run",
+        type=float,
+        default=0,
+        metavar="N",
+        help="GPUs per run; default: 0, with which older versions of Ray hide all GPUs from a run",
     )
     return parser
 

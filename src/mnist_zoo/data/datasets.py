@@ -70,7 +70,7 @@ class _IdxData(ImageData):
         for folder, wanted in ((self.root / "raw", above), (self.root, above.parent)):
             if missing and all(find(folder / name) for name in missing):
                 raise DataError(
-                    f"{self.source} lies in {folder}: the folder to be named is two above it."
+                    f"{self.source} lies in {folder}: --data.root must be the folder two levels up."
                     f" Did you mean --data.root {wanted}?"
                 )
         if missing and not self.download:

@@ -189,9 +189,9 @@ class Batches:
         for name, now in self._counts.items():
             if (before := self._counted_in[name]) != now:
                 raise DataError(
-                    f"the run was stopped in the midst of an epoch: {_COUNTED_IN[name]} cannot"
-                    f" change from {before:,} to {now:,} before its end.\nLeave it as it was until"
-                    " then, or start a new run."
+                    f"the run was stopped in mid-epoch: {_COUNTED_IN[name]} cannot change from"
+                    f" {before:,} to {now:,} until that epoch is finished.\nKeep it until then, or"
+                    " start a new run."
                 )
 
     @property

@@ -297,7 +297,7 @@ class ImageData(LightningDataModule, abc.ABC):
         is_pair = isinstance(loaded, tuple | list) and len(loaded) == 2
         if found := _misfit(*loaded) if is_pair else type(loaded).__name__:
             raise DataError(
-                f"{type(self).__name__}.load gives {found}.\nWanted are tensors: images, uint8"
+                f"{type(self).__name__}.load returns {found}.\nExpected tensors: images, uint8"
                 " (N, 28, 28), and as many targets, int64 from 0 to 9."
             )
         images, targets = loaded
@@ -315,8 +315,8 @@ class ImageData(LightningDataModule, abc.ABC):
         advice = "Hold out fewer: --data.val_size 0.1"
         if num_val >= num_images and not self._val_size_is_given:
             raise DataError(
-                f"{num_val:,} images are held out unless told otherwise, which leaves none of the"
-                f" {num_images:,} to train on.\n{advice}"
+                f"by default, {num_val:,} images are held out, which leaves none of the"
+                f" {num_images:,} for training.\n{advice}"
             )
         _require(
             num_val < num_images,

@@ -174,7 +174,7 @@ class Blocks(Callback):
         # Lightning drops the scheduler's `monitor` in manual optimization.
         if "val/loss" not in trainer.callback_metrics:
             raise ZooError(
-                "ReduceLROnPlateau goes by the validation loss: hold some images out, and validate"
+                "ReduceLROnPlateau needs the validation loss: hold out some images, and validate"
                 " after every epoch."
             )
         return trainer.callback_metrics["val/loss"]

@@ -132,8 +132,8 @@ class SomethingToTrain(Callback):
         for callback in trainer.callbacks if trainer.ckpt_path else ():  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
                 raise FinishedError(
-                    f"{trainer.ckpt_path} has been trained to its end: EarlyStopping waited in vain"
-                    f" for a better {callback.monitor}.\nTo go on, leave the callback out."
+                    f"{trainer.ckpt_path} has finished: EarlyStopping ended the run because"
+                    f" {callback.monitor} stopped improving.\nTo continue, remove the callback."
                 )
         groups = [group for it in trainer.optimizers for group in it.param_groups]
         if not any(group["params"] for group in groups):

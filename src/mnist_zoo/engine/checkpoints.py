@@ -45,18 +45,18 @@ class Best(ModelCheckpoint):
         Raises:
             ZooError: Validation logs nothing of that name, but something similar.
         """
-        names = {"--best.monitor": str(self.monitor)} if self.save_top_k else {}
+        names = {"--best.monitor {}:": str(self.monitor)} if self.save_top_k else {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
-                names["EarlyStopping goes by"] = str(callback.monitor)
+                names["EarlyStopping monitors {}, but"] = str(callback.monitor)
         logged = trainer.callback_metrics
-        for flag, name in names.items():
+        for monitoring, name in names.items():
             if name in logged or name.startswith("train/"):
                 continue
             # A callback may still log a quite different name later.
             if name.startswith("val/") or difflib.get_close_matches(name, logged, cutoff=0.85):
                 hint = did_you_mean(name, logged)
-                raise ZooError(f"{flag} {name}: nothing of that name is logged.{hint}")
+                raise ZooError(f"{monitoring.format(name)} nothing of that name is logged.{hint}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, even if the run's folder has moved."""

@@ -86,9 +86,9 @@ class GraphedSteps:
         if after.keys() != before.keys():
             # The first step, in which the optimizer creates its tensors, is unlike the others.
             return plainly
-        reason = "it leads to other weights than plain steps do"
+        reason = "it gave different weights from plain steps"
         if not all(torch.isfinite(after[name]).all() for name in self._weights()):
-            reason = "the weights are no numbers"
+            reason = "the weights are not finite"
         try:
             self._restore(before)
             torch.cuda.set_rng_state(numbers, images.device)
@@ -150,7 +150,7 @@ class GraphedSteps:
     def _give_up(self, reason: str) -> None:
         self.failed, self.graph = True, None
         self.optimizer.zero_grad()
-        self.notify(f"Steps are not replayed as a CUDA graph, which is slower: {reason}")
+        self.notify(f"CUDA graph disabled (slower): {reason}")
 
     def _settings_now(self, images: Tensor) -> Any:
         """Return what a graph fixes but Python might change."""

@@ -92,9 +92,9 @@ def _require_rebuilt_alike(network: Classifier) -> None:
     )
     if odd := next((name for name in then if now.get(name, then[name]) != then[name]), None):
         raise ZooError(
-            f"{type(network).__name__}: made again from its arguments, its {odd} is"
-            f" {tuple(then[odd])}, not {tuple(now[odd])}, so that no checkpoint would fit.\n"
-            "Call super().__init__(**kwargs) before an argument is changed."
+            f"{type(network).__name__}: rebuilt from its arguments, its {odd} has shape"
+            f" {tuple(then[odd])} instead of {tuple(now[odd])}, so no checkpoint would load.\n"
+            "Call super().__init__(**kwargs) before changing an argument."
         )
 
 

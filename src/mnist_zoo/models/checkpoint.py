@@ -99,8 +99,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise CheckpointError(
-            f"{file} is no checkpoint of a network of this zoo: what it says of the network is"
-            " missing, or is more than numbers and words."
+            f"{file} is not a checkpoint of an mnist-zoo network: its network entry is missing, or"
+            " holds more than plain values."
         ) from None
 
 
@@ -218,7 +218,7 @@ def find(name: str | os.PathLike[str]) -> Path:
         CheckpointError: The name is empty, or that of no installed weights.
     """
     if not str(name):
-        raise CheckpointError("--ckpt_path is given an empty word, where a file should be named.")
+        raise CheckpointError("--ckpt_path is empty: name a file.")
     shipped = registry.shipped_weights()
     path = Path(name)
     # A folder may have that name: in runs/, the one with the network's runs.
@@ -261,7 +261,7 @@ def _content(file: Path) -> Any:
             ) from error
         reason = str(error).partition(". ")[0]
         if not zipfile.is_zipfile(file):
-            reason = "its end is missing, as where writing or copying it was broken off"
+            reason = "it is truncated (was writing or copying interrupted?)"
         raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
     if zipfile.is_zipfile(file):
         # PyTorch does not compare the checksums.
@@ -334,7 +334,10 @@ def _require_uncompressed(file: Path) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(f"checkpoint {file} was packed anew: PyTorch does not compress.")
+            raise CheckpointError(
+                f"checkpoint {file} has been recompressed, which PyTorch never does: use the"
+                " original file."
+            )
 
 
 def _require_plausible(checkpoint: Checkpoint) -> None:

@@ -318,9 +318,9 @@ class Classifier(LightningModule, ABC):
                 planned = getattr(config.scheduler, name)
                 if planned != wanted:
                     raise ZooError(
-                        f"the course of the learning rate was laid out with {name} {planned},"
-                        f" which cannot become {wanted} midway.\nLeave out what changes the length"
-                        " of the run, such as --trainer.max_epochs, or start a new run."
+                        f"the learning-rate schedule was built for {name} {planned} and cannot be"
+                        f" changed to {wanted} midway.\nLeave out what changes the length of the"
+                        " run, such as --trainer.max_epochs, or start a new run."
                     )
 
     def _lengths_now(self, config: LRSchedulerConfig) -> dict[str, float]:
