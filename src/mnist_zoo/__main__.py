@@ -16,13 +16,13 @@ COMMANDS = {
     "fit": ("training", "train a network"),
     "validate": ("training", "evaluate a checkpoint on the validation images"),
     "test": ("training", "evaluate a checkpoint on the test images"),
-    "predict": ("predict", "read the digits of pictures, or of the test images"),
+    "predict": ("predict", "read the digits in pictures, or in the test images"),
     "export": ("export", "write a trained network for other programs"),
     "models": ("models", "list the networks, their recipes and figures"),
     "sweep": ("sweep", "train recipes over several seeds, and record the figures"),
-    "results": ("results", "print the figures on record"),
+    "results": ("results", "print the recorded figures"),
     "plot": ("plot", "draw the curves of several runs in one figure"),
-    "explain": ("explain", "draw the filters of a network, and the pixels that it goes by"),
+    "explain": ("explain", "draw the filters of a network, and the pixels behind its answers"),
     "demo": ("demo", "open a page to draw digits on"),
     "data": ("data", "convert data sets to text files"),
 }
@@ -49,7 +49,7 @@ examples:
   mnist-zoo fit --model ConvNetReLU --trainer.max_epochs 1
   mnist-zoo fit --config ConvNetReLU-digits            (nothing to download)
   mnist-zoo test --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt
-  mnist-zoo predict digit.png                          (with weights that are installed)
+  mnist-zoo predict digit.png                          (with installed weights)
 """
 
 

@@ -83,7 +83,7 @@ def open_picture(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     except IsADirectoryError:
         raise HandwritingError(f"{name}: a folder, not a picture.") from None
     except PermissionError:
-        raise HandwritingError(f"{name}: may not be read (permission denied).") from None
+        raise HandwritingError(f"{name}: cannot be read (permission denied).") from None
     except Image.DecompressionBombError:
         raise HandwritingError(f"{name}: too large, over {MAX_PIXELS:,} pixels.") from None
     except UnidentifiedImageError:
@@ -165,7 +165,7 @@ def to_pixels(images: Images | Sequence[Images]) -> Tensor:
         found = digits(images)
         if len(found) > 1:
             raise HandwritingError(
-                f"{len(found)} digits in one picture: handwriting.digits takes them apart."
+                f"{len(found)} digits in one picture: separate them with handwriting.digits."
             )
         images = found[0].image
     if isinstance(images, np.ndarray):
@@ -179,14 +179,14 @@ def to_pixels(images: Images | Sequence[Images]) -> Tensor:
     form = tuple(pixels.shape)
     if form[-2:] != (_SIDE, _SIDE) or form[1:-2] not in ((), (1,)):
         raise HandwritingError(
-            f"images of shape {form}, where (N, 1, 28, 28), (N, 28, 28) or (28, 28) is wanted."
+            f"images of shape {form}; expected (N, 1, 28, 28), (N, 28, 28) or (28, 28)."
         )
     whole = not (pixels.is_floating_point() or pixels.dtype == torch.bool)
     pixels = pixels.reshape(-1, 1, _SIDE, _SIDE).float()
     if whole:
         pixels = pixels / 255
     if pixels.numel() and not 0 <= pixels.min() <= pixels.max() <= 1:
-        raise HandwritingError("pixels have to be integers from 0 to 255, or floats in [0, 1].")
+        raise HandwritingError("pixels must be integers from 0 to 255, or floats in [0, 1].")
     return pixels
 
 
@@ -233,7 +233,7 @@ def _ink(gray: Gray) -> Gray:
     """Return how much ink there is: about 1 in a stroke, 0 on the background.
 
     Raises:
-        HandwritingError: Nothing stands out of the background.
+        HandwritingError: Nothing stands out from the background.
     """
     smooth = ndimage.gaussian_filter(gray, max(gray.shape) / _WORKING_SIDE)
     background, noise = _background(smooth)
@@ -246,7 +246,7 @@ def _ink(gray: Gray) -> Gray:
     ink = ink / most.clip(0.1)
     strokes = ink[ink > faint]
     if strokes.size < 4:
-        raise HandwritingError("no digit found: nothing stands out of the background.")
+        raise HandwritingError("no digit found: nothing stands out from the background.")
     full = float(np.percentile(strokes, 90))
     floor = max(0.1, min(0.5, 3 * noise / full))
     clear: Gray = ((ink / full - floor) / (1 - floor)).clip(0, 1)
@@ -324,7 +324,7 @@ def _groups(ink: Gray) -> list[Mask]:
     sizes[0] = 0
     clear = np.unique(labels[ink > 0.6])
     if not clear.any():
-        raise HandwritingError("no digit found: nothing stands out of the background.")
+        raise HandwritingError("no digit found: nothing stands out from the background.")
     clear = clear[clear > 0]
     # What fills a corner of the picture is the edge of the paper, or a shadow.
     inner = np.setdiff1d(clear, labels[[0, 0, -1, -1], [0, -1, 0, -1]])

@@ -179,7 +179,7 @@ def class_path(name: str) -> str:
         )
     if len(paths) > 1:
         raise UnknownNameError(
-            f"{len(paths)} networks are called {name}; say which by its full path: "
+            f"{len(paths)} networks are called {name}; name one by its full path: "
             + " or ".join(f"--model {path}" for path in sorted(paths))
         )
     return paths[0]
@@ -226,7 +226,7 @@ def import_class(path: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UnknownNameError(
-                f"no module {module_name} for {path}: it must be installed, or lie as a file in the"
+                f"no module {module_name} for {path}: it must be installed, or be a file in the"
                 " current folder."
             ) from None
         raise UnknownNameError(f"{module_name} fails to import: {error}") from error
@@ -256,7 +256,7 @@ def import_derived(path: str, base: type, flag: str) -> Any:
     found = import_class(path)
     kind = KINDS[flag.lstrip("-")]
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise UnknownNameError(f"{flag} {path}: not a {kind}, which derives from {base.__name__}.")
+        raise UnknownNameError(f"{flag} {path}: not a {kind} (a subclass of {base.__name__}).")
     if inspect.isabstract(found):
         missing = " and ".join(sorted(found.__abstractmethods__))  # type: ignore[attr-defined]
         raise UnknownNameError(f"{flag} {path}: lacks {missing}, which every {kind} must have.")

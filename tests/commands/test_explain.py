@@ -125,7 +125,7 @@ class TestImages:
     def test_none_that_can_be_read(self, cli, copied):
         result = cli("explain", f"--ckpt_path={copied.best}", "missing.png", status=2)
         assert "missing.png" in result.err
-        assert result.err.endswith("error: no digit is left to explain.\n")
+        assert result.err.endswith("error: no digit was found to explain.\n")
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_weights_are_exported_again_with_their_record(export, tmp_path):
     assert files[0].metadata() == files[1].metadata()
     for key in files[0].keys():  # noqa: SIM118
         assert torch.equal(*[file.get_tensor(key) for file in files])
-    assert "is what is to be exported" in (
+    assert "is the file to export" in (
         export("safetensors", "--out", "y.safetensors", ckpt_path="y.safetensors", status=2).err
     )
 
@@ -116,7 +116,7 @@ def test_weights_alone_give_the_figures_of_their_checkpoint(export, cli, trained
 
 def test_weights_alone_are_not_trained_on(export, cli):
     export("safetensors")
-    assert "weights alone" in cli("fit", "--ckpt_path=x.safetensors", status=2).err
+    assert "holds only weights" in cli("fit", "--ckpt_path=x.safetensors", status=2).err
 
 
 def test_weights_that_do_not_fit_the_flags_are_refused(export, cli):
@@ -167,11 +167,11 @@ def test_data_of_ones_own_are_named(fit, cli, tmp_path):
         ("--format=state_dict --out=no/x.pt", "cannot write no/x.pt: there is no folder no."),
         ("--format=state_dict --out=.", "cannot write .: Is a directory."),
         ("--format=state_dict --out=", "cannot write .: Is a directory."),
-        ("--format=onnx --out=x.pt", "--out x.pt: the name of such a file ends in .onnx."),
-        ("--format=torch_export --out=x.pt", "x.pt: the name of such a file ends in .pt2."),
-        ("--format=safetensors --out=x", "x: the name of such a file ends in .safetensors."),
+        ("--format=onnx --out=x.pt", "--out x.pt: for this format, the name must end in .onnx."),
+        ("--format=torch_export --out=x.pt", "x.pt: for this format, the name must end in .pt2."),
+        ("--format=safetensors --out=x", "x: for this format, the name must end in .safetensors."),
         ("--out=x.bin", "which format? Give --format onnx or torch_export or "),
-        ("", "or a file by --out whose name ends in .onnx or .pt2 or .pt or .safetensors."),
+        ("", "or --out with a name that ends in .onnx or .pt2 or .pt or .safetensors."),
         ("--format=state_dict --ckpt_path=missing.ckpt", "missing.ckpt does not exist"),
         ("--format=state_dict --model=Dense", "--model Dense does not fit --ckpt_path: "),
         ("--format=state_dict --ckpt_path=ConvNet", "Did you mean ConvNetReLU?"),

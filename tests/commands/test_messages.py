@@ -42,11 +42,11 @@ def mistake(cli, tmp_path):
         ("fit --model=ConvNetDroput", "Did you mean ConvNetDropout?"),
         ("fit --model convnetrelu", "Did you mean ConvNetReLU?"),
         ("fit --model=nowhere.Net", "no module nowhere for nowhere.Net"),
-        ("fit --model=json.dumps", "json.dumps: not a network, which derives from Classifier"),
-        ("fit --model=Dense --data=os.path", "not a data set, which derives from ImageData"),
-        ("fit --model=torch.nn.Linear", "not a network, which derives from Classifier"),
+        ("fit --model=json.dumps", "json.dumps: not a network (a subclass of Classifier)"),
+        ("fit --model=Dense --data=os.path", "not a data set (a subclass of ImageData)"),
+        ("fit --model=torch.nn.Linear", "not a network (a subclass of Classifier)"),
         ("fit --model=Dense --data=nowhere.Data", "no module nowhere for nowhere.Data"),
-        ("fit --model=Dense --data=torch.nn.Linear", "not a data set, which derives from ImageDat"),
+        ("fit --model=Dense --data=torch.nn.Linear", "not a data set (a subclass of ImageData)"),
         (f"{FIT} --trainer.accumulate_grad_batches 0", "accumulate_grad_batches 0: must be at lea"),
         (f"{FIT} --trainer.check_val_every_n_epoch 0", "check_val_every_n_epoch 0: must be at lea"),
         (f"{FIT} --trainer.enable_checkpointing false", "fit always keeps checkpoints."),
@@ -69,9 +69,9 @@ def mistake(cli, tmp_path):
         ("data to-text o.txt --data=Digits --val_size nan", "must be a number from 0"),
         (f"predict {'x' * 300}.png --ckpt_path={'y' * 300}", "File name too long."),
         ("export --ckpt_path=ConvNetReLU --format=onnx --data=X", "--data and --root are for --m"),
-        ("export --ckpt_path=ConvNetReLU --format=safetensors --out=x.bin", "ends in .safetensors"),
+        ("export --ckpt_path=ConvNetReLU --format=safetensors --out=x.bin", "end in .safetensors"),
         ("predict --model=Dense", "which checkpoint? Name one with --ckpt_path"),
-        ("test --ckpt_path=last", "last: neither a file nor weights that are installed."),
+        ("test --ckpt_path=last", "last: neither a file nor installed weights."),
         ("fit --model=Dense --config", "--config"),
         (f"{FIT} again", "unknown argument again."),
         (f"{FIT} --trainer.acelerator cpu", "Did you mean --trainer.accelerator?"),
@@ -170,7 +170,7 @@ def test_a_device_that_is_not_there(mistake, accelerator):
         ("model: {class_path: Dense, init_args: {lr: high}}", "--model.lr high: expected float."),
         ("model: {class_path: mnist_zoo.models.Dens}", "has no class Dens. Did you mean Dense?"),
         ("model: nowhere.Net", "no module nowhere for nowhere.Net"),
-        ("model: torch.nn.Linear", "torch.nn.Linear: not a network, which derives from Classifier"),
+        ("model: torch.nn.Linear", "torch.nn.Linear: not a network (a subclass of Classifier)"),
         ("model: {init_args: {lr: 1}}", "model has no class_path in the configuration."),
         (
             "{model: Dense, trainer: {callbacks: [{class_path: EarlyStopping}]}}",
@@ -249,7 +249,7 @@ class TestCheckpoint:
         assert "is a folder, not a file. Did you mean " in text
 
     def test_that_is_empty(self, opened):
-        assert "a.ckpt is empty: its writing was cut short." in opened(b"")
+        assert "a.ckpt is empty: writing it was interrupted." in opened(b"")
 
     def test_that_is_cut_short(self, opened, trained):
         whole = trained.best.read_bytes()
@@ -299,13 +299,13 @@ class TestCheckpoint:
         del content["optimizer_states"]
         torch.save(content, tmp_path / "a.ckpt")
         text = mistake("fit --ckpt_path=a.ckpt --trainer.max_epochs=9")
-        assert "a.ckpt holds no state of the optimizer" in text
+        assert "a.ckpt holds no optimizer state" in text
 
     def test_whose_weights_are_damaged(self, opened, trained):
         content = bytearray(trained.best.read_bytes())
         middle = len(content) // 2
         content[middle : middle + 400] = bytes(400)
-        assert "a.ckpt is damaged: a checksum does not fit." in opened(bytes(content))
+        assert "a.ckpt is damaged: a checksum does not match." in opened(bytes(content))
 
 
 def test_a_network_that_fails_to_import(mistake, tmp_path):

@@ -173,7 +173,7 @@ def test_a_run_that_lacks_a_tag_is_left_out(cli, tmp_path):
     write_run(tmp_path / "a", lr=1)
     write_run(tmp_path / "b", tag="val/loss", lr=2)
     result = cli("plot", "a", "b", "--tag=val/loss")
-    assert result.err == "warning: a has no val/loss; left out there\n"
+    assert result.err == "warning: a has no val/loss, so it is left out there\n"
 
 
 class TestErrors:
@@ -187,7 +187,7 @@ class TestErrors:
     def test_a_folder_or_file_that_is_no_run(self, cli, tmp_path):
         (tmp_path / "empty").mkdir()
         (tmp_path / "file").write_text("")
-        assert "empty: there are no curves in it" in cli("plot", "empty", status=2).err
+        assert "empty: holds no curves" in cli("plot", "empty", status=2).err
         assert "file: a file, not the folder of a run." in cli("plot", "file", status=2).err
 
     def test_a_run_without_logger(self, cli, tmp_path):

@@ -204,7 +204,7 @@ def test_an_empty_word_is_not_the_current_folder(cli, pictures, monkeypatch):
     monkeypatch.chdir(pictures)
     result = cli("predict", "", "a.JPG", status=2)
     assert (result.out, len(result.err.splitlines())) == ("", 1)
-    assert "an empty word is among the pictures" in result.err
+    assert "the name of a picture is empty" in result.err
 
 
 def test_a_network_that_diverged_reads_nothing(cli, pictures, diverged):

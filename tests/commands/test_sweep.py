@@ -148,7 +148,7 @@ def test_a_flag_that_is_given_twice_is_passed_on_twice():
 
 
 def test_any_other_flag_may_not_be_given_twice():
-    with pytest.raises(ZooError, match=r"--model.lr is given twice; .* say --model.lr 1,2"):
+    with pytest.raises(ZooError, match=r"--model.lr is given twice; .*: --model.lr 1,2"):
         plan(["--model.lr=1", "--model.lr", "2"])
 
 
@@ -197,7 +197,7 @@ def test_the_settings_of_each_callback_stay_with_it():
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["--tag=val/acc"], "--tag val/acc: where is it to be drawn?"),
+        (["--tag=val/acc"], "--tag val/acc: draw it where?"),
         (["--tag=val/accc", "--plot=a.png"], "Did you mean val/acc?"),
         (["--plot=/proc/a.png"], "cannot write to /proc"),
         (["--ray=localhost:1"], "--ray localhost:1: nothing answers there"),
@@ -272,7 +272,7 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_runs(
     ],
 )
 def test_what_a_sweep_says_itself_is_refused(flag):
-    with pytest.raises(ZooError, match=f"{flag}: a sweep chooses this itself"):
+    with pytest.raises(ZooError, match=f"{flag}: a sweep sets this itself"):
         plan([flag, "1"])
 
 
@@ -412,7 +412,7 @@ def test_what_ctrl_c_stops_is_no_crashed_run(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         one.run(Interrupted(), 2)
     assert end.value.code == 130
-    assert "The same command goes on where it was." in capsys.readouterr().out
+    assert "The same command resumes here." in capsys.readouterr().out
     assert results.read(tmp_path / "results") == []
 
 
@@ -431,7 +431,7 @@ def test_a_run_that_another_sweep_has_made_meanwhile_is_not_made_again(tmp_path)
     late, early = (sweep._Sweep([run], tmp_path / "results", tmp_path / "runs") for _ in "ab")
     workers = Recorded()
     early.run(workers, 1)
-    assert "meanwhile" in late._make(run, workers)
+    assert "in the meantime" in late._make(run, workers)
     assert workers.made == [run]
 
 
@@ -777,7 +777,7 @@ def test_an_ensemble_without_its_weights_is_left_out_and_the_table_still_printed
 
 def test_an_ensemble_of_more_seeds_than_there_are_is_refused(cli):
     error = cli("sweep", "Dense", "--seeds", "3", "--ensemble", "5", status=2).err
-    assert "--ensemble 5: there are only 3 --seeds" in error
+    assert "--ensemble 5: more than the 3 --seeds" in error
 
 
 def test_an_ensemble_of_one_is_refused(cli):
@@ -917,8 +917,8 @@ class TestOnDigits:
         finally:
             process.kill()
         assert process.returncode == 130
-        assert "Ctrl-C again: at once." in out
-        assert out.endswith("Stopped. The same command goes on where it was.\n")
+        assert "Ctrl-C again stops at once." in out
+        assert out.endswith("Stopped. The same command resumes here.\n")
         assert not (tmp_path / "results").exists()
         (last,) = tmp_path.glob("runs/sweep/*/*/version_0/checkpoints/last.ckpt")
         step = torch.load(last, weights_only=True)["global_step"]

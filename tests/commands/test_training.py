@@ -346,7 +346,7 @@ class TestResume:
         best = run / "checkpoints" / "best.ckpt"
         before = {file: file.read_bytes() for file in run.rglob("*.*")}
         told = cli("fit", f"--ckpt_path={best}", *ON_CPU, status=2).err
-        assert "best.ckpt is of step 41, and its run has gone on to step 82" in told
+        assert "best.ckpt is from step 41, but its run went on to step 82" in told
         assert before == {file: file.read_bytes() for file in run.rglob("*.*")}
         copy = tmp_path / "best.ckpt"
         copy.write_bytes(best.read_bytes())
@@ -449,7 +449,7 @@ class TestResume:
         on = ("fit", last, *ON_CPU, "--trainer.max_epochs=2")
         for decay, status in (("null", 2), ("0.8", 0)):
             result = cli(*on, f"--average.decay={decay}", status=status)
-            assert ("cannot begin or end to average" in result.err) == (status == 2)
+            assert ("cannot start or stop averaging" in result.err) == (status == 2)
 
     def test_goes_on_where_its_text_file_was_moved(self, cli, tmp_path):
         cli("data", "to-text", "one.txt", "--data=Digits", "--num=60")
@@ -909,14 +909,14 @@ class TestAStrangersCheckpoint:
     @pytest.mark.parametrize("argument", ["lr", "optimizer_args"])
     def test_as_an_argument(self, open_changed, trap, argument):
         text = open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update({argument: trap}))
-        assert "more than numbers and words" in text
+        assert "more than plain values" in text
 
     @pytest.mark.parametrize("argument", ["optimizer_args", "scheduler_args"])
     @pytest.mark.parametrize("in_a_list", [False, True])
     def test_within_an_argument(self, open_changed, trap, argument, in_a_list):
         nested = {argument: {"momentum": [0.9, trap] if in_a_list else trap}}
         text = open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(nested))
-        assert "more than numbers and words" in text
+        assert "more than plain values" in text
 
     @pytest.mark.parametrize(
         "words",
@@ -932,7 +932,7 @@ class TestAStrangersCheckpoint:
     def test_in_a_word_within_an_argument(self, open_changed, trap, words):
         nested = {"optimizer_args": words(trap)}
         text = open_changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(nested))
-        assert "more than numbers and words" in text
+        assert "more than plain values" in text
 
     @pytest.mark.parametrize(
         "path", ["mnist_zoo.handwriting.Digit", "mnist_zoo.models.checkpoint.Path"]
@@ -1025,7 +1025,7 @@ def test_a_run_makes_no_noise(zoo, tmp_path):
     ("text", "layers"),
     [
         ("fails on images", "nn.Linear(784, 10)"),
-        ("gives (2, 11) for 2 images", "nn.Sequential(nn.Flatten(), nn.Linear(784, 11))"),
+        ("returns shape (2, 11) for 2 images", "nn.Sequential(nn.Flatten(), nn.Linear(784, 11))"),
     ],
 )
 def test_a_network_that_cannot_sort_images_is_refused_at_once(cli, tmp_path, text, layers):
@@ -1052,7 +1052,7 @@ def test_a_checkpoint_may_be_called_as_lightning_calls_one(cli, diverged, tmp_pa
     [
         (
             ["--data.val_size=0", "--trainer.callbacks.monitor=val/loss"],
-            "EarlyStopping goes by val/loss, but there is no validation",
+            "EarlyStopping monitors val/loss, but there is no validation",
         ),
         (["--trainer.callbacks.monitor=val/lss"], "lss, but nothing of that name is logged. Did"),
     ],
@@ -1142,7 +1142,7 @@ OWN = (
 def test_a_softmax_too_many_is_told(cli, tmp_path):
     (tmp_path / "mine.py").write_text(f"{OWN}        self.layers.append(nn.Softmax(dim=1))\n")
     flags = ("--data=Digits", "--trainer.fast_dev_run=true", *ON_CPU)
-    told = "gives probabilities, but its loss takes logits: leave out the softmax at its end."
+    told = "returns probabilities, but its loss expects logits: remove the final softmax."
     assert f"Net {told}" in " ".join(cli("fit", "--model=mine.Net", *flags).out.split())
     for model in ("Dense", "MLPLogSoftmax", "ConvNetReLU"):
         assert "probabilities" not in cli("fit", f"--model={model}", *flags).out
@@ -1151,8 +1151,8 @@ def test_a_softmax_too_many_is_told(cli, tmp_path):
 @pytest.mark.parametrize(
     ("method", "text"),
     [
-        ("loss(self, outputs, targets): F.cross_entropy(outputs, targets)", "Net is NoneType, "),
-        ("loss(self, outputs, targets): return outputs.sum(1)", "the loss of Net is (2,), where"),
+        ("loss(self, outputs, targets): F.cross_entropy(outputs, targets)", "Net is NoneType inst"),
+        ("loss(self, outputs, targets): return outputs.sum(1)", "the loss of Net is (2,) instead"),
         (
             "configure_optimizers(self): torch.optim.SGD(self.parameters())",
             "Net cannot be trained: ",
@@ -1160,7 +1160,7 @@ def test_a_softmax_too_many_is_told(cli, tmp_path):
         ("parameters(self, recurse=True): return iter(())", "Net has no parameters to train"),
         (
             "forward(self, x): x = self.layers(x); return (x, x) if self.training else x",
-            "Net gives a tuple in training, where a tensor is wanted.\nGive it a training_step",
+            "Net returns a tuple in training instead of a tensor.\nGive it its own training_step.",
         ),
     ],
 )
@@ -1259,9 +1259,9 @@ def test_other_images_are_not_held_out_midway(cli, trained, flags, name):
     error = cli("fit", f"--ckpt_path={last}", "--trainer.max_epochs=9", *flags, status=2).err
     assert error.startswith(f"error: a resumed run cannot change {name}: ")
     same = cli("validate", f"--ckpt_path={trained.best}", "--data.val_size=0.1").out
-    assert "was trained with another" not in same
+    assert "was trained with a different" not in same
     out = cli("validate", f"--ckpt_path={trained.best}", *flags).out
-    assert f"The network was trained with another {name}" in " ".join(out.split())
+    assert f"The network was trained with a different {name}" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -1313,7 +1313,7 @@ def test_of_a_checkpoint_outside_a_run_another_begins_and_says_so(cli, copied, t
     before = {file: file.read_bytes() for file in project.rglob("*.*")}
     last = project / "checkpoints" / "last.ckpt"
     out = cli("fit", "--ckpt_path", last, "--trainer.max_epochs=4", *ON_CPU).out
-    assert f"{last} lies in no folder of a run, version_N, so that a run of its own begins" in out
+    assert f"{last} is not in a run folder (version_N), so a new run begins" in out
     assert {file: file.read_bytes() for file in project.rglob("*.*")} == before
     assert (tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt").exists()
 
@@ -1327,7 +1327,7 @@ def test_a_run_that_goes_on_in_its_first_epoch_says_so(fit, cli, tmp_path):
 
 def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
     result = fit("--data.val_size=0")
-    assert re.search(r"^Accuracy in training: \d+\.\d\d%$", result.out, re.M)
+    assert re.search(r"^Training accuracy: \d+\.\d\d%$", result.out, re.M)
 
 
 @pytest.mark.parametrize(
@@ -1335,16 +1335,16 @@ def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
     [
         (
             ["--data=ImageData"],
-            "--data ImageData: no data set, but what all are made from.\nChoose",
+            "--data ImageData: not a data set, but the base class of all.\nChoose",
         ),
         (["--data=MNISTT"], "--data MNISTT: no such class. Did you mean MNIST?\nFor all options"),
         (["--model.width=3"], "unknown option --model.width. Did you mean --model.lr?"),
-        (["--model.dropout=0.5"], "unknown option --model.dropout. The network chosen has none"),
+        (["--model.dropout=0.5"], "unknown option --model.dropout. The chosen network has no "),
         (["--model.optimizer=SparseAdam"], "SparseAdam: cannot be used: it supports only sparse"),
-        (["--model.weight_decay=-1"], "value: -1.0.\nWhat it is given: --model.weight_decay"),
+        (["--model.weight_decay=-1"], "value: -1.0.\nIt is given by --model.weight_decay"),
         (
             ["--model.scheduler=ReduceLROnPlateau", "--trainer.check_val_every_n_epoch=2"],
-            "ReduceLROnPlateau goes by val/loss after every epoch: leave out --trainer.check_val",
+            "ReduceLROnPlateau needs val/loss after every epoch: leave out --trainer.check_val",
         ),
     ],
 )

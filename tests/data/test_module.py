@@ -186,7 +186,9 @@ def test_a_value_that_the_data_cannot_meet(stage, flag, value, message, advice):
 
 
 def test_a_value_that_nobody_gave_is_not_called_a_flag():
-    with pytest.raises(DataError, match=r"^5,000 images .* none of the 200 .*\n.*val_size 0\.1$"):
+    with pytest.raises(
+        DataError, match=r"^by default, 5,000 .* none of the 200 .*\n.*val_size 0\.1$"
+    ):
         ready(val_size=None)
 
 
@@ -371,8 +373,8 @@ def test_a_data_set_of_ones_own_that_gives_images_alone_is_told_so():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("a", "b"), "Own.classes holds 2 names, where ten are wanted"),
-        (("a",) * 10, "Own.classes holds a name twice, where ten different ones are wanted"),
+        (("a", "b"), "Own.classes holds 2 names instead of ten"),
+        (("a",) * 10, "Own.classes holds a name twice; the ten names must differ"),
     ],
 )
 def test_classes_are_ten(names, message):
@@ -388,5 +390,5 @@ def test_a_class_that_forgets_those_above_it_is_told_so():
         def __init__(self):
             self.loads = []
 
-    with pytest.raises(DataError, match=r"Own: its __init__ has to begin with super\(\)"):
+    with pytest.raises(DataError, match=r"Own: its __init__ must begin with super\(\)"):
         Own().setup("fit")

@@ -65,8 +65,8 @@ def test_comments_blank_lines_and_windows_line_ends(path):
         (line(pixels=[0] * 783 + ["1_0"]), "expected integers, found '1_0'"),
         (line(label="five"), "expected integers, found 'five'"),
         (line(pixels=["1,5"] + [0] * 783), "expected integers, found '1,5'"),
-        (line().replace("\t", ","), "the values are separated by commas; wanted are tabs, and"),
-        (line().replace("\t", ", "), "the values are separated by commas; wanted are tabs, and"),
+        (line().replace("\t", ","), "the values are separated by commas; expected tabs, and"),
+        (line().replace("\t", ", "), "the values are separated by commas; expected tabs, and"),
     ],
 )
 def test_a_bad_line_is_named(path, bad, message):

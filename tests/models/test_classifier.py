@@ -462,7 +462,7 @@ class TestCheckpointThatIsMoreThanItSeems:
         nested = [0]
         for _ in range(40):
             nested = [nested] * 10
-        with pytest.raises(CheckpointError, match="more than numbers and words"):
+        with pytest.raises(CheckpointError, match="more than plain values"):
             changed(lambda c: c["mnist_zoo"]["model"]["init_args"].update(optimizer_args=nested))
 
     def test_what_was_compressed(self, changed, tmp_path):

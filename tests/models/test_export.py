@@ -131,14 +131,14 @@ def test_normalization_travels_with_the_weights(images, tmp_path):
     ("change", "text"),
     [
         ({"model": {"class_path": "os.system", "init_args": {}}}, "neither in this zoo"),
-        ({"model": {"class_path": "mnist_zoo.models.dense.Dense"}}, "no network of this zoo"),
+        ({"model": {"class_path": "mnist_zoo.models.dense.Dense"}}, "no mnist-zoo network"),
         ({"model": {"class_path": "mnist_zoo.models.dense.Dense",
-                    "init_args": {"lr": {"class_path": "os.system"}}}}, "no network of this zoo"),
+                    "init_args": {"lr": {"class_path": "os.system"}}}}, "no mnist-zoo network"),
         ({"model": {"class_path": "mnist_zoo.models.dense.Dense",
                     "init_args": {"surprise": 1}}}, "does not fit"),
-        ({"record": 3}, "no network of this zoo"),
-        ({"data": {"class_path": "x", "init_args": {"std": 0}}}, "no usable"),
-        ({"data": {"class_path": "x", "init_args": {"mean": "much"}}}, "no usable"),
+        ({"record": 3}, "no mnist-zoo network"),
+        ({"data": {"class_path": "x", "init_args": {"std": 0}}}, "is not usable"),
+        ({"data": {"class_path": "x", "init_args": {"mean": "much"}}}, "is not usable"),
     ],
 )  # fmt: skip
 def test_weights_of_a_stranger_run_nothing(change, text, tmp_path):
@@ -152,7 +152,7 @@ def test_weights_of_a_stranger_run_nothing(change, text, tmp_path):
 def test_damaged_weights_are_told(tmp_path):
     file = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(100)}, file)
-    with pytest.raises(CheckpointError, match="no network of this zoo"):
+    with pytest.raises(CheckpointError, match="no mnist-zoo network"):
         mnist_zoo.load(file)
     for content in (file.read_bytes()[:-9], b"hello", b"\xff" * 100):
         file.write_bytes(content)

@@ -111,7 +111,7 @@ def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
     every = trainer.check_val_every_n_epoch or 1
     if network.scheduler_class is ReduceLROnPlateau and every > 1:
         raise ZooError(
-            "ReduceLROnPlateau goes by val/loss after every epoch: leave out"
+            "ReduceLROnPlateau needs val/loss after every epoch: leave out"
             f" --trainer.check_val_every_n_epoch {every}."
         )
     without = "--data.val_size" if not data.num_val_images else ""
@@ -119,16 +119,16 @@ def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
         without = "--trainer.limit_val_batches"
     if not without:
         return
-    goes_by = {
+    monitored = {
         type(callback).__name__: str(callback.monitor)
         for callback in trainer.callbacks  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping)
     }
     if network.scheduler_class is ReduceLROnPlateau:
-        goes_by["ReduceLROnPlateau"] = "val/loss"
-    for name, monitor in goes_by.items():
+        monitored["ReduceLROnPlateau"] = "val/loss"
+    for name, monitor in monitored.items():
         if monitor.startswith("val/"):
-            raise ZooError(f"{name} goes by {monitor}, but there is no validation: {without} 0.")
+            raise ZooError(f"{name} monitors {monitor}, but there is no validation: {without} 0.")
 
 
 def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
@@ -136,7 +136,7 @@ def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
     for name, unit in (("max_steps", "steps"), ("max_epochs", "epochs")):
         limit, done = getattr(trainer, name), progress.get(unit, -1)
         if limit is not None and 0 <= limit <= done:
-            return f"--trainer.{name} N, above the {done} it has behind it"
+            return f"--trainer.{name} N, above the {done:,} already done"
     return None
 
 
@@ -159,9 +159,9 @@ def nothing_later(before: Checkpoint) -> None:
         return  # it is gone or damaged, and nothing is lost
     if done > before.progress["steps"]:
         raise ZooError(
-            f"{before.path} is of step {before.progress['steps']:,}, and its run has gone on to"
-            f" step {done:,}, which would be overwritten.\nGo on from {last.name}, or copy"
-            f" {before.path.name} elsewhere: from there it begins a run of its own."
+            f"{before.path} is from step {before.progress['steps']:,}, but its run went on to step"
+            f" {done:,}, which would be overwritten.\nResume from {last.name}, or copy"
+            f" {before.path.name} elsewhere to start a new run from it."
         )
 
 

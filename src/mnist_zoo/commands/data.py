@@ -64,10 +64,10 @@ def _parser() -> Parser:
         "--split",
         choices=("train", "validation", "test"),
         default="train",
-        help="which of its images; train is without those of validation (default: %(default)s)",
+        help="which of its images; train leaves out those of validation (default: %(default)s)",
     )
     parser.add_argument(
-        "--num", type=int, help="only the first so many (default: all of the split)"
+        "--num", type=int, help="only the first NUM images (default: all of the split)"
     )
     # Each also by the name that the messages of the data sets call it by.
     parser.add_argument(
@@ -112,7 +112,7 @@ def _class_named(name: str) -> type[ImageData]:
     if "." not in name:
         raise ZooError(
             f"--data {name}: there is no such data set.{did_you_mean(name, classes)}\n"
-            f"There are {', '.join(sorted(classes))}, and those of your own: --data my_file.MyData"
+            f"There are {', '.join(sorted(classes))}; for one of your own: --data my_file.MyData"
         )
     registry.look_into_current_folder()
     cls = registry.import_derived(name, zoo.ImageData, "--data")
@@ -127,17 +127,18 @@ def _to_text(out: Path, args: argparse.Namespace) -> int:
     given = {"root": args.root, "val_size": args.val_size}
     given = {key: value for key, value in given.items() if value is not None}
     for name in given.keys() - registry.accepted(cls):
-        raise ZooError(f"--{name}: {args.data} takes no such option. Leave it out.")
+        raise ZooError(f"--{name}: {args.data} has no such option. Leave it out.")
     try:
         data = cls(**given)
     except TypeError as error:
-        raise ZooError(f"--data {args.data}: cannot be made: {error}.") from error
+        raise ZooError(f"--data {args.data}: cannot be created: {error}.") from error
     data.prepare_data()
     data.setup({"train": "fit", "validation": "validate", "test": "test"}[args.split])
     images, targets = data.splits[args.split]
     if args.num is not None and not 1 <= args.num <= len(targets):
         raise ZooError(
-            f"--num {args.num}: {args.data} ({args.split}) has from 1 to {len(targets):,} images."
+            f"--num {args.num}: must be from 1 to {len(targets):,}, the number of images of"
+            f" {args.data} ({args.split})."
         )
     images, targets = images[: args.num], targets[: args.num]
     if args.expanded:

@@ -78,7 +78,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 lets every machine of the network in"
+        help="address to listen on; 0.0.0.0 lets every machine on the network in"
         " (default: %(default)s, this machine alone)",
     )
     parser.add_argument(

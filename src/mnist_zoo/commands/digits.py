@@ -29,7 +29,7 @@ def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[
         ZooError: A word is empty.
     """
     if "" in words:
-        raise ZooError("an empty word is among the pictures: is a variable of the shell unset?")
+        raise ZooError("the name of a picture is empty: is a shell variable unset?")
     for name, source in _sources(words):
         try:
             yield name, _digits(source, as_is)

@@ -128,7 +128,7 @@ def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:
         images += [digit.image for digit in found]
         sources += [Path("stdin" if name == "-" else name)] * len(found)
     if not images:
-        raise ZooError("no digit is left to explain.")
+        raise ZooError("no digit was found to explain.")
     if len(images) > _MOST:
         print(f"warning: only {_MOST} of {len(images)} digits are drawn", file=sys.stderr)
     return torch.stack(images[:_MOST]), sources[:_MOST], failed

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     if not arguments.out and checkpoint.path in registry.shipped_weights().values():
         out = Path(out.name)  # not among the files of the package
     if out.absolute() == checkpoint.path.absolute():
-        raise ZooError(f"{out} is what is to be exported; name another file: --out FILE")
+        raise ZooError(f"{out} is the file to export; name another one: --out FILE")
     if not out.parent.is_dir():
         raise ZooError(f"cannot write {out}: there is no folder {out.parent}.")
     require_writable(out.parent, "Name another file: --out FILE")
@@ -83,8 +83,9 @@ def _parser() -> Parser:
     parser = Parser(
         prog="mnist-zoo export",
         description=(
-            "Write a trained network for other programs. It is read again and compared with the\n"
-            "network on 1,000 images; over 1e-4 of difference, nothing is written.\n\n"
+            "Write a trained network for other programs. The result is read back and compared\n"
+            "with the network on 1,000 images; if any probability differs by more than 1e-4,\n"
+            "nothing is written.\n\n"
             "  onnx          images (float32, N × 1 × 28 × 28, in [0, 1]) to probabilities, for\n"
             "                onnxruntime and others; the normalisation is inside\n"
             "  torch_export  the same for PyTorch, without any class of this package\n"
@@ -98,13 +99,14 @@ def _parser() -> Parser:
         ),
     )
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
-    parser.add_argument("--format", choices=[*SUFFIXES], help="default: what --out ends in")
+    parser.add_argument("--format", choices=[*SUFFIXES], help="default: by the ending of --out")
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
-        help="may end in .onnx, .pt2, .pt or .safetensors, which says the format; default: beside"
-        " the checkpoint, by its name; in the current folder for weights that are installed",
+        help="file to write; its ending, .onnx, .pt2, .pt or .safetensors, selects the format;"
+        " default: beside the checkpoint, under its name; for installed weights, in the current"
+        " folder",
     )
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
     parser.add_argument(
@@ -137,12 +139,12 @@ def _format(named: str | None, out: Path | None) -> str:
     said = by_suffix.get(out.suffix) if out else named
     # By its suffix alone a file of safetensors is known when it is read.
     if named and said != named and (said or named == "safetensors"):
-        raise ZooError(f"--out {out}: the name of such a file ends in {SUFFIXES[named]}.")
+        raise ZooError(f"--out {out}: for this format, the name must end in {SUFFIXES[named]}.")
     kind = named or said
     if kind is None:
         raise ZooError(
             f"which format? Give --format {' or '.join(SUFFIXES)},\n"
-            f"or a file by --out whose name ends in {' or '.join(by_suffix)}."
+            f"or --out with a name that ends in {' or '.join(by_suffix)}."
         )
     return kind
 

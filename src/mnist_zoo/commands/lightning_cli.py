@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 # Of several processes, the first speaks.
 console = Console(highlight=False, soft_wrap=True, quiet=not runs.is_first_process())
 
-_COPY_IT = "Copy it to where you can, and name the checkpoint there."
+_COPY_IT = "Copy the run to a folder that can be written to, and name the checkpoint there."
 
 # Of a run for which neither a recipe nor the user says how long it is.
 _NUM_EPOCHS = 10
@@ -226,7 +226,7 @@ class ZooCLI(LightningCLI):
                 raise
             name = self.settings.model.class_path.rpartition(".")[2]
             raise ZooError(
-                f"{name}: its __init__ has to begin with super().__init__(**kwargs)."
+                f"{name}: its __init__ must begin with super().__init__(**kwargs)."
             ) from error
         # Without the parser's words around it, which take pages.
         raise first
@@ -261,13 +261,13 @@ class ZooCLI(LightningCLI):
         """
         if limit := checks.limit_reached(self.trainer, self.request.progress):
             # A course of the learning rate that was laid out for the whole run has ended with it.
-            on = "" if self.model.scheduler_class else f"\nTo go on: {limit}"
-            raise FinishedError(f"{self.request.ckpt_path} has been trained to its end.{on}")
+            on = "" if self.model.scheduler_class else f"\nTo continue: {limit}"
+            raise FinishedError(f"{self.request.ckpt_path} has finished training.{on}")
         outputs = probe.check(self.model)
         if probe.are_probabilities(outputs) and type(self.model).loss is Classifier.loss:
             console.print(
-                f"{type(self.model).__name__} gives probabilities, but its loss takes logits: leave"
-                " out the softmax at its end.",
+                f"{type(self.model).__name__} returns probabilities, but its loss expects logits:"
+                " remove the final softmax.",
                 style="yellow",
             )
         if self.settings.channels_last:
@@ -376,7 +376,7 @@ class ZooCLI(LightningCLI):
         """Evaluate on the validation images; print loss and accuracy."""
         if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
             console.print(
-                f"The network was trained with another {different}: it may have been trained on"
+                f"The network was trained with a different {different}: it may have been trained on"
                 " these images.",
                 style="yellow",
             )
@@ -393,7 +393,7 @@ class ZooCLI(LightningCLI):
         if self.trainer.world_size > 1:
             raise ZooError("predict writes one file: use one device, --trainer.devices 1")
         folder = runs.of_checkpoint(Path(str(self.request.ckpt_path)))
-        elsewhere = _COPY_IT if folder else "Type the command in a folder where you can."
+        elsewhere = _COPY_IT if folder else "Run the command in a folder that can be written to."
         folder = folder or Path.cwd()
         require_writable(folder, elsewhere)
         batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
@@ -409,7 +409,7 @@ class ZooCLI(LightningCLI):
         before = self.request.checkpoint
         if before and before.is_averaged != (average.decay is not None):
             raise ZooError(
-                "a resumed run cannot begin or end to average its weights.\n"
+                "a resumed run cannot start or stop averaging its weights.\n"
                 "Leave --average.decay out, or start a new run."
             )
         if average.decay is None:
@@ -436,8 +436,8 @@ class ZooCLI(LightningCLI):
             self.run_folder = self.claim.folder
             if self.request.ckpt_path:
                 console.print(
-                    f"{escape(self.request.ckpt_path)} lies in no folder of a run, version_N, so"
-                    " that a run of its own begins here, which knows no best.ckpt of before."
+                    f"{escape(self.request.ckpt_path)} is not in a run folder (version_N), so a"
+                    " new run begins here, without the best.ckpt of the old one."
                 )
         self.until_the_end.enter_context(runs.locked(self.run_folder))
         if self.request.checkpoint and not self.claim:
@@ -457,7 +457,7 @@ class ZooCLI(LightningCLI):
         num_images = min(num_images, int(sum(num_batches) * at_a_time))
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         if not num_images:
-            raise ZooError(f"there were no {name} images to go through.")
+            raise ZooError(f"there are no {name} images to evaluate.")
         title = (
             f"{type(self.model).__name__} on {num_images:,} {name} image{'s' * (num_images != 1)}"
             f" of {type(self.datamodule).__name__}"

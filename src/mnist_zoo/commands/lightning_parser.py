@@ -37,15 +37,15 @@ HELP = {
     ),
     "predict": (
         "mnist-zoo predict --ckpt_path BEST.CKPT [options]",
-        "Write what a checkpoint reads in the test images to a CSV file.",
+        "Write a checkpoint's predictions for the test images to a CSV file.",
     ),
 }
 
 # What flags are here, where Lightning's own words say something else: those of fit, and of other
 # commands; None where there is nothing to say.
 FLAGS = {
-    "--ckpt_path": ("Checkpoint of a run that is to go on.", "Checkpoint or weights."),
-    "--trainer.default_root_dir": ("Folder of new runs; null stands for runs.", None),
+    "--ckpt_path": ("Checkpoint of the run to resume.", "Checkpoint or weights."),
+    "--trainer.default_root_dir": ("Folder of new runs; null means runs.", None),
     # Whatever it is, nothing but tensors and plain values is ever read.
     "--weights_only": (None, None),
 }
@@ -76,23 +76,22 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         "--steps_per_execution",
         type=int | None,
         default=None,
-        help="Optimizer steps run at a time; only speed depends on it."
-        " null chooses by the batch size.",
+        help="Optimizer steps per block; affects only speed. null chooses by the batch size.",
     )
     parser.add_argument(
         "--cuda_graph",
         type=bool | None,
         default=None,
-        help="On a GPU, replay steps as one CUDA graph where that is possible; only speed"
-        " depends on it, and the last digits of rounding. null does so for networks of"
-        " the zoo; in those of your own, nothing in a step may depend on the epoch.",
+        help="On a GPU, replay steps as one CUDA graph if possible; affects only speed, and the"
+        " last digits by rounding. null does so for the zoo's networks; in a network of your own,"
+        " nothing in a step may depend on the epoch.",
     )
     parser.add_argument(
         "--channels_last",
         type=bool,
         default=True,
-        help="Keep the weights of convolutions with the channel as the innermost"
-        " dimension; only speed depends on it, and the last digits of rounding.",
+        help="Store the weights of convolutions with the channel as the innermost dimension;"
+        " affects only speed, and the last digits by rounding.",
     )
     parser.add_argument(
         "--average.decay",
@@ -105,14 +104,14 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         "--average.every_n_steps",
         type=int,
         default=1,
-        help="Optimizer steps from one update of the average to the next.",
+        help="Optimizer steps between updates of the average.",
     )
     parser.add_argument(
         "--test_curve",
         type=bool,
         default=False,
-        help="Also log loss and accuracy on the test images after every epoch, for"
-        " looking at: nothing can be chosen by them.",
+        help="Also log loss and accuracy on the test images after every epoch, for display"
+        " only: nothing can be chosen by them.",
     )
 
 

@@ -66,7 +66,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         flag = f"--{key}.{match[1]}"
         everyone = classes.values() if key in registry.KINDS else ()
         if any(match[1] in registry.accepted(cls) for cls in everyone):
-            return f"unknown option {flag}. The {kind} chosen has none such."
+            return f"unknown option {flag}. The chosen {kind} has no such option."
         chosen = _CLASS.search(message) if key in registry.KINDS else None
         accepted = registry.accepted(registry.import_class(chosen[1])) if chosen else ()
         return f"unknown option {flag}.{_meant(flag, [f'--{key}.{name}' for name in accepted])}"
@@ -81,7 +81,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         hint = did_you_mean(match[1], known)
         return f"--{key} {match[1]}: no such class.{hint or choices}"
     if key in registry.KINDS and "but is abstract" in message:
-        return f"--{key} {value}: no {kind}, but what all are made from.{choices}"
+        return f"--{key} {value}: not a {kind}, but the base class of all.{choices}"
     if match := _CLASS.search(message):
         try:
             registry.import_class(match[1])
@@ -93,9 +93,9 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
         how = " and ".join(f"--{key}.{argument}" for argument in needed)
         return f"{name} needs {' and '.join(needed)}: give {how}."
     if match := re.search(r"does not correspond to a subclass of (\w+)", message):
-        return f"--{key} {value}: not a {kind}, which derives from {match[1]}."
+        return f"--{key} {value}: not a {kind} (a subclass of {match[1]})."
     if key in registry.KINDS and "Not a valid subclass" in message:
-        return f"{key} has no class_path in the configuration. Give one there, or by --{key}."
+        return f"{key} has no class_path in the configuration. Give one there, or with --{key}."
     if re.search(r"arguments are required: .*\bmodel\b|Classifier is abstract", message):
         return "which network? Name one with --model.\nAll networks: mnist-zoo models"
     expected = [
@@ -138,8 +138,8 @@ def of_exception(error: BaseException) -> str | None:
         return first_lines(error)
     if "Expected more than 1 value per channel when training" in str(error):
         return (
-            "batch normalisation cannot train on a single image, and the last minibatch of an"
-            " epoch has no more.\nChoose another --data.batch_size."
+            "batch normalisation cannot train on a single image, but the last minibatch of an"
+            " epoch has only one.\nChoose another --data.batch_size."
         )
     cause: BaseException | None = error
     while cause is not None:
@@ -198,6 +198,6 @@ def of_trainer(error: Exception) -> str:
     if any(text in str(error) for text in missing):
         return (
             "--trainer.accelerator: PyTorch finds no such device on this machine.\n"
-            "Leave the flag out to use what there is, or say --trainer.accelerator cpu."
+            "Leave the flag out to use what there is, or give --trainer.accelerator cpu."
         )
     return f"the trainer refuses its settings: {first_lines(error)}"

@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
     """
     parser = Parser(
         prog="mnist-zoo plot",
-        description="Draw curves of several runs in one figure. Runs that differ by nothing but\n"
-        "their seed share a line, their mean, and a band from the lowest to the highest.",
+        description="Draw curves of several runs in one figure. Runs that differ only in their\n"
+        "seed share a line, their mean, and a band from the lowest to the highest.",
         epilog="examples:\n  mnist-zoo plot runs/ConvNetReLU/version_0 runs/Dense/version_0\n"
         "  mnist-zoo plot runs/sweep --tag val/acc --tag val/loss --out losses.png",
     )
@@ -96,7 +96,7 @@ def _runs_in(folder: Path) -> list[Path]:
         hint = "mnist-zoo fit writes runs into runs/."
         if (folder / "config.yaml").is_file():
             hint = "It was trained without TensorBoard (--trainer.logger)."
-        raise ZooError(f"{folder}: there are no curves in it (events.out.tfevents…). {hint}")
+        raise ZooError(f"{folder}: holds no curves (events.out.tfevents…). {hint}")
     return found
 
 
@@ -149,7 +149,7 @@ def _chosen_tags(asked: Sequence[str] | None, scalars: Mapping[Path, Scalars]) -
             raise ZooError(f"--tag {tag}: no run has it.{hint}\nThere are {', '.join(known)}.")
         for folder, each in scalars.items():
             if tag not in each:
-                print(f"warning: {folder} has no {tag}; left out there", file=sys.stderr)
+                print(f"warning: {folder} has no {tag}, so it is left out there", file=sys.stderr)
     return list(dict.fromkeys(asked))
 
 
@@ -175,7 +175,7 @@ def _figure(
         if any(len(curves) > 1 for curves in groups.values()):
             notes.append("mean, lowest to highest")
         if tag.endswith("loss") and len({folder.parent.name for folder in having}) > 1:
-            notes.append("losses of several networks may be of several kinds")
+            notes.append("networks may use different losses")
         xlabel = "epoch" if in_epochs else "step"
         try:
             draw_curves(

@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
         if arguments.model or arguments.data or arguments.ckpt_path is not None:
             return training.main(["predict", *argv])
         raise ZooError(
-            "which pictures? As in mnist-zoo predict digit.png\nFor all options: mnist-zoo predict"
-            " --help"
+            "which pictures? For example: mnist-zoo predict digit.png\n"
+            "For all options: mnist-zoo predict --help"
         )
     return _read(arguments)
 
@@ -60,8 +60,8 @@ def _parser() -> Parser:
         epilog=(
             "Without IMAGE, mnist-zoo predict --ckpt_path FILE writes predictions.csv for the\n"
             "test images, and takes the options of mnist-zoo test.\n\n"
-            "Pictures that cannot be read are named on standard error, and not in table and csv;\n"
-            'json has them in their places, as {"file": ..., "error": ...}.\n\n'
+            "Pictures that cannot be read are reported on standard error, and left out of table\n"
+            'and csv; json lists them in their places, as {"file": ..., "error": ...}.\n\n'
             "Exit status: 0 if all pictures were read; 1 if some could not be read; 2 if none\n"
             "could, or if an option is wrong.\n\n"
             "examples:\n"

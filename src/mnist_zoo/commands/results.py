@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         prog="mnist-zoo results",
         description="Print test accuracy over seeds, from the records that sweep has written,\n"
-        "and whether the published figure holds: whether the mean is higher, or lower by no more\n"
-        "than the Tolerance in the head of the recipe or, where that is a range, within it.",
+        "and whether the published figure holds: the mean must be higher, or lower by no more\n"
+        "than the Tolerance in the head of the recipe, or within it if that is a range.",
         epilog="examples:\n  mnist-zoo results\n  mnist-zoo results MLPLogSoftmax --markdown",
     )
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all on record")
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--markdown", action="store_true", help="print one table in Markdown")
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="write the tables between the marks in a file"
+        "--readme", type=Path, metavar="FILE", help="update the tables between the marks in a file"
     )
     add_plot_options(parser)
     arguments = parser.parse_intermixed_args(argv)
@@ -80,7 +80,7 @@ def check_plot_options(file: Path | None, tag: str | None) -> None:
         ZooError: There is no file for it, or it cannot be written.
     """
     if tag and not file:
-        raise ZooError(f"--tag {tag}: where is it to be drawn? Give --plot FILE.png, too.")
+        raise ZooError(f"--tag {tag}: draw it where? Give --plot FILE.png, too.")
     if file:
         require_writable(file.parent, "Give another file: --plot FILE.png")
 
@@ -157,8 +157,8 @@ def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
     before.subtract(record["recipe"] for record in kept)
     for recipe, number in (+before).items():
         print(
-            f"warning: {number} records of {recipe} left out: made with other settings, or other"
-            " code of one's own, than the recipe has now",
+            f"warning: {number} records of {recipe} left out: the recipe's settings, or custom code"
+            " that it uses, have changed since",
             file=sys.stderr,
         )
     return kept
@@ -218,6 +218,6 @@ def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) ->
         raise ZooError(f"{file}: {getattr(error, 'strerror', None) or 'not text'}.") from error
     if not tables.keys() & {mark[2] for mark in _MARKED.finditer(text)}:
         marks = " or ".join(f"<!-- begin: {name} -->" for name in tables)
-        raise ZooError(f"{file} has no place for a table: {marks} before <!-- end -->.")
+        raise ZooError(f"{file} has no place for a table. Mark one: {marks}, then <!-- end -->.")
     with whole(file) as unfinished:
         unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8")

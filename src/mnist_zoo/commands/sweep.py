@@ -54,13 +54,13 @@ _SECONDS_TO_STOP = 30
 
 _DESCRIPTION = """\
 Train recipes with several seeds and settings, and record what comes out.
-Flags of fit are passed on; several values, divided by commas, are all tried
-(a comma within brackets, braces or quotes divides nothing).
+Flags of fit are passed on; values separated by commas are all tried
+(commas within brackets, braces or quotes do not separate).
 
 The same command, given again after it was stopped in any way, makes only the
-runs that have no record yet, and goes on with those that were begun. Where the
-code of one's own or of a plugin was edited, they are other runs. Several sweeps
-at once share the work. The exit status is 1 if a run crashed."""
+runs that have no record yet, and resumes those that were begun. Editing custom
+code or a plugin makes them new runs. Several sweeps at once share the work.
+The exit status is 1 if a run crashed."""
 
 _EPILOG = """\
 examples:
@@ -73,8 +73,8 @@ def main(argv: list[str]) -> int:
     """Make the runs that have no record yet, then print the table of all of them."""
     if not argv:
         raise ZooError(
-            "which recipes? As in mnist-zoo sweep ConvNetReLU --seeds 5\nAll recipes: mnist-zoo"
-            " models"
+            "which recipes? For example: mnist-zoo sweep ConvNetReLU --seeds 5\n"
+            "All recipes: mnist-zoo models"
         )
     _refuse_flag_for_recipe(argv)
     arguments, rest = _parser().parse_known_args(argv)
@@ -130,8 +130,8 @@ def _parser() -> Parser:
         "--ensemble",
         type=int,
         metavar="N",
-        help="also test the networks of N seeds at a time together, by their mean probabilities;"
-        " seeds that are left over are in no ensemble",
+        help="also test ensembles of N seeds each, by their mean probabilities; leftover seeds are"
+        " in no ensemble",
     )
     results_command.add_plot_options(parser)
     cluster = parser.add_argument_group("on several machines (pip install 'mnist-zoo[ray]')")
@@ -171,10 +171,7 @@ def _check_options(arguments: argparse.Namespace, flags: Sequence[str], num_seed
     if arguments.ensemble is not None and arguments.ensemble < 2:
         raise ZooError(f"--ensemble {arguments.ensemble}: must be at least 2.")
     if arguments.ensemble and arguments.ensemble > num_seeds:
-        raise ZooError(
-            f"--ensemble {arguments.ensemble}: there are only {num_seeds} --seeds to be tested"
-            " together."
-        )
+        raise ZooError(f"--ensemble {arguments.ensemble}: more than the {num_seeds} --seeds.")
     if any(word.partition("=")[0] == "--seed" for word in flags):
         raise ZooError("unknown option --seed. Did you mean --seeds?")
 
@@ -230,7 +227,7 @@ class _Sweep:
                 pool.shutdown(wait=False, cancel_futures=True)
                 since, at_once = time.monotonic(), False
                 if isinstance(error, KeyboardInterrupt):
-                    self._say("Stopping: the runs write how far they are. Ctrl-C again: at once.")
+                    self._say("Stopping: the runs write checkpoints. Ctrl-C again stops at once.")
                 while any(future.running() for future in futures):
                     try:
                         where.stop(at_once or time.monotonic() - since > _SECONDS_TO_STOP)
@@ -238,7 +235,7 @@ class _Sweep:
                     except KeyboardInterrupt:
                         at_once = True
                 if isinstance(error, KeyboardInterrupt):
-                    self._say("Stopped. The same command goes on where it was.")
+                    self._say("Stopped. The same command resumes here.")
                     raise SystemExit(130) from None
                 raise
 
@@ -255,7 +252,7 @@ class _Sweep:
             together = sweep_ensemble.run_of(members)
             made = [records[run.key] for run in members if run.key in records]
             if len(made) < size or any(record["status"] != "finished" for record in made):
-                self._say(f"{together.title}: left out, since not all its runs have finished")
+                self._say(f"{together.title}: left out, since not all of its runs have finished")
                 continue
             try:
                 record = sweep_ensemble.test(members, made, self.runs)
@@ -291,7 +288,7 @@ class _Sweep:
         try:
             with runs.locked(folder, "lock"):
                 if run not in self.missing():
-                    return f"{run.title}: made by another sweep meanwhile"
+                    return f"{run.title}: made by another sweep in the meantime"
                 task = self.progress.add_task(f"{run.title}, epoch", total=None)
                 record = where.make(run, self._on_epoch(run, task))
                 self.progress.remove_task(task)
@@ -322,7 +319,7 @@ def _seeds(text: str) -> list[int]:
     """Return the seeds that a word stands for: ``5`` for 0 to 4, ``3,7`` and ``5-9`` for those."""
     if text.isdecimal():
         if not int(text):
-            raise ZooError("--seeds 0: no seed at all. For the seed 0 alone: --seeds 0-0")
+            raise ZooError("--seeds 0: no seeds. For seed 0 alone: --seeds 0-0")
         return list(range(int(text)))
     found: list[int] = []
     for part in text.split(","):
@@ -331,7 +328,7 @@ def _seeds(text: str) -> list[int]:
             raise ZooError(f"--seeds {text}: expected a number, or seeds such as 3,7 or 5-9.")
         seeds = range(int(match[1]), int(match[2] or match[1]) + 1)
         if not seeds:
-            raise ZooError(f"--seeds {text}: {part} counts down; expected such as 5-9.")
+            raise ZooError(f"--seeds {text}: {part} counts down; expected a range such as 5-9.")
         found += seeds
     return list(dict.fromkeys(found))
 
@@ -365,20 +362,20 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
     for word in words:
         name, equals, text = word.partition("=")
         if not name.startswith("-"):
-            raise ZooError(f"{word}: a recipe that is not named first, or a value without its flag")
+            raise ZooError(
+                f"{word}: a recipe that does not come first, or a value without its flag"
+            )
         if name in ("--config", "-c"):
             raise ZooError(f"{name}: a sweep takes recipes and files first, and without a flag.")
         if name in _ITS_OWN or name.endswith(".help"):
-            raise ZooError(f"{name}: a sweep chooses this itself.")
+            raise ZooError(f"{name}: a sweep sets this itself.")
         if not adds_to(name) and any(name == given[0].partition("=")[0] for given in grid):
-            raise ZooError(f"{name} is given twice; of several values say {name} 1,2")
+            raise ZooError(f"{name} is given twice; for several values: {name} 1,2")
         if not equals and (text := next(words, "--")).startswith("--"):
-            raise ZooError(f"{name}: no value follows it; recipes are named before all flags.")
+            raise ZooError(f"{name}: no value follows it; recipes come before all flags.")
         alternatives = dict.fromkeys(_alternatives(text))
         if name in WITHOUT_EFFECT and len(alternatives) > 1:
-            raise ZooError(
-                f"{name} {text}: records do not tell its values apart, so a sweep takes one."
-            )
+            raise ZooError(f"{name} {text}: records do not tell its values apart; give only one.")
         grid.append([f"{name}={value}" for value in alternatives])
     hashes: dict[str, str] = {}
     for recipe in recipes:
@@ -389,7 +386,7 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
         if registry.recipe_hashes().get(name, sha256) != sha256:
             raise ZooError(
                 f"{recipe}: the zoo has a recipe {name} with other settings, and results shows only"
-                f" the records of that.\nGive the file another name, such as {name}-mine.yaml."
+                f" the records of that one.\nGive the file another name, such as {name}-mine.yaml."
             )
         for chosen in itertools.product(*grid):
             code = tuple(_own_code(config, chosen))

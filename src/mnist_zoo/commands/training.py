@@ -190,7 +190,7 @@ def checked(config: Path) -> Path:
         raise ZooError(f"--config {config}: {odd[0]} is not the name of a setting.")
     for key in ("trainer", "best", "last"):
         if not isinstance(settings.get(key, {}), dict):
-            raise ZooError(f"--config {config}: {key} must hold settings, one a line below it.")
+            raise ZooError(f"--config {config}: {key} must hold settings, one per line below it.")
     if settings.get("ckpt_path"):
         raise ZooError(f"--config {config}: ckpt_path is not read there; use --ckpt_path.")
     for key in ("model", "data"):
@@ -203,7 +203,7 @@ def checked(config: Path) -> Path:
             misplaced = sorted({*entry} - {"class_path", "init_args", "dict_kwargs"})
             if misplaced:
                 raise ZooError(
-                    f"--config {config}: {key}.{misplaced[0]} must stand under {key}.init_args."
+                    f"--config {config}: {key}.{misplaced[0]} belongs under {key}.init_args."
                 )
     return config
 
@@ -266,13 +266,13 @@ def _is_setting(value: Any) -> bool:
 def _require_resumable(name: str, checkpoint: Checkpoint) -> None:
     if not checkpoint.progress:
         raise ZooError(
-            f"{name} holds weights alone, which can be given to test, validate, predict and"
-            " export.\nfit goes on from a checkpoint: it writes last.ckpt."
+            f"{name} holds only weights, which test, validate, predict and export accept.\n"
+            "fit resumes from a checkpoint, such as the last.ckpt that it writes."
         )
     if not checkpoint.resumable:
         raise ZooError(
-            f"{name} holds no state of the optimizer, so that training cannot go on from it.\n"
-            "It can be given to test, validate, predict and export."
+            f"{name} holds no optimizer state, so training cannot be resumed from it.\n"
+            "test, validate, predict and export accept it."
         )
 
 

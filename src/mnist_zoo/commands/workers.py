@@ -145,9 +145,7 @@ def check(runs: Sequence[Run]) -> None:
     ended = _in_own_process(_check, runs) if runs else 0
     if ended != 0:
         raise ZooError(
-            ended
-            if isinstance(ended, str)
-            else f"a run fails before it is trained: status {ended}."
+            ended if isinstance(ended, str) else f"a run fails before training: status {ended}."
         )
 
 

@@ -42,7 +42,7 @@ def download(source: str, root: Path, names: Sequence[str], **options: Any) -> N
     except OSError as error:
         raise DataError(
             f"{source} cannot be downloaded: {root} cannot be written ({error.strerror}).\n"
-            "Name a folder that can be with --data.root."
+            "Name a writable folder with --data.root."
         ) from error
     with temporary as folder:
         try:

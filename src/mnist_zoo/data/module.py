@@ -99,13 +99,11 @@ class ImageData(LightningDataModule, abc.ABC):
         self.save_hyperparameters()
         if len(self.classes) != 10:
             raise DataError(
-                f"{type(self).__name__}.classes holds {len(self.classes)} names, where ten are"
-                " wanted."
+                f"{type(self).__name__}.classes holds {len(self.classes)} names instead of ten."
             )
         if len(set(self.classes)) != 10:
             raise DataError(
-                f"{type(self).__name__}.classes holds a name twice, where ten different ones are"
-                " wanted."
+                f"{type(self).__name__}.classes holds a name twice; the ten names must differ."
             )
         self._val_size_is_given = val_size is not None
         val_size = self.default_val_size if val_size is None else val_size
@@ -191,7 +189,7 @@ class ImageData(LightningDataModule, abc.ABC):
         """
         if not hasattr(self, "splits"):
             raise DataError(
-                f"{type(self).__name__}: its __init__ has to begin with super().__init__(**kwargs)."
+                f"{type(self).__name__}: its __init__ must begin with super().__init__(**kwargs)."
             )
         if stage in ("fit", "validate", None):
             if "train" not in self.splits:

@@ -53,7 +53,7 @@ def read_text(path: str | Path) -> tuple[Tensor, Tensor]:
     if _has_label_first(table):
         raise DataError(
             f"{path}: the label of every line is 0, and its first value from 0 to 9: is that the"
-            " label?\nIt has to stand last."
+            " label?\nIt must come last."
         )
     images = table[:, :_NUM_PIXELS].to(torch.uint8).reshape(-1, 28, 28)
     return images, table[:, _NUM_PIXELS].to(torch.int64)
@@ -100,7 +100,7 @@ def _parse(line: bytes) -> npt.NDArray[np.int16]:
     if text.count(",") >= _NUM_PIXELS:
         # Refused: such files mostly have the label first, where it would pass for a pixel.
         raise ValueError(
-            "the values are separated by commas; wanted are tabs, and the label last, not first"
+            "the values are separated by commas; expected tabs, and the label last, not first"
         )
     if len(words) != _NUM_PIXELS + 1:
         raise ValueError(

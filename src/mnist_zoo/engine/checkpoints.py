@@ -207,8 +207,8 @@ class Last(ModelCheckpoint):
                     torch.mps.set_rng_state(self._random_states["mps"])
         except (RuntimeError, TypeError, KeyError) as error:
             raise ZooError(
-                "the checkpoint holds no usable state of the random generators, so that the run"
-                " cannot go on exactly."
+                "the checkpoint holds no usable state of the random generators, so the run cannot"
+                " be resumed exactly."
             ) from error
 
     def _restore_figures(self, network: LightningModule) -> None:

@@ -33,8 +33,8 @@ def check(network: Classifier) -> Tensor:
         if next(network.parameters(), None) is not None:
             raise ZooError(f"{name} has nothing to train: all of its parameters are frozen.")
         raise ZooError(
-            f"{name} has no parameters to train: its layers have to be attributes, or lie in a"
-            " Sequential or ModuleList, not in a mere list."
+            f"{name} has no parameters to train: its layers must be attributes, or in a"
+            " Sequential or ModuleList, not in a plain list."
         )
     # Random numbers drawn here must not change the run.
     with isolate_rng(include_cuda=False):
@@ -47,7 +47,7 @@ def check(network: Classifier) -> Tensor:
         return outputs  # it may need something that exists only in training
     if not isinstance(loss, Tensor) or loss.shape:
         found = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ZooError(f"the loss of {name} is {found}, where a tensor of one number is wanted.")
+        raise ZooError(f"the loss of {name} is {found} instead of a tensor of one number.")
     return outputs
 
 
@@ -62,7 +62,7 @@ def _outputs(network: Classifier) -> Tensor:
         reason = first_lines(error)
         raise ZooError(f"{name} fails on images of shape {_IMAGES}: {reason}") from error
     if shape != (2, 10):
-        raise ZooError(f"{name} gives {shape} for 2 images, where (2, 10) is wanted.")
+        raise ZooError(f"{name} returns shape {shape} for 2 images instead of (2, 10).")
     return outputs
 
 
@@ -111,8 +111,8 @@ def _require_outputs_in_training(network: Classifier) -> None:
         return  # two black images may not be enough for it
     if not isinstance(outputs, Tensor):
         raise ZooError(
-            f"{type(network).__name__} gives a {type(outputs).__name__} in training, where a tensor"
-            " is wanted.\nGive it a training_step of its own."
+            f"{type(network).__name__} returns a {type(outputs).__name__} in training instead of a"
+            " tensor.\nGive it its own training_step."
         )
 
 

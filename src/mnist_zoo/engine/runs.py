@@ -103,7 +103,8 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout as error:
         raise TakenError(
-            f"{folder} is being trained by another command.\nWait for its end, or start a new run."
+            f"{folder} is being trained by another command.\nWait until it ends, or start a new"
+            " run."
         ) from error
     except (OSError, NotImplementedError):
         pass
@@ -127,7 +128,7 @@ def of_checkpoint(path: Path) -> Path | None:
     for file in (*run.glob("*"), *run.glob("checkpoints/*"), *run.glob("pictures/*")):
         if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(run):
             raise ZooError(
-                f"{file} is a link that leads out of its run's folder, so that nothing is written"
+                f"{file} is a link that leads out of its run's folder, so nothing is written"
                 " there.\nRemove the link, or copy the checkpoint elsewhere."
             )
     return run

@@ -76,7 +76,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         kind = "is a folder, not a file" if file.is_dir() else "does not exist"
         raise CheckpointError(f"checkpoint {file} {kind}.{_nearby(file)}")
     if file.stat().st_size == 0:
-        raise CheckpointError(f"checkpoint {file} is empty: its writing was cut short.")
+        raise CheckpointError(f"checkpoint {file} is empty: writing it was interrupted.")
     if file.suffix == ".safetensors":
         return _read_weights(file)
     content = _content(file)
@@ -197,7 +197,7 @@ def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
     finite = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
     if not (finite and std > 0):
         raise CheckpointError(
-            f"checkpoint {checkpoint.path}: it names no usable mean ({mean}) or std ({std})."
+            f"checkpoint {checkpoint.path}: its mean ({mean}) or std ({std}) is not usable."
         )
     return float(mean), float(std)
 
@@ -227,7 +227,7 @@ def find(name: str | os.PathLike[str]) -> Path:
     if path.exists() or path.suffix or path.name != str(name):
         return path
     raise CheckpointError(
-        f"{name}: neither a file nor weights that are installed."
+        f"{name}: neither a file nor installed weights."
         f"{did_you_mean(path.name, shipped) or _nearby(path)}"
     )
 
@@ -267,7 +267,7 @@ def _content(file: Path) -> Any:
         # PyTorch does not compare the checksums.
         with zipfile.ZipFile(file) as archive:
             if archive.testzip():
-                raise CheckpointError(f"checkpoint {file} is damaged: a checksum does not fit.")
+                raise CheckpointError(f"checkpoint {file} is damaged: a checksum does not match.")
     return content
 
 
@@ -289,11 +289,10 @@ def _read_weights(file: Path) -> Checkpoint:
             f"checkpoint {file} cannot be opened: permission denied, or it is gone."
         ) from error
     except SafetensorError as error:
-        raise CheckpointError(f"{file} is damaged, or no safetensors file: {error}.") from error
+        raise CheckpointError(f"{file} is damaged, or not a safetensors file: {error}.") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise CheckpointError(
-            f"{file} holds no network of this zoo: what mnist-zoo export says of the network is"
-            " missing from it."
+            f"{file} holds no mnist-zoo network: the entry that mnist-zoo export writes is missing."
         ) from None
 
 

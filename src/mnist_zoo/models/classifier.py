@@ -310,7 +310,7 @@ class Classifier(LightningModule, ABC):
             fixed |= self._before.keys()
         if fixed:
             raise ZooError(
-                f"a resumed run cannot change --model.{min(fixed)}: the optimizer goes on from"
+                f"a resumed run cannot change --model.{min(fixed)}: the optimizer continues from"
                 " where it stopped.\nLeave the flag out, or start a new run."
             )
         for config in self.trainer.lr_scheduler_configs:

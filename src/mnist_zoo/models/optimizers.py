@@ -54,7 +54,7 @@ def accepted(kind: str, cls: type) -> Iterator[None]:
         flag = "--model.weight_decay" if own else f"--model.{kind}_args"
         raise ZooError(
             f"{cls.__name__} does not accept this: {str(error).rstrip('.')}.{hint}\n"
-            f"What it is given: {flag}"
+            f"It is given by {flag}"
         ) from error
 
 
@@ -86,7 +86,7 @@ def require_state_sizes(optimizer: Optimizer) -> None:
                 continue
             if value.shape != weight.shape or value.dtype != weight.dtype:
                 raise ZooError(
-                    "the state of the optimizer in the checkpoint does not fit the network:"
+                    "the optimizer state in the checkpoint does not fit the network:"
                     f" {name} is {tuple(value.shape)} in {value.dtype}, its weight"
                     f" {tuple(weight.shape)} in {weight.dtype}."
                 )

@@ -68,7 +68,7 @@ def after_fit(
         )
         lines.append(f"Best {name}: [bold]{value}[/]")
     elif train_acc is not None:
-        lines.append(f"Accuracy in training: [bold]{train_acc:.2%}[/]")
+        lines.append(f"Training accuracy: [bold]{train_acc:.2%}[/]")
     if checkpoint:
         file = _quoted(Path(checkpoint))
         lines += [
@@ -87,7 +87,9 @@ def interrupted(checkpoint: Path | None, options: str = "") -> str:
     if checkpoint is None:
         return "Stopped before the first checkpoint was written."
     file = _quoted(checkpoint)
-    return f"Stopped. To go on from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}{options}"
+    return (
+        f"Stopped. To resume from {checkpoint.name}:\n  mnist-zoo fit --ckpt_path {file}{options}"
+    )
 
 
 def pictures(files: Sequence[Path]) -> str:
