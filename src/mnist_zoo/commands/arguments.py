@@ -1,4 +1,4 @@
-"""The argument parser of the small commands, with errors for people."""
+"""The argument parser of the commands other than Lightning's, with plain errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mnist_zoo.errors import ZooError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """``ArgumentParser`` without abbreviations; its errors are a line and a suggestion."""
+    """``ArgumentParser`` without abbreviations, whose errors are one line with a suggestion."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
@@ -28,10 +28,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def png_file(word: str) -> Path:
-    """Return the file that a picture is to be written to.
+    """Return the path of a picture to write.
 
     Raises:
-        ArgumentTypeError: Its name promises something else than a PNG file.
+        ArgumentTypeError: Its name does not end in .png.
     """
     if Path(word).suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(

@@ -1,4 +1,4 @@
-"""``fit`` tried without training, before a sweep begins."""
+"""A dry run of ``fit``, before a sweep begins."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mnist_zoo.models import Classifier
 
 
 class CheckingCLI(ZooCLI):
-    """``fit`` up to where training would begin: finds what is wrong with its arguments."""
+    """``fit`` up to the point where training would begin, to find wrong arguments."""
 
     def before_fit(self) -> None:
-        """Try the network, and find the data."""
+        """Try the network, and load the data."""
         probe.check(self.model)
         self.datamodule.prepare_data()
         for stage in ("fit", "test"):
@@ -27,7 +27,7 @@ class CheckingCLI(ZooCLI):
             self._require_figures()
 
     def _require_figures(self) -> None:
-        """Have a ``test_step`` of the user's own log what a record holds.
+        """Require that the user's own ``test_step`` logs what a record holds.
 
         Raises:
             ZooError: It does not.
@@ -39,12 +39,12 @@ class CheckingCLI(ZooCLI):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        # Those of training will do: the test images are read once, after it.
+        # Training images suffice: the test images are read only once, after training.
         self.datamodule.test_dataloader = self.datamodule.train_dataloader
         try:
             trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         except Exception:
-            return  # it may need what training makes
+            return  # it may need something that training creates
         finally:
             del self.datamodule.test_dataloader
         if not {"test/acc", "test/loss"} <= trainer.callback_metrics.keys():
@@ -55,4 +55,4 @@ class CheckingCLI(ZooCLI):
         """Train nothing."""
 
     def after_fit(self) -> None:
-        """Say nothing."""
+        """Print nothing."""

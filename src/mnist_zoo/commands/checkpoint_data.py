@@ -1,4 +1,4 @@
-"""The data that the network of a checkpoint was trained on, as they are to be had here."""
+"""The data that a checkpoint's network was trained on, as available on this machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def require_data(checkpoint: Checkpoint, named: str | None) -> None:
-    """Make sure that the data that the user named, if any, are those of the checkpoint.
+    """Require that the data named by the user, if any, is that of the checkpoint.
 
     Args:
-        checkpoint: It names its data, and holds their settings, which fit no other class.
-        named: What the user named: a path or, of the data of this package, a name.
+        checkpoint: Names its data, and holds its settings, which fit no other class.
+        named: What the user named: an import path or, for data of this package, a name.
 
     Raises:
-        ZooError: They are others.
+        ZooError: It is another.
     """
     assert checkpoint.data is not None
     path = str(checkpoint.data["class_path"])
@@ -29,12 +29,12 @@ def require_data(checkpoint: Checkpoint, named: str | None) -> None:
     if named not in (None, path, name):
         raise ZooError(
             f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of {name}.\n"
-            "Leave --data out; the data come from the checkpoint."
+            "Leave --data out; the data comes from the checkpoint."
         )
 
 
 def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
-    """Return the checkpoint's data, its folder left out where this machine does not have it.
+    """Return the checkpoint's data, without its folder if this machine does not have it.
 
     Raises:
         ZooError: The class is not one of ours and the user did not name it; importing it would
@@ -47,7 +47,7 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
             f"{checkpoint.path} was trained on {path}, which is not part of this package.\n"
             f"If it is yours and you trust it, name it: --data {path}"
         )
-    # A folder without these data is not one to download them to, at a file's word.
+    # A file must not decide where data is downloaded to.
     name = path.rpartition(".")[2] if registry.is_our_data(path) else ""
     if "root" in arguments and not Path(str(arguments["root"]), name).is_dir():
         del arguments["root"]
@@ -57,15 +57,15 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
 def data_with_test_images(
     checkpoint: Checkpoint, named: str | None, root: str | None = None
 ) -> ImageData:
-    """Return the checkpoint's data, the test images loaded.
+    """Return the checkpoint's data with the test images loaded.
 
     Args:
-        checkpoint: It names its data.
+        checkpoint: Names its data.
         named: The class that the user named, if any.
-        root: The folder of all data sets, if it is not to be the checkpoint's.
+        root: The folder of all data sets, if not the checkpoint's.
 
     Raises:
-        ZooError: As ``data_here``; or the images cannot be had.
+        ZooError: As ``data_here``; or the images cannot be loaded.
     """
     entry = data_here(checkpoint, named)
     if root is not None:

@@ -1,4 +1,4 @@
-"""What is looked at before the work of ``fit`` and its kin begins, and told where it is wrong."""
+"""Checks of settings before ``fit`` and the other Lightning commands start to work."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mnist_zoo.models import Classifier
 from mnist_zoo.models import checkpoint as checkpoints
 from mnist_zoo.models.checkpoint import Checkpoint
 
-# Checkpoints that fit keeps, by name.
+# Names of the checkpoints that fit itself keeps.
 _ITS_OWN = ("best", "last")
 
 
 def settings(subcommand: str, chosen: Any) -> None:
-    """Refuse settings that the parser takes and that cannot be meant.
+    """Refuse settings that the parser accepts but that make no sense.
 
     Args:
         subcommand: fit, validate, test or predict.
@@ -37,7 +37,7 @@ def settings(subcommand: str, chosen: Any) -> None:
     if not isinstance(seed, bool) and not 0 <= seed < 2**32:
         raise ZooError(f"--seed_everything {seed}: must be from 0 to {2**32 - 1}.")
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
-        # A share of the batches is Lightning's to check.
+        # Fractions are checked by Lightning.
         if isinstance(trainer[name], int) and trainer[name] < 1:
             raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
     if subcommand == "fit":
@@ -71,12 +71,12 @@ def _settings_of_fit(chosen: Any) -> None:
 
 
 def arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
-    """Refuse to build a class without an argument that it needs.
+    """Refuse to build a class without an argument that it requires.
 
-    The parser takes one that has no type for one that may be left out.
+    The parser treats arguments without a type annotation as optional.
 
     Raises:
-        ZooError: There is such an argument.
+        ZooError: One is missing.
     """
     cls = registry.import_class(path)
     for name, parameter in inspect.signature(cls).parameters.items():
@@ -87,10 +87,10 @@ def arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
 
 
 def names_of_checkpoints(callbacks: Sequence[Callback]) -> None:
-    """Refuse a ``ModelCheckpoint`` of the user's that would overwrite one of the zoo's.
+    """Refuse a user's ``ModelCheckpoint`` that would overwrite the zoo's checkpoints.
 
     Raises:
-        ZooError: It keeps its files in the run's folder, under such a name.
+        ZooError: One writes to the run's folder under the same name.
     """
     for callback in callbacks:
         if isinstance(callback, Best | Last) or not isinstance(callback, ModelCheckpoint):
@@ -103,10 +103,10 @@ def names_of_checkpoints(callbacks: Sequence[Callback]) -> None:
 
 
 def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
-    """Refuse what goes by the validation images where none are held out, or not often enough.
+    """Refuse what depends on validation if there is none, or too rarely.
 
     Raises:
-        ZooError: A callback does, or the scheduler.
+        ZooError: A callback or the scheduler depends on it.
     """
     every = trainer.check_val_every_n_epoch or 1
     if network.scheduler_class is ReduceLROnPlateau and every > 1:
@@ -132,7 +132,7 @@ def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
 
 
 def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
-    """Return the flag that would have the checkpoint's run go on, where a limit ended it."""
+    """Return the flag that would let the checkpoint's run continue, if a limit ended it."""
     for name, unit in (("max_steps", "steps"), ("max_epochs", "epochs")):
         limit, done = getattr(trainer, name), progress.get(unit, -1)
         if limit is not None and 0 <= limit <= done:
@@ -141,13 +141,13 @@ def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
 
 
 def nothing_later(before: Checkpoint) -> None:
-    """Refuse to go on from a checkpoint where its run has gone on already.
+    """Refuse to resume from a checkpoint that is not the latest of its run.
 
     Args:
         before: The checkpoint, in the folder of its run.
 
     Raises:
-        ZooError: Its epochs after the checkpoint would be overwritten.
+        ZooError: Later epochs of the run would be overwritten.
     """
     path = before.path.resolve()
     last = path.with_name("last.ckpt")
@@ -166,7 +166,7 @@ def nothing_later(before: Checkpoint) -> None:
 
 
 def held_out_differently(before: Checkpoint | None, data: ImageData) -> str | None:
-    """Return the flag by which other images are held out than in the checkpoint's training.
+    """Return the flag that holds out other images than in the checkpoint's training, if any.
 
     Args:
         before: The checkpoint, if there is one.
@@ -180,7 +180,7 @@ def held_out_differently(before: Checkpoint | None, data: ImageData) -> str | No
     if "val_size" in arguments and arguments["val_size"] is None:
         arguments["val_size"] = data.default_val_size
     if not Path(str(arguments.get("train_file"))).exists():
-        # It was moved; where it is now cannot be compared.
+        # It was moved, so the paths cannot be compared.
         arguments.pop("train_file", None)
     for name in ("val_size", "split_seed", "num_train", "train_file"):
         if name in arguments and arguments[name] != getattr(data, name, None):

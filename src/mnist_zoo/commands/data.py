@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         argv: The arguments after ``data``.
 
     Raises:
-        ZooError: Wrong arguments, data that is not there, or a file that cannot be written.
+        ZooError: Wrong arguments, missing data, or a file that cannot be written.
     """
     args = _parser().parse_args(argv)
     out = absolute(args.out)
@@ -69,7 +69,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--num", type=int, help="only the first NUM images (default: all of the split)"
     )
-    # Each also by the name that the messages of the data sets call it by.
+    # Both also under the name that messages of the data sets use.
     parser.add_argument(
         "--val_size",
         "--data.val_size",
@@ -101,7 +101,7 @@ def _size(word: str) -> int | float:
 
 
 def _class_named(name: str) -> type[ImageData]:
-    """Return a data set of the package, given its name, or one of the user's own, by its path."""
+    """Return a data set of the package by name, or the user's own by import path."""
     from mnist_zoo import data as zoo
 
     cls: type[ImageData]

@@ -1,4 +1,4 @@
-"""``mnist-zoo demo``: a page to draw digits on, read by networks while one draws."""
+"""``mnist-zoo demo``: a page to draw digits on, which networks read live."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
         argv: The arguments after ``demo``.
 
     Raises:
-        ZooError: Wrong arguments, a checkpoint that cannot be read, an address that cannot be
-            listened on, or packages that are not installed.
+        ZooError: Wrong arguments, an unreadable checkpoint, an address that cannot be used, or
+            missing packages.
     """
     args = _parser().parse_args(argv)
     try:
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         raise ZooError(
             f"the page needs the package {error.name}.\nInstall it: pip install 'mnist-zoo[demo]'"
         ) from error
-    # Before the networks are loaded, which takes seconds: an address in use is told at once.
+    # Before the networks are loaded, which takes seconds: an address in use is reported at once.
     with contextlib.suppress(KeyboardInterrupt), _listen(args.host, args.port) as listener:
         from mnist_zoo import handwriting
         from mnist_zoo.demo.app import make_app
@@ -92,14 +92,14 @@ def _parser() -> Parser:
 
 
 def _networks(checkpoints: list[str], model: str | None = None) -> dict[str, Network]:
-    """Load the networks; those of one class are told apart by their files."""
+    """Load the networks; the names of those of one class include their files."""
     from mnist_zoo.demo.app import Network
     from mnist_zoo.models.checkpoint import build, class_names, default_weights, find, read
 
     named = registry.class_named(model)
     files = checkpoints or [str(default_weights())]
     contents = {path: read(find(path)) for path in files}
-    # Beside a network of one's own, those of the zoo may stand.
+    # Networks of the zoo may be given together with a custom one.
     known = [registry.is_known(content.model["class_path"]) for content in contents.values()]
     loaded = [
         (path, build(content, None if is_known and not all(known) else named), class_names(content))
@@ -113,7 +113,7 @@ def _networks(checkpoints: list[str], model: str | None = None) -> dict[str, Net
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address."""
+    """Return a socket that is listening on an address."""
     if not 0 <= port <= 65535:
         raise ZooError(f"--port {port}: a port is a number from 0 to 65535.")
     try:
@@ -145,23 +145,23 @@ def _url(listener: socket.socket) -> str:
 
 
 def _names_of(host: str, listener: socket.socket) -> list[str]:
-    """Return the names by which the page may be asked for.
+    """Return the host names under which the page may be requested.
 
-    On loopback only its own: a page of another site whose name was made to point here (DNS
-    rebinding) is refused.
+    On loopback, only its own: requests through another site's name that points here (DNS
+    rebinding) are refused.
     """
-    # The address, whatever it was called: 127.1 and names in a table of hosts are loopback, too.
+    # The resolved address: 127.1 and names in a hosts file are loopback, too.
     address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
     address = getattr(address, "ipv4_mapped", None) or address
     if not address.is_loopback:
         return ["*"]
-    # What Starlette before 1.10 takes for the host of http://[::1]:7860, and of no name.
+    # What Starlette before 1.10 parses as the host of http://[::1]:7860; it is no real name.
     cut = "["
     return ["localhost", "127.0.0.1", "[::1]", cut, str(address), host.lower()]
 
 
 def _open(url: str) -> None:
-    """Open the browser, unless there is none but such as run in this terminal."""
+    """Open the browser, unless the only one runs in this terminal."""
     with contextlib.suppress(webbrowser.Error):
         browser = webbrowser.get()
         if type(browser) is not webbrowser.GenericBrowser:

@@ -1,4 +1,4 @@
-"""The digits in the pictures that a command is given: files, folders, standard input."""
+"""The digits in the pictures given to a command: files, folders, standard input."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ Source = Path | io.BytesIO
 
 
 def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[Digit] | str]]:
-    """Yield each picture's name, and its digits or, told on standard error too, why it has none.
+    """Yield each picture's name, and its digits or the reason why it has none.
+
+    Reasons are also printed on standard error.
 
     Args:
-        words: Files, folders, whose pictures come in the order of their names, and ``-`` for
-            standard input.
+        words: Files; folders, whose pictures are sorted by name; and ``-`` for standard input.
         as_is: Only scale pictures: find no digits, centre nothing.
 
     Raises:
@@ -40,12 +41,12 @@ def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[
 
 
 def drawable(name: str) -> str:
-    """Return a picture's name, without its folder, as it can be drawn: all of it text in UTF-8."""
+    """Return a picture's name without its folder, as valid UTF-8 that can be drawn."""
     return one_line(Path(name).name.encode(errors="backslashreplace").decode())
 
 
 def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
-    """Yield name and source of each picture, none for a folder without any."""
+    """Yield name and source of each picture; the source is None for a folder without any."""
     for word in words:
         if word == "-":
             yield word, io.BytesIO(sys.stdin.buffer.read() if sys.stdin else b"")

@@ -1,4 +1,4 @@
-"""``mnist-zoo explain``: what a network looks for, and the pixels that its answers rest on."""
+"""``mnist-zoo explain``: a network's filters, and the pixels behind its answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         0; 1 if some images could not be read, 2 if none could.
 
     Raises:
-        ZooError: A checkpoint, data or images that cannot be read, or a folder that refuses files.
+        ZooError: A checkpoint, data or images cannot be read, or the folder cannot be written.
     """
     arguments = _parser().parse_intermixed_args(argv)
     if not 1 <= arguments.num <= _MOST:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
     checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named=model)
-    # MNIST is what the other commands take, too, for a checkpoint that names no data.
+    # As in the other commands, MNIST is the default for a checkpoint that names no data.
     entry = checkpoint.data or {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
     checkpoint = dataclasses.replace(checkpoint, data=entry)
     require_data(checkpoint, arguments.data)
@@ -111,7 +111,7 @@ def _parser() -> Parser:
 
 
 def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:
-    """Read the digits in pictures: bytes (N, 28, 28), the file of each, and whether any failed.
+    """Read the digits in pictures: uint8 (N, 28, 28), their files, and whether any failed.
 
     Raises:
         ZooError: There is none.
@@ -135,7 +135,7 @@ def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:
 
 
 def _suffix(files: Sequence[Path]) -> str:
-    """Return what tells the picture of some files from that of others and of the test images."""
+    """Return a file name suffix that identifies the explained files."""
     first, *others = dict.fromkeys(files)
     return f"-{first.stem}" + (f"-and-{len(others)}-more" if others else "")
 
@@ -143,14 +143,14 @@ def _suffix(files: Sequence[Path]) -> str:
 def _figures(
     network: Classifier, classes: Sequence[str], images: Tensor, names: Sequence[str], of: str
 ) -> tuple[Figure, Figure | None]:
-    """Draw what the answer for each image rests on, and the first layer where it sees pixels.
+    """Draw the pixels behind the answer for each image, and the first layer if it sees pixels.
 
     Args:
-        network: It is asked.
+        network: The network to explain.
         classes: Names of its classes.
         images: uint8 (N, 28, 28).
-        names: What stands beside the answer for each image.
-        of: What these are.
+        names: What to show beside the answer for each image.
+        of: What these names are.
     """
     import torch
 
@@ -179,7 +179,7 @@ def _figures(
 
 
 def _first_weights(network: Classifier, image: Tensor) -> Tensor:
-    """Return the weights of the first convolution or dense layer that an image goes through."""
+    """Return the weights of the first convolution or dense layer that an image passes."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""``mnist-zoo export``: a trained network for other programs."""
+"""``mnist-zoo export``: write a trained network for other programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUM_CHECKED = 1000
 
 
 def main(argv: list[str]) -> int:
-    """Write the network of a checkpoint in another format, checked against it.
+    """Write a checkpoint's network in another format, and check it against the original.
 
     Raises:
         ZooError: Wrong arguments, a checkpoint that cannot be read, or a failed export.
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     network = checkpoints.build(checkpoint, named)
     out = arguments.out or checkpoint.path.with_suffix(SUFFIXES[kind])
     if not arguments.out and checkpoint.path in registry.shipped_weights().values():
-        out = Path(out.name)  # not among the files of the package
+        out = Path(out.name)  # not into the installed package
     if out.absolute() == checkpoint.path.absolute():
         raise ZooError(f"{out} is the file to export; name another one: --out FILE")
     if not out.parent.is_dir():
@@ -130,14 +130,14 @@ def _parser() -> Parser:
 
 
 def _format(named: str | None, out: Path | None) -> str:
-    """Return the format to write, which the name of the file says to whoever reads it.
+    """Return the format to write, consistent with the ending of the file name.
 
     Raises:
-        ZooError: Neither says it, or the two do not agree.
+        ZooError: Neither gives it, or they disagree.
     """
     by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
     said = by_suffix.get(out.suffix) if out else named
-    # By its suffix alone a file of safetensors is known when it is read.
+    # When read, a safetensors file is recognised only by its suffix.
     if named and said != named and (said or named == "safetensors"):
         raise ZooError(f"--out {out}: for this format, the name must end in {SUFFIXES[named]}.")
     kind = named or said
@@ -150,7 +150,7 @@ def _format(named: str | None, out: Path | None) -> str:
 
 
 def _data(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """Return the data that a network was trained on, without the folder it lay in."""
+    """Return the data that a network was trained on, without its folder and files."""
     if checkpoint.data is None:
         return None
     arguments = checkpoint.data["init_args"]
@@ -160,7 +160,7 @@ def _data(checkpoint: Checkpoint) -> dict[str, Any] | None:
 
 
 def _record(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what is known of the run that trained a network."""
+    """Return what is known about the run that trained a network."""
     if not checkpoint.progress:
         return dict(checkpoint.run)
     settings = checkpoint.run.get("trainer", {}).items()

@@ -1,4 +1,4 @@
-"""LightningCLI, made to know the zoo and to speak plainly."""
+"""LightningCLI with the zoo's defaults and plain messages."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ from mnist_zoo.report import predictions, summary
 if TYPE_CHECKING:
     from mnist_zoo.commands.training import Request
 
-# Of several processes, the first speaks.
+# Of several processes, only the first prints.
 console = Console(highlight=False, soft_wrap=True, quiet=not runs.is_first_process())
 
 _COPY_IT = "Copy the run to a folder that can be written to, and name the checkpoint there."
 
-# Of a run for which neither a recipe nor the user says how long it is.
+# Length of a run if neither a recipe nor the user sets it.
 _NUM_EPOCHS = 10
 
 
 def _num_devices() -> int | str:
-    """Return how many devices to use unless told: one.
+    """Return the default number of devices: one.
 
-    Each takes as many images a step as the recipe has in all, so that several would change the
-    recipe. Where processes were started for several, by torchrun or SLURM, that was told.
+    Each device takes the recipe's number of images per step, so several would change the recipe.
+    Processes started by torchrun or SLURM count as a request for several.
     """
     if TorchElasticEnvironment.detect():
         return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -72,17 +72,17 @@ def _num_devices() -> int | str:
 
 
 class ZooCLI(LightningCLI):
-    """The four commands of Lightning's trainer, with the zoo's defaults and last screens.
+    """The four commands of Lightning's trainer, with the zoo's defaults and final output.
 
-    Creating it runs the command.
+    Creating an instance runs the command.
 
     Args:
-        request: The arguments, their names resolved.
-        configs: Configuration files whose values come before those of the user.
-        callbacks: Callbacks of ``fit`` beside those of the zoo and of the user.
+        request: The arguments, with names resolved.
+        configs: Configuration files that the user's values override.
+        callbacks: Callbacks of ``fit`` in addition to the zoo's and the user's.
 
     Raises:
-        ZooError: The user can put right what went wrong.
+        ZooError: Something went wrong that the user can fix.
     """
 
     run_folder: Path | None = None
@@ -153,7 +153,7 @@ class ZooCLI(LightningCLI):
             raise
         checks.settings(self.request.subcommand, self.settings)
         if not self.request.progress:
-            # Lightning knows checkpoints alone, and no weights.
+            # Lightning cannot load weights without the rest of a checkpoint.
             self.settings.ckpt_path = None
         trainer = self.settings.trainer
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
@@ -161,10 +161,10 @@ class ZooCLI(LightningCLI):
             trainer.max_epochs = _NUM_EPOCHS
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: the checkpoint was read before the arguments, so that flags win over it."""
+        """Do nothing: the checkpoint was read before the arguments, so flags override it."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoints of a run, and MNIST as the data to use unless told otherwise."""
+        """Add the zoo's flags, and make MNIST the default data."""
         parser.set_defaults({"data": {"class_path": "mnist_zoo.data.MNIST"}})
         if self.request.subcommand == "fit":
             lightning_parser.add_fit_arguments(parser)
@@ -174,16 +174,16 @@ class ZooCLI(LightningCLI):
             )
 
     def before_instantiate_classes(self) -> None:
-        """Choose where the run goes, and what it shows and records."""
+        """Choose the run's folder, and what it shows and records."""
         trainer = self.settings.trainer
         callbacks: list[Any] = []
         if trainer.enable_progress_bar is None:
-            # In a file or a pipe, nothing of it is left but debris.
+            # In a file or a pipe, it would leave only debris.
             trainer.enable_progress_bar = console.is_terminal or console.is_jupyter
         if trainer.enable_progress_bar:
             callbacks.append(ProgressBar())
         if self.subcommand == "fit":
-            # The average copies the network, which blocks then tie to the trainer and its data.
+            # Averaging copies the network; Blocks then ties it to the trainer and its data.
             blocks = Blocks(self.settings.steps_per_execution, self.settings.cuda_graph)
             callbacks += [SomethingToTrain(), *self._averaging(), blocks]
             if self.settings.test_curve:
@@ -198,9 +198,9 @@ class ZooCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [*callbacks, *self.callbacks]
 
     def instantiate_classes(self) -> None:
-        """Build network, data and trainer; what a network of ours refuses is a mistake in a flag.
+        """Build network, data and trainer; an error in one of our networks is a wrong flag.
 
-        Of a class of the user's own the traceback says more.
+        For the user's own class, the traceback says more.
         """
         for key in ("model", "data"):
             chosen = self.settings[key]
@@ -228,16 +228,16 @@ class ZooCLI(LightningCLI):
             raise ZooError(
                 f"{name}: its __init__ must begin with super().__init__(**kwargs)."
             ) from error
-        # Without the parser's words around it, which take pages.
+        # Without the parser's wrapping, which takes pages.
         raise first
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; what it refuses is a mistake in its flags."""
+        """Build the trainer; what it rejects is a wrong flag."""
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [WholeFiles(), *plugins]
         if (run := self.run_folder) is not None:
-            # Not in the configuration: one that is saved and used again is to make a new run.
+            # Not in the configuration: a saved one that is used again must start a new run.
             kwargs["default_root_dir"] = str(run)
             for callback in ("best", "last"):
                 self._get(self.config_init, callback).dirpath = str(run / "checkpoints")
@@ -253,14 +253,14 @@ class ZooCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Say what is about to be trained, on what, for how long.
+        """Print what will be trained, on what, and for how long.
 
         Raises:
-            ZooError: It cannot be trained so.
-            FinishedError: It has been already.
+            ZooError: These settings cannot be trained.
+            FinishedError: The run has already reached its limit.
         """
         if limit := checks.limit_reached(self.trainer, self.request.progress):
-            # A course of the learning rate that was laid out for the whole run has ended with it.
+            # A learning-rate schedule built for the whole run has ended with it.
             on = "" if self.model.scheduler_class else f"\nTo continue: {limit}"
             raise FinishedError(f"{self.request.ckpt_path} has finished training.{on}")
         outputs = probe.check(self.model)
@@ -308,10 +308,10 @@ class ZooCLI(LightningCLI):
             )
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; if the user interrupts it, say how to go on.
+        """Train; if the user interrupts it, print how to resume.
 
         Raises:
-            FinishedError: The time of a resumed run was over before its first step.
+            FinishedError: A resumed run's time limit was reached before its first step.
         """
         try:
             self.trainer.fit(**kwargs)
@@ -319,7 +319,7 @@ class ZooCLI(LightningCLI):
             last = self.run_folder and self.run_folder / "checkpoints" / "last.ckpt"
             found = last if last and last.is_file() else None
             console.print(summary.interrupted(found, self._own_classes()))
-            # Lightning ends with 1, as if something had gone wrong, or with 0, as if nothing had.
+            # Lightning exits with 1, as after an error, or with 0, as after success.
             if isinstance(ended.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
             if isinstance(ended, SIGTERMException):
@@ -332,7 +332,7 @@ class ZooCLI(LightningCLI):
             )
 
     def after_fit(self) -> None:
-        """Say what came out, where it lies and what to type next."""
+        """Print the result, where it is, and what to run next."""
         if self.run_folder is None:
             num = int(self.settings.trainer.fast_dev_run)
             batches = "One batch" if num == 1 else f"{num} batches"
@@ -354,7 +354,7 @@ class ZooCLI(LightningCLI):
             Path(log.log_dir) / "metrics.csv" for log in loggers if isinstance(log, CSVLogger)
         ]
         score = best.best_model_score
-        train_acc = self.trainer.callback_metrics.get("train/acc")  # None for steps of one's own
+        train_acc = self.trainer.callback_metrics.get("train/acc")  # None for a custom step
         console.print(
             summary.after_fit(
                 best.monitor,
@@ -389,7 +389,7 @@ class ZooCLI(LightningCLI):
         self._print_metrics("test", self.datamodule.num_test_images, self.trainer.num_test_batches)
 
     def predict(self, **kwargs: Any) -> None:
-        """Write the predictions for the test images to a CSV file and say where it lies."""
+        """Write the predictions for the test images to a CSV file, and print its path."""
         if self.trainer.world_size > 1:
             raise ZooError("predict writes one file: use one device, --trainer.devices 1")
         folder = runs.of_checkpoint(Path(str(self.request.ckpt_path)))
@@ -404,7 +404,7 @@ class ZooCLI(LightningCLI):
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 
     def _averaging(self) -> list[Average]:
-        """Return the callback that averages the weights, if they are to be averaged."""
+        """Return the callback that averages the weights, if that is requested."""
         average = self.settings.average
         before = self.request.checkpoint
         if before and before.is_averaged != (average.decay is not None):
@@ -420,7 +420,7 @@ class ZooCLI(LightningCLI):
         return bool(self.settings.get("pictures")) and not self.settings.trainer.fast_dev_run
 
     def _own_classes(self) -> str:
-        """Return what a command needs beside the checkpoint: the names of classes not ours."""
+        """Return the flags that a command needs with the checkpoint: custom classes by name."""
         paths = (registry.path_of(type(made)) for made in (self.model, self.datamodule))
         return "".join(f" {flag} {path}" for flag, path in registry.to_be_named(*paths).items())
 
@@ -444,14 +444,14 @@ class ZooCLI(LightningCLI):
             checks.nothing_later(self.request.checkpoint)
 
     def _is_whole(self, num_images: int) -> bool:
-        """Return whether so many are all the test images of the checkpoint's run."""
+        """Return whether this many images are all the test images of the checkpoint's run."""
         of_run = (self.request.checkpoint and self.request.checkpoint.data) or {"init_args": {}}
         num_test = getattr(self.datamodule, "num_test", None)
         is_its = num_test == of_run["init_args"].get("num_test")
         return bool(is_its and num_images == self.datamodule.num_test_images)
 
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
-        """Print the figures of an evaluation, and draw its pictures."""
+        """Print the metrics of an evaluation, and draw its pictures."""
         name = {"val": "validation"}.get(stage, stage)
         at_a_time = self.datamodule.eval_batch_size * self.trainer.world_size
         num_images = min(num_images, int(sum(num_batches) * at_a_time))
@@ -469,7 +469,7 @@ class ZooCLI(LightningCLI):
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
             from mnist_zoo.commands import run_pictures
 
-            # Figures of a part would stand among those of all.
+            # Metrics of a part would be mixed with those of the whole.
             shown = metrics if self._is_whole(num_images) else {}
             line = run_pictures.after_evaluation(readings, shown, classes, title, self.request)
             console.print(line)
@@ -477,10 +477,10 @@ class ZooCLI(LightningCLI):
 
 @contextlib.contextmanager
 def _without_tiny_numbers() -> Iterator[None]:
-    """Have the CPU take numbers below 1.2e-38 for zero.
+    """Have the CPU flush numbers below 1.2e-38 to zero.
 
-    Weights that decay away end among them, and make a step take five times as long. Threads of
-    torch do as the one that started them, so this comes before all work.
+    Weights that decay towards zero end up there, and make a step take five times as long. Threads
+    of torch inherit the setting from the one that starts them, so this comes before all work.
     """
     before = bool(torch.tensor(1e-38) / 10 == 0)
     torch.set_flush_denormal(True)

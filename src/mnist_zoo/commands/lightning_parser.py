@@ -13,10 +13,10 @@ from mnist_zoo.engine.checkpoints import Best, Last
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
 
-# What stands in dicts that an argument takes as they are, such as optimizer_args, makes no objects.
+# Dicts that an argument takes as they are, such as optimizer_args, must not instantiate objects.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
-# The top of each command's help, where the parser would list all options: usage, what it does.
+# Usage and description of each command; the parser's own usage would list all options.
 HELP = {
     "fit": (
         "mnist-zoo fit --model NAME [options]\n"
@@ -41,24 +41,24 @@ HELP = {
     ),
 }
 
-# What flags are here, where Lightning's own words say something else: those of fit, and of other
-# commands; None where there is nothing to say.
+# Help texts that replace Lightning's where these are wrong here: for fit, and for other commands;
+# None hides the flag.
 FLAGS = {
     "--ckpt_path": ("Checkpoint of the run to resume.", "Checkpoint or weights."),
     "--trainer.default_root_dir": ("Folder of new runs; null means runs.", None),
-    # Whatever it is, nothing but tensors and plain values is ever read.
+    # It has no effect: only tensors and plain values are ever read.
     "--weights_only": (None, None),
 }
 
 
 class ZooParser(LightningArgumentParser):
-    """LightningCLI's parser without the pages of usage before each error."""
+    """LightningCLI's parser, without the pages of usage before each error."""
 
     subcommand = ""
-    """The command that is parsed."""
+    """The command whose arguments are parsed."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise ``ZooError`` with the part of the message that says what is wrong."""
+        """Raise ``ZooError`` with only the part of the message that says what is wrong."""
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -69,7 +69,7 @@ class ZooParser(LightningArgumentParser):
 
 
 def add_fit_arguments(parser: LightningArgumentParser) -> None:
-    """Add the flags that ``fit`` has beside those of trainer, network and data."""
+    """Add the flags of ``fit`` other than those of trainer, network and data."""
     parser.add_lightning_class_args(Best, "best")
     parser.add_lightning_class_args(Last, "last")
     parser.add_argument(

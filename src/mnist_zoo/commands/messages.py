@@ -1,7 +1,7 @@
-"""What jsonargparse and Lightning say of a mistake, in one or two plain lines.
+"""Errors of jsonargparse and Lightning in one or two plain lines.
 
-jsonargparse answers a wrong value with every type that was tried; what a person needs is the
-flag, the value and the types in question.
+jsonargparse answers a wrong value with every type that it tried; users need the flag, the value
+and the possible types.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]
 _GOT = re.compile(r"Got value: (.*)")
 _GIVEN = re.compile(r"Given value: (.*)")
 _NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)$")
-# What people type who come from other projects, or leave out a part of the name.
+# Flags of other projects, and names with a part left out.
 _ELSEWHERE = {
     "lr": "--model.lr",
     "learning_rate": "--model.lr",
@@ -44,12 +44,12 @@ _CLASS = re.compile(r"given class_path '([\w.]+)'")
 
 
 def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str:
-    """Return the part of a parser's message that says what is wrong, with a suggestion.
+    """Return the relevant part of a parser's message, with a suggestion.
 
     Args:
-        message: What the parser says, on any number of lines.
+        message: The parser's message, of any number of lines.
         options: All flags, such as ``--trainer.max_epochs``.
-        classes: The classes chosen, or to choose from, for ``model`` and ``data``, by name.
+        classes: The known classes for ``model`` or ``data``, by name.
     """
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match[1].partition("=")[0]
@@ -112,7 +112,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
 
 
 def _meant(word: str, options: Iterable[str]) -> str:
-    """Return ``" Did you mean --X?"`` for an unknown flag: other projects' names, then spelling."""
+    """Return ``" Did you mean --X?"`` for an unknown flag: other projects' names, then typos."""
     last = word.rpartition(".")[2].lstrip("-")
     flag = _ELSEWHERE.get(last, "")
     prefix = word.rpartition(".")[0]
@@ -122,7 +122,7 @@ def _meant(word: str, options: Iterable[str]) -> str:
 
 
 def without_value(words: Sequence[str]) -> str:
-    """Return what is wrong where a flag has no value: the parser names only its beginning."""
+    """Return which flag lacks a value: the parser names only the beginning of the flag."""
     for word, following in zip(words, [*words[1:], "--"], strict=False):
         if word.startswith("--") and "=" not in word and following.startswith("--"):
             return f"{word}: a value is missing."
@@ -130,9 +130,9 @@ def without_value(words: Sequence[str]) -> str:
 
 
 def of_exception(error: BaseException) -> str | None:
-    """Return the plain words behind an exception, None if it is a defect of ours.
+    """Return a plain message for an exception, or None if it is a bug.
 
-    jsonargparse wraps what a class raises in ``__init__``; the ``ZooError`` is in the chain.
+    jsonargparse wraps errors raised in ``__init__``; the ``ZooError`` is in the chain.
     """
     if isinstance(error, ModuleNotFoundError) or _raised_in_lightning(error):
         return first_lines(error)
@@ -152,7 +152,7 @@ def of_exception(error: BaseException) -> str | None:
 
 
 def of_weights(error: BaseException, flags: Iterable[str]) -> str | None:
-    """Return plain words for weights that Lightning cannot give to the network; None otherwise."""
+    """Return a plain message for weights that do not fit the network; None for other errors."""
     functions = [frame.f_code.co_name for frame in _frames(error)]
     if "load_model_state_dict" not in functions or not isinstance(error, RuntimeError):
         return None
@@ -167,33 +167,33 @@ def of_weights(error: BaseException, flags: Iterable[str]) -> str | None:
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """Return what an exception was raised for in the end, or the ``ZooError`` on the way to it."""
+    """Return the root cause of an exception, or the first ``ZooError`` on the way to it."""
     while error.__cause__ and not isinstance(error, ZooError):
         error = error.__cause__
     return error
 
 
 def _raised_in_lightning(error: BaseException) -> bool:
-    """Whether Lightning itself refuses something, be it only when it has come to it."""
+    """Whether Lightning itself raised an error, even late in a run."""
     modules = [str(frame.f_globals.get("__name__")) for frame in _frames(error)]
     by_lightning = bool(modules) and modules[-1].startswith("lightning.")
     return by_lightning and isinstance(error, RuntimeError | ValueError)
 
 
 def built_when_raised(error: BaseException | None) -> object:
-    """Return the object in whose ``__init__`` an exception was raised, the outermost of several."""
+    """Return the outermost object in whose ``__init__`` an exception was raised."""
     frames = _frames(error) if error else []
     inits = [frame for frame in frames if frame.f_code.co_name == "__init__"]
     return inits[0].f_locals.get("self") if inits else None
 
 
 def _frames(error: BaseException) -> list[FrameType]:
-    """Return the calls through which an exception came, the outermost first."""
+    """Return the frames that an exception passed through, the outermost first."""
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def of_trainer(error: Exception) -> str:
-    """Return plain words for what Lightning's ``Trainer`` says of its arguments."""
+    """Return a plain message for an error of Lightning's ``Trainer`` about its arguments."""
     missing = ("No supported gpu backend", "can not run on your system", "'torch_xla")
     if any(text in str(error) for text in missing):
         return (

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     """Print the table of networks whose names match a pattern.
 
     Raises:
-        ZooError: None does, or the arguments are wrong.
+        ZooError: None matches, or the arguments are wrong.
     """
     parser = Parser(
         prog="mnist-zoo models",
@@ -92,6 +92,6 @@ def _count_parameters(network: str) -> str:
 
     try:
         return f"{num_parameters(registry.import_class(registry.class_path(network))()):,}"
-    except Exception as error:  # whatever a plugin does, the others are listed
+    except Exception as error:  # a broken plugin must not hide the others
         print(f"warning: {network}: {error}", file=sys.stderr)
         return ""

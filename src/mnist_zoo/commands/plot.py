@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mnist_zoo.report.curves import Curve
     from mnist_zoo.report.events import Scalars
 
-# What may differ between two runs without making their curves different, beside the seed.
+# Besides the seed, what may differ between two runs without affecting their curves.
 _NO_DIFFERENCE = (
     "seed_everything", "ckpt_path", "weights_only", "pictures", "test_curve",
     "steps_per_execution", "cuda_graph", "channels_last", "best", "last",
@@ -36,8 +36,7 @@ def main(argv: list[str]) -> int:
     """Run ``mnist-zoo plot`` and return its exit status.
 
     Raises:
-        ZooError: A folder that holds no runs, a tag that no run has, or a file that cannot be
-            written.
+        ZooError: A folder holds no runs, no run has a tag, or the file cannot be written.
     """
     parser = Parser(
         prog="mnist-zoo plot",
@@ -80,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """Return a folder if it is that of a run, else the runs anywhere below it.
+    """Return the folder itself if it is a run, else all runs below it.
 
     Raises:
         ZooError: There are none.
@@ -101,7 +100,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _settings(config: Path) -> dict[str, Any] | None:
-    """Return what a run was made with, by names such as ``trainer.max_epochs``; None if unknown."""
+    """Return a run's settings, by names such as ``trainer.max_epochs``; None if unknown."""
     import yaml
 
     try:
@@ -110,7 +109,7 @@ def _settings(config: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(settings, dict):
         return None
-    # As the flags are called: --model.lr, not model.init_args.lr.
+    # Named like the flags: --model.lr, not model.init_args.lr.
     flat = {name.replace(".init_args.", "."): value for name, value in _flat(settings, "")}
     for name in ("model", "data"):
         if path := flat.pop(f"{name}.class_path", None):
@@ -132,7 +131,7 @@ def _flat(value: Any, name: str) -> Iterable[tuple[str, Any]]:
 
 
 def _chosen_tags(asked: Sequence[str] | None, scalars: Mapping[Path, Scalars]) -> list[str]:
-    """Return the tags to draw: those asked for, or else of the usual ones those that there are.
+    """Return the tags to draw: those requested, or else the default ones that exist.
 
     Raises:
         ZooError: No run has such a tag.
@@ -163,7 +162,7 @@ def _figure(
     figure = Figure(figsize=(4.5 * len(tags) + 0.5, 3.6), dpi=130, layout="constrained")
     for axes, tag in zip(figure.subplots(1, len(tags), squeeze=False)[0], tags, strict=True):
         having = [folder for folder in scalars if tag in scalars[folder]]
-        # An epoch is the same for every batch size; without its number there are but steps.
+        # Epochs are comparable across batch sizes; without their number there are only steps.
         in_epochs = all("epoch" in scalars[folder] for folder in having)
         groups: dict[str, list[Curve]] = {name: [] for name in names.values()}
         for folder in having:
@@ -183,6 +182,6 @@ def _figure(
             )
         except ValueError as error:
             raise ZooError(f"--tag {tag}: none of its values is a finite number.") from error
-    # One for all panels: a run that lacks a tag has its line in another.
+    # One legend for all panels: a run that lacks a tag appears in another panel.
     legend_below(figure)
     return figure

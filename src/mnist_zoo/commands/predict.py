@@ -1,4 +1,4 @@
-"""``mnist-zoo predict``: the digits of pictures; without pictures, LightningCLI's predict."""
+"""``mnist-zoo predict``: read digits in pictures; without pictures, LightningCLI's predict."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mnist_zoo.models import Classifier
     from mnist_zoo.report.predictions import Predictions
 
-# What only LightningCLI knows: with these, or without pictures, the test images are meant.
+# Flags that only LightningCLI knows: with these, or without pictures, the test images are read.
 _LIGHTNING = ("--trainer", "--config", "-c", "--print_config", "--seed_everything")
 
 
 def main(argv: list[str]) -> int:
-    """Read pictures and print what was read.
+    """Read the digits in pictures and print them.
 
     Returns:
         0; 1 if some pictures could not be read, 2 if none could.
@@ -128,7 +128,7 @@ def _read(arguments: argparse.Namespace) -> int:
     elif pictures:
         table = predictions.table(pictures, classes)
         console = screen.console()
-        # A picture a line, however long, for grep; a terminal wraps by itself.
+        # One line per picture, however long, for grep; a terminal wraps by itself.
         endless = console.options.update(max_width=sys.maxsize)
         console.width = console.measure(table, options=endless).maximum
         console.print(table, crop=False)
@@ -138,13 +138,13 @@ def _read(arguments: argparse.Namespace) -> int:
 
 
 def _save_sheet(file: Path, images: Tensor, pictures: Predictions, classes: Sequence[str]) -> None:
-    """Draw the digits as the network saw them, uint8 (N, 28, 28), over what it read."""
+    """Draw the digits as the network saw them, uint8 (N, 28, 28), above what it read."""
     from mnist_zoo.report.pictures import gallery, save, shortened
     from mnist_zoo.report.predictions import percent
 
     captions = []
     for name, predictions in pictures:
-        # Of one picture, the heading says it.
+        # A single picture is named in the heading.
         below = f"\n{shortened(digits.drawable(name))}" if len(pictures) > 1 else ""
         best = [prediction.best() for prediction in predictions]
         captions += [f"{classes[number]}  {percent(share)}{below}" for number, share in best]
@@ -154,7 +154,7 @@ def _save_sheet(file: Path, images: Tensor, pictures: Predictions, classes: Sequ
 
 
 def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
-    """Return the network, and the names of its classes: digits, unless its data have others."""
+    """Return the network and its class names: the digits, unless its data has others."""
     from mnist_zoo.models import checkpoint as checkpoints
 
     named = registry.class_named(arguments.model)

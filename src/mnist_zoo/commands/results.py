@@ -1,7 +1,7 @@
-"""``mnist-zoo results``: the figures on record, and how they stand to those published.
+"""``mnist-zoo results``: the recorded figures, compared with the published ones.
 
-A table of records chooses nothing: it is read when the runs are over. What a choice may rest on
-stands in it too, the validation accuracy of the weights that were tested.
+A table of records chooses nothing, since its runs are over. It also shows what a choice may be
+based on: the validation accuracy of the tested weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MARKED = re.compile(r"(<!-- begin: (mnist-zoo [^>]*?) -->\n).*?(?=<!-- end -->)
 
 
 def main(argv: list[str]) -> int:
-    """Print the table of the records, or write it where it is wanted."""
+    """Print the table of the records, or write it to a file."""
     parser = Parser(
         prog="mnist-zoo results",
         description="Print test accuracy over seeds, from the records that sweep has written,\n"
@@ -74,10 +74,10 @@ def add_plot_options(parser: Parser) -> None:
 
 
 def check_plot_options(file: Path | None, tag: str | None) -> None:
-    """Find out before the work whether a picture can be drawn.
+    """Check, before the work, that a figure can be drawn.
 
     Raises:
-        ZooError: There is no file for it, or it cannot be written.
+        ZooError: No file is given for it, or it cannot be written.
     """
     if tag and not file:
         raise ZooError(f"--tag {tag}: draw it where? Give --plot FILE.png, too.")
@@ -90,11 +90,11 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
 
     Args:
         records: The runs.
-        file: Where to write the picture, whole or not at all.
-        tag: What to draw; None for validation accuracy where one is on record.
+        file: Where to write the figure, atomically.
+        tag: What to draw; None for validation accuracy if recorded, else training accuracy.
 
     Raises:
-        ZooError: No record has it by epoch, or the picture cannot be written.
+        ZooError: No record has it by epoch, or the figure cannot be written.
     """
     from mnist_zoo.report import curves, pictures, results
 
@@ -119,7 +119,7 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
 
 
 def _settings(recipe: str, flags: Sequence[str]) -> dict[str, str]:
-    """Return recipe and flags by name; of a flag that adds, such as callbacks, all values."""
+    """Return recipe and flags by name; repeatable flags, such as callbacks, with all values."""
     settings = {"recipe": recipe}
     for flag in flags:
         name, _, value = flag.removeprefix("--").partition("=")
@@ -149,7 +149,7 @@ def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:
 
 
 def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
-    """Leave out, and say so, what was made before its recipe was changed."""
+    """Leave out records made before their recipe was changed, with a warning."""
     from mnist_zoo.report import results
 
     kept = results.current(records, registry.recipe_hashes())
@@ -165,7 +165,7 @@ def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of records, in the order of the recipes, with what was published."""
+    """Return the rows of records, in the order of the recipes, with the published figures."""
     from mnist_zoo.report import results
     from mnist_zoo.report.results import Accuracy, Row
 
@@ -186,7 +186,7 @@ def _print(rows: Sequence[Row]) -> None:
 
     console = screen.console()
     whole_table = results.table(rows)
-    # With the recipe's names as long as they are, where there is room for them.
+    # One wide table if the full names of the recipes fit.
     wide = console.measure(whole_table).minimum + 14 <= console.width
     for names in (results.FIGURES,) if wide else results.NARROW:
         console.print(results.table(rows, names))
@@ -195,10 +195,10 @@ def _print(rows: Sequence[Row]) -> None:
 
 
 def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) -> None:
-    """Replace what stands between ``<!-- begin: COMMAND -->`` and ``<!-- end -->``.
+    """Replace the text between ``<!-- begin: COMMAND -->`` and ``<!-- end -->``.
 
     Raises:
-        ZooError: The file cannot be read or written, or has no mark that is known.
+        ZooError: The file cannot be read or written, or has no known mark.
     """
     from mnist_zoo.report import results
 

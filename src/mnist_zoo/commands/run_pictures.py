@@ -1,4 +1,4 @@
-"""The pictures that fit, validate and test leave beside a run."""
+"""The pictures that fit, validate and test draw in a run's folder."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def after_evaluation(
     title: str,
     request: Request,
 ) -> str:
-    """Draw what was gathered, beside the run of the checkpoint or else in the current folder.
+    """Draw the readings, in the checkpoint's run folder or else in the current folder.
 
-    Of a run, TensorBoard shows the pictures too, and the figures of a test.
+    For a run, they are also added to its TensorBoard, with the metrics of a test.
 
     Args:
-        readings: What was gathered.
+        readings: What the network read.
         metrics: Logged values by name.
         classes: Names of the classes.
-        title: Who read what: the beginning of each heading.
+        title: Beginning of each heading: the network and its data.
         request: The command, which names the checkpoint.
 
     Returns:
-        A line that says where the pictures lie.
+        A line that says where the pictures are.
     """
     try:
         run = runs.of_checkpoint(Path(str(request.ckpt_path)))
@@ -47,14 +47,14 @@ def after_evaluation(
     figures = of_evaluation(readings, classes, title)
     files, line = _write(figures, (run or Path.cwd()) / "pictures", request.subcommand)
     if files and run and request.progress:
-        # Those of validation are on the run's curves already; those of classes are in a picture.
+        # Validation is already in the run's curves, and accuracy per class in a picture.
         tested = {name: metrics[name] for name in ("test/acc", "test/loss") if name in metrics}
         line += to_tensorboard(files, run, request.progress["steps"], tested)
     return line
 
 
 def after_fit(run_folder: Path, title: str, num_steps: int) -> str:
-    """Draw the curves of a run, also for TensorBoard; return a line that says where they lie."""
+    """Draw the curves of a run, also for TensorBoard; return a line that says where they are."""
     files, line = _write(of_fit(run_folder, title), run_folder / "pictures", "fit")
     if files:
         line += to_tensorboard(files, run_folder, num_steps)
@@ -62,7 +62,7 @@ def after_fit(run_folder: Path, title: str, num_steps: int) -> str:
 
 
 def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dict[str, Figure]:
-    """Draw what ``test`` and ``validate`` show, by name."""
+    """Draw the pictures of ``test`` and ``validate``, by name."""
     counts, first, wrong = readings
     num_wrong = int(counts.sum() - counts.trace())
     acc = 1 - num_wrong / max(1, int(counts.sum()))
@@ -84,7 +84,7 @@ def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dic
 
 
 def of_fit(run_folder: Path, title: str) -> dict[str, Figure]:
-    """Draw loss and accuracy by epoch from the event files of a run, by name; {} without any."""
+    """Draw loss and accuracy by epoch from a run's event files, by name; {} if there are none."""
     scalars = events.read_scalars(run_folder)
     found = {tag: curve for tag in scalars if (curve := over_epochs(scalars, tag))[0]}
     figures, panels = {}, {}
@@ -107,16 +107,16 @@ def of_fit(run_folder: Path, title: str) -> dict[str, Figure]:
 
 
 def _write(figures: Mapping[str, Figure], folder: Path, prefix: str) -> tuple[list[Path], str]:
-    """Write each figure as ``<prefix>-<name>.png``; return the files, and a line to be printed.
+    """Write each figure as ``<prefix>-<name>.png``; return the files, and a line to print.
 
-    A folder that refuses them is no failure of what was trained or tested.
+    If they cannot be written, training or testing has not failed, so the line is only a warning.
     """
     files = {name: folder / f"{prefix}-{name}.png" for name in figures}
     try:
         for name, figure in figures.items():
             pictures.save(figure, files[name])
         if "sheet" in figures and "wrong" not in figures:
-            # That of an earlier evaluation must not stay beside this one.
+            # Remove the one of an earlier evaluation.
             (folder / f"{prefix}-wrong.png").unlink(missing_ok=True)
     except (ZooError, OSError) as error:
         return [], _none(error)
@@ -130,10 +130,10 @@ def _none(error: Exception) -> str:
 def to_tensorboard(
     files: Sequence[Path], run_folder: Path, step: int, metrics: Mapping[str, float] | None = None
 ) -> str:
-    """Add pictures, and figures, to those that TensorBoard shows of a run.
+    """Add pictures and metrics to a run's TensorBoard.
 
     Returns:
-        A line that warns where they cannot be written.
+        A warning if they cannot be written, else an empty string.
     """
     import numpy as np
     from PIL import Image

@@ -1,4 +1,4 @@
-"""The screen: where tables are printed, and what is kept off it."""
+"""The console for tables, and the silencing of other libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDTH_OF_A_FILE = 120
 
 
 def console() -> Console:
-    """Return a console as wide as the terminal; a file or a pipe has room for whole tables."""
+    """Return a console as wide as the terminal, or wide enough for tables in a file or a pipe."""
     from rich.console import Console
 
     to_a_file = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
@@ -32,5 +32,5 @@ def silence() -> None:
         logging.getLogger(f"lightning.{name}").setLevel(logging.ERROR)
     for package in ("lightning", "torch", "jsonargparse", "tensorboard"):
         warnings.filterwarnings("ignore", module=rf"{package}\b")
-    # A step that trains nothing may be meant, but mostly a `return` was forgotten.
+    # A step that trains nothing may be intended, but usually a `return` was forgotten.
     warnings.filterwarnings("once", message=r".*training_step. returned .None.")

@@ -1,8 +1,8 @@
-"""``mnist-zoo sweep``: recipes × seeds × flags, one process a run, one record a run.
+"""``mnist-zoo sweep``: recipes × seeds × flags, with one process and one record per run.
 
-The test images are read once a run, after it, with the weights that validation chose or, where
-nothing was held out, with the last ones. Nothing that a sweep prints can choose anything by them:
-a record is written only when its run is over.
+The test images are read once per run, after training, with the weights that validation chose or, if
+nothing was held out, with the last ones. A record is written only when its run is over, so a run
+cannot choose anything by the test images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from mnist_zoo.report.results import Record
 
-# What a sweep says to fit itself.
+# Flags that a sweep itself passes to fit.
 _ITS_OWN = (
     "--ckpt_path", "--seed_everything", "--trainer.default_root_dir", "--trainer.devices",
     "--trainer.enable_progress_bar", "--trainer.fast_dev_run", "--trainer.limit_predict_batches",
@@ -43,13 +43,13 @@ _ITS_OWN = (
     "--trainer.num_nodes", "--pictures", "--print_config", "-h", "--help",
 )  # fmt: skip
 
-# Settings that may name a class by nothing but its import path. Of loggers, a sweep takes none.
+# Settings that may name a class by its import path. Loggers are missing: a sweep sets its own.
 _NAME_CLASSES = ("class_path", "model", "data", "callbacks", "plugins", "profiler", "strategy")
-# What is another only in another version.
+# Modules that change only with their version.
 _NOT_EDITED = {"mnist_zoo", "lightning", "torch", "torchmetrics", *sys.stdlib_module_names}
 
 _SECONDS_BETWEEN_LINES = 600
-# After Ctrl-C, for the runs to write how far they are.
+# After Ctrl-C, for the runs to write their checkpoints.
 _SECONDS_TO_STOP = 30
 
 _DESCRIPTION = """\
@@ -70,7 +70,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Make the runs that have no record yet, then print the table of all of them."""
+    """Make the runs that have no record yet, then print the table of all runs."""
     if not argv:
         raise ZooError(
             "which recipes? For example: mnist-zoo sweep ConvNetReLU --seeds 5\n"
@@ -157,7 +157,7 @@ def _parser() -> Parser:
 
 
 def _check_options(arguments: argparse.Namespace, flags: Sequence[str], num_seeds: int) -> None:
-    """Refuse values that the parser takes and that cannot be meant.
+    """Refuse values that the parser accepts but that make no sense.
 
     Raises:
         ZooError: There is one, or a figure cannot be written.
@@ -177,7 +177,7 @@ def _check_options(arguments: argparse.Namespace, flags: Sequence[str], num_seed
 
 
 class _Sweep:
-    """Runs that are to be made, and the folder of their records."""
+    """The runs to make, and the folder of their records."""
 
     def __init__(self, plan: Sequence[Run], results: Path, runs: Path) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -198,20 +198,20 @@ class _Sweep:
         )
 
     def records(self) -> list[Record]:
-        """Return the records of these runs as they are now, whichever sweep wrote them."""
+        """Return the current records of these runs, whichever sweep wrote them."""
         from mnist_zoo.report import results
 
         return [r for r in results.read(self.results) if results.key(r) in self.keys]
 
     def missing(self) -> list[Run]:
-        """Return the runs without a record; one that crashed is made again."""
+        """Return the runs without a record; crashed ones are made again."""
         from mnist_zoo.report import results
 
         done = {results.key(r) for r in self.records() if r["status"] != "crashed"}
         return [run for run in self.plan if run.key not in done]
 
     def run(self, where: workers.Workers, num_threads: int) -> None:
-        """Make the runs that are missing, several at a time."""
+        """Make the missing runs, several at a time."""
         missing = self.missing()
         bar = self.progress.add_task(
             "runs", total=len(self.plan), completed=len(self.plan) - len(missing)
@@ -240,7 +240,7 @@ class _Sweep:
                 raise
 
     def test_ensembles(self, size: int) -> None:
-        """Test the networks of so many seeds at a time together, where no record says it yet."""
+        """Test ensembles of this many seeds, unless already on record."""
         from mnist_zoo.report import results
 
         groups = sweep_ensemble.groups(self.plan, size)
@@ -271,7 +271,7 @@ class _Sweep:
         return int(any(record["status"] == "crashed" for record in records))
 
     def say_where(self) -> None:
-        """Say where the records lie, and the folders of the runs."""
+        """Print where the records and the runs are."""
         from mnist_zoo.report import results
 
         recipes = {run.recipe for run in self.plan}
@@ -279,7 +279,7 @@ class _Sweep:
         self._say(f"Records: {records}; runs: {self.runs}")
 
     def _make(self, run: Run, where: workers.Workers) -> str:
-        """Make a run unless another sweep makes or has made it; say what came out."""
+        """Make a run unless another sweep is making or has made it; return a line about it."""
         from mnist_zoo.engine import runs
         from mnist_zoo.report import results
 
@@ -299,7 +299,7 @@ class _Sweep:
             return f"{run.title}: left to another sweep, which is making it"
 
     def _on_epoch(self, run: Run, task: TaskID) -> OnEpoch:
-        """Return what shows how far a run is; in a file, now and then, what has no bar there."""
+        """Return a callback that shows a run's progress; without a bar, prints it now and then."""
         said_at = time.monotonic()
 
         def show(done: int, of: int | None) -> None:
@@ -316,7 +316,7 @@ class _Sweep:
 
 
 def _seeds(text: str) -> list[int]:
-    """Return the seeds that a word stands for: ``5`` for 0 to 4, ``3,7`` and ``5-9`` for those."""
+    """Parse seeds: ``5`` means 0 to 4; ``3,7`` and ``5-9`` name them."""
     if text.isdecimal():
         if not int(text):
             raise ZooError("--seeds 0: no seeds. For seed 0 alone: --seeds 0-0")
@@ -334,7 +334,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _named(seeds: Sequence[int]) -> str:
-    """Return what seeds are called: ``--seeds 1`` is the seed 0, which is easily mistaken."""
+    """Return the seeds in words, since ``--seeds 1`` (seed 0) is easily mistaken."""
     first, last = seeds[0], seeds[-1]
     if len(seeds) > 1 and [*seeds] == [*range(first, last + 1)]:
         return f"seeds {first} to {last}"
@@ -342,10 +342,10 @@ def _named(seeds: Sequence[int]) -> str:
 
 
 def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
-    """Refuse a recipe that is named as for ``fit``; behind a recipe, ``--model`` changes it.
+    """Refuse a recipe given by a flag, as for ``fit``; after a recipe, ``--model`` overrides it.
 
     Raises:
-        ZooError: It says the command that was meant.
+        ZooError: One is; the message gives the intended command.
     """
     flag, _, value = argv[0].partition("=")
     if flag in ("--model", "--config", "-c"):
@@ -395,7 +395,7 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
 
 
 def _recipe(name: str) -> tuple[str, str]:
-    """Return the name and the text of a recipe, a file or a network of the user's own."""
+    """Return the name and the text of a recipe, a file, or the user's own network."""
     is_class = _is_path(name) and not name.endswith((".yaml", ".yml"))
     if is_class and not Path(name).exists() and name not in registry.recipes():
         if (known := registry.recipe_of(name)) is None:
@@ -409,15 +409,15 @@ def _recipe(name: str) -> tuple[str, str]:
 
 
 def _is_path(text: str) -> bool:
-    """Return whether a text may be an import path, such as ``my_net.MyNet``."""
+    """Return whether a text could be an import path, such as ``my_net.MyNet``."""
     return bool(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", text))
 
 
 def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and hash of each module of the user's own, or of a plugin, that holds a class.
+    """Yield name and hash of each custom or plugin module that the settings name a class of.
 
-    Edited, it makes another run. It is not imported, so that its mistakes are told as by ``fit``;
-    of a package all files count, since its classes may lie in any of them.
+    An edited module makes a new run. It is not imported, so that ``fit`` reports its errors; all
+    files of a package count, since its classes may be in any of them.
     """
     import yaml
 
@@ -441,7 +441,7 @@ def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _classes(settings: Any, key: str = "") -> Iterator[str]:
-    """Yield what stands in settings, and in those within them, where a class may be named."""
+    """Yield the values in settings, including nested ones, that may name a class."""
     if isinstance(settings, dict):
         for name, value in settings.items():
             yield from _classes(value, name)
@@ -453,7 +453,7 @@ def _classes(settings: Any, key: str = "") -> Iterator[str]:
 
 
 def _alternatives(text: str) -> list[str]:
-    """Split at commas, save those within brackets, braces or quotes."""
+    """Split at commas, except those within brackets, braces or quotes."""
     parts, depth, quote = [""], 0, ""
     for char in text:
         if char == "," and not depth and not quote:

@@ -1,7 +1,7 @@
-"""Runs of a sweep tested together: the mean of what the networks of several seeds answer.
+"""Ensembles of a sweep: the mean probabilities of the networks of several seeds.
 
-The runs are over and their weights settled before, so an ensemble chooses nothing either: its
-members are the seeds in the order in which they were asked for.
+An ensemble chooses nothing by the test images either: its runs are over and their weights settled
+beforehand, and its members are the seeds in the order in which they were given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def groups(plan: Sequence[Run], size: int) -> list[list[Run]]:
-    """Return the ensembles: so many seeds each of one recipe and set of flags, none twice."""
+    """Return the ensembles: each of ``size`` seeds of one recipe and set of flags, disjoint."""
     alike: dict[tuple[str, tuple[str, ...]], list[Run]] = {}
     for run in plan:
         alike.setdefault((run.folder.rpartition("-seed")[0], run.flags), []).append(run)
@@ -33,28 +33,28 @@ def groups(plan: Sequence[Run], size: int) -> list[list[Run]]:
 
 
 def run_of(members: Sequence[Run]) -> Run:
-    """Return what an ensemble is recorded as: its size is a flag, the seed the first."""
+    """Return an ensemble as a run, for its record: its size is a flag, its seed the first."""
     first = members[0]
     return replace(first, flags=(*first.flags, f"--ensemble={len(members)}"))
 
 
 def key(members: Sequence[Run]) -> Key:
-    """Return what the record of an ensemble is found by."""
+    """Return the key of an ensemble's record."""
     from mnist_zoo.report import results
 
     return results.key(run_of(members).record({"seeds": [run.seed for run in members]}))
 
 
 def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[str, Any]:
-    """Test the networks of some runs together; return the record.
+    """Test an ensemble; return its record.
 
     Args:
-        members: The runs, alike but for their seeds.
-        records: The record of each.
+        members: The runs, which differ only in their seeds.
+        records: Their records.
         runs: The folder of all runs.
 
     Raises:
-        ZooError: The weights of a run are not there.
+        ZooError: The weights of a run are missing.
     """
     import torch
 

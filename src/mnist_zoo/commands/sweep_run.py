@@ -1,8 +1,8 @@
-"""One run of a sweep: train, then test once, and say what came out.
+"""One run of a sweep: train, then test once, and return the record.
 
-Nothing can be chosen by the test images. Training ends before they are read; which weights they
-are read with is settled by then (those that validation chose or, where nothing was held out, the
-last ones); and they are read once, for the record.
+Nothing can be chosen by the test images: they are read once, for the record, after training, when
+the weights to test are settled (those that validation chose or, if nothing was held out, the last
+ones).
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from mnist_zoo.report.results import Key
 
 OnEpoch = Callable[[int, int | None], None]
-"""Is told how many epochs are done, and of how many."""
+"""Called with the number of completed epochs and, if known, of all epochs."""
 
 _OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
 # Several devices would each start the sweep again, which is how Lightning trains on them.
 _ONE_DEVICE = "--trainer.devices=1"
-# A recipe may say otherwise, but records are made of what these leave behind.
+# These override a recipe, since records depend on what they write.
 _AS_RECORDED = (
     _ONE_DEVICE, "--trainer.num_nodes=1", "--trainer.logger=true", "--trainer.fast_dev_run=false",
 )  # fmt: skip
 WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
-# The file in a run's folder that says that its training has ended.
+# The file in a run's folder that marks its training as finished.
 _TRAINED = "trained"
-# What a record keeps by epoch, where the run wrote it.
+# What a record keeps by epoch, if the run logged it.
 BY_EPOCH = (
     "train/loss", "train/acc", "val/loss", "val/acc", "test_curve/loss", "test_curve/acc",
 )  # fmt: skip
@@ -51,18 +51,18 @@ BY_EPOCH = (
 
 @dataclass(frozen=True)
 class Run:
-    """One run to be made: a recipe, what is changed in it, and a seed.
+    """One run to make: a recipe, its changed settings, and a seed.
 
-    The text of the recipe goes with it, so that a run on another machine, or one that begins
-    hours after the sweep, is of the same recipe.
+    It includes the text of the recipe, so that a run on another machine, or one that starts hours
+    after the sweep, uses the same recipe.
 
     Attributes:
         recipe: Name of the recipe.
         config: Its text.
         sha256: Hash of its settings.
         flags: Flags of ``fit``, each as ``--name=value``.
-        seed: Seed of weights, order of the data and all else.
-        code: Name and hash of each module of the user's own, or of a plugin, that it names.
+        seed: Seed of weights, order of the data and everything else.
+        code: Name and hash of each custom or plugin module that it names.
     """
 
     recipe: str
@@ -74,40 +74,40 @@ class Run:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The flags that may change what comes out: not where data lie, nor which device it is.
+        """The flags that may change the outcome: not the location of the data, nor the device.
 
-        In the order of the alphabet; those of callbacks, and others that add to a list, as they
-        were given: each setting is of the callback before it.
+        In alphabetical order, except that flags of callbacks, and others that add to a list, keep
+        their order: each setting belongs to the callback before it.
         """
         chosen = [f for f in self.flags if f.partition("=")[0] not in WITHOUT_EFFECT]
         return tuple(sorted(chosen, key=lambda f: adds_to(f.partition("=")[0]) or f))
 
     @property
     def of_the_machine(self) -> tuple[str, ...]:
-        """The flags that say where data lie, and which device it is."""
+        """The flags for the location of the data and for the device."""
         return tuple(f for f in self.flags if f.partition("=")[0] in _OF_THE_MACHINE)
 
     @property
     def key(self) -> Key:
-        """What its record is found by."""
+        """The key of its record."""
         from mnist_zoo.report import results
 
         return results.key(self.record({}))
 
     @property
     def title(self) -> str:
-        """What it is called on the screen."""
+        """Its name in messages."""
         return f"{' '.join((self.recipe, *self.settings))}, seed {self.seed}"
 
     @property
     def folder(self) -> str:
-        """Name of its folder; the same run of the same settings always has the same."""
+        """Name of its folder, determined by recipe, code, settings and seed."""
         settings = " ".join((self.sha256, *dict(self.code).values(), *self.settings))
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return f"{self.recipe}-{digest}-seed{self.seed}"
 
     def record(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of what came out."""
+        """Return the record of an outcome."""
         return {
             "recipe": self.recipe,
             "flags": list(self.settings),
@@ -119,22 +119,22 @@ class Run:
         }
 
     def crashed(self, reason: str) -> dict[str, Any]:
-        """Return the record of a run that broke off."""
+        """Return the record of a run that crashed."""
         return self.record({"status": "crashed", "reason": " ".join(reason.split())[:300]})
 
 
 def adds_to(name: str) -> str:
-    """Return the list that a flag adds to, which may be given several times; ``""`` if to none."""
+    """Return the list that a repeatable flag adds to; ``""`` if it adds to none."""
     callbacks = "--trainer.callbacks"
     return callbacks if name.startswith(callbacks) else name[:-1] if name.endswith("+") else ""
 
 
 def make(run: Run, runs: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
-    """Make a run in this process, what it prints going to a file; return its record.
+    """Make a run in this process, with its output going to a file; return its record.
 
     Args:
-        run: The run; if it was stopped before, it goes on where it was.
-        runs: The folder in which it has its own.
+        run: The run; if it was stopped before, it is resumed.
+        runs: The folder of all runs.
         on_epoch: Called when an epoch begins.
     """
     folder = runs / run.folder
@@ -150,7 +150,7 @@ def make(run: Run, runs: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any
 
 
 def check(runs: Iterable[Run]) -> None:
-    """Go with each run as far as where training would begin.
+    """Take each run up to the point where training would begin.
 
     Raises:
         ZooError: A flag or a recipe is wrong; the message is that of ``fit``.
@@ -163,7 +163,7 @@ def check(runs: Iterable[Run]) -> None:
 
 
 def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
-    """Return what came out of a run, as its record holds it."""
+    """Make a run, and return its outcome as recorded."""
     import torch
 
     from mnist_zoo.commands.lightning_cli import ZooCLI
@@ -185,7 +185,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
         for tag in BY_EPOCH
         if tag in scalars
     }
-    # A training_step of the user's own need not log what those of the zoo do.
+    # A custom training_step need not log what the zoo's does.
     trained = {tag: values[-1] for tag, values in epochs.items()}
     test_loss = float(tested["test/loss"])
     diverged = not math.isfinite(test_loss) or trained.get("train/loss", 0) is None
@@ -215,30 +215,30 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return what a run goes on from, or ended with; None if it has not come so far."""
+    """Return the last checkpoint of a run; None if it has written none yet."""
     found = folder.glob("*/version_*/checkpoints/last.ckpt")
     return max(found, key=lambda file: file.stat().st_mtime, default=None)
 
 
 def tested_weights(last: Path) -> Path:
-    """Return what a run is tested with: the weights that validation chose, or else the last."""
+    """Return the weights to test: those that validation chose, or else the last."""
     best = last.with_name("best.ckpt")
     return best if best.exists() else last
 
 
 def rounded(value: float) -> float:
-    """Return a figure as records keep it."""
+    """Round a value as in records."""
     return float(f"{value:.6g}")
 
 
 def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
-    """Train from the start, or on from where the run was stopped; return its folder."""
+    """Train from the start, or resume a stopped run; return its folder."""
     from mnist_zoo.commands.lightning_cli import ZooCLI
     from mnist_zoo.engine.callbacks import Epochs
 
     last = last_checkpoint(folder)
     if last and (last.parents[1] / _TRAINED).exists():
-        # What a callback or a time limit has ended, fit would go on with.
+        # fit would resume a run that a callback or a time limit has ended.
         return last.parents[1]
     flags, callbacks = _flags(run, folder), [Epochs(on_epoch)]
     if last is None:
@@ -247,7 +247,7 @@ def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
         assert run_folder is not None
     else:
         run_folder = last.parents[1]
-        # Stopped right after its last step, it has nothing left to train.
+        # If it was stopped right after its last step, nothing is left to train.
         with contextlib.suppress(FinishedError):
             _command(ZooCLI, "fit", *_checkpoint(last), *flags, callbacks=callbacks)
     (run_folder / _TRAINED).touch()
@@ -255,7 +255,7 @@ def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
 
 
 def _flags(run: Run, folder: Path) -> list[str]:
-    """Write the recipe into a folder, and return all that ``fit`` is told of the run."""
+    """Write the recipe to a folder, and return all flags of ``fit`` for the run."""
     config = folder / f"{run.recipe}.yaml"
     config.write_text(run.config, encoding="utf-8")
     return [f"--config={config}", *_AS_RECORDED, f"--seed_everything={run.seed}", *run.flags]
@@ -271,7 +271,7 @@ def _command(cls: type[ZooCLI], *words: str, **kwargs: Any) -> ZooCLI:
 
 
 def _checkpoint(file: Path) -> list[str]:
-    """Return the flags that name a checkpoint of ours, and its classes that are the user's own."""
+    """Return the flags that name a checkpoint of ours and its custom classes."""
     from mnist_zoo.models import checkpoint as checkpoints
 
     checkpoint = checkpoints.read(file)
@@ -281,7 +281,7 @@ def _checkpoint(file: Path) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Return of what versions a figure is."""
+    """Return the versions that a record was made with."""
     import lightning
     import torch
 
@@ -296,7 +296,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what the processor or accelerator of a device is called."""
+    """Return the name of a device's processor or accelerator."""
     import torch
 
     if device.type == "cuda":

@@ -1,9 +1,9 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI over the zoo.
 
-Before LightningCLI sees the arguments, some are looked at: ``--model`` (its recipe becomes the
+Some arguments are inspected before LightningCLI sees them: ``--model`` (its recipe becomes the
 default configuration), ``--data`` (which may be the user's own), ``--config`` (recipes have names)
-and ``--ckpt_path`` (what the checkpoint says comes after the recipe and before the user's own
-configuration and flags).
+and ``--ckpt_path`` (the checkpoint's settings override the recipe; the user's configuration and
+flags override both).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mnist_zoo.models.checkpoint import Checkpoint
 
 
-# Flags whose values may name classes of the user's own.
+# Flags whose values may name the user's own classes.
 _NAME_CODE = (
     "--model.help",
     "--data.help",
@@ -37,7 +37,7 @@ _NAME_CODE = (
 
 @dataclass
 class Request:
-    """What was found in the arguments before they are parsed.
+    """What is known of the arguments before they are parsed.
 
     Attributes:
         argv: The arguments, with names of networks and recipes replaced by their paths.
@@ -46,8 +46,8 @@ class Request:
         data: Class named by ``--data``.
         ckpt_path: The checkpoint, if one is given.
         configured: Whether a configuration file is given.
-        helping: Whether only help is asked for.
-        checkpoint: What it says, once it has been read.
+        helping: Whether only help is requested.
+        checkpoint: The contents of the checkpoint, once it has been read.
     """
 
     argv: list[str]
@@ -61,7 +61,7 @@ class Request:
 
     @property
     def progress(self) -> dict[str, int]:
-        """Epochs and steps that the checkpoint has behind it; none of weights alone."""
+        """Completed epochs and steps of the checkpoint; empty for weights."""
         return self.checkpoint.progress if self.checkpoint else {}
 
     @property
@@ -107,7 +107,7 @@ def scan(argv: list[str]) -> Request:
             configs += ["--config", str(checked(registry.find_recipe(value)))]
         elif flag == "--ckpt_path":
             request.ckpt_path = value
-            # Lightning has words of its own, such as last, which a file may be called.
+            # Lightning has keywords, such as last, that may also be the name of a file.
             request.argv += [flag, str(Path(value).absolute())]
         elif flag == "--data":
             request.data = value
@@ -122,9 +122,9 @@ def scan(argv: list[str]) -> Request:
     own_data = "." in dataset and not registry.is_our_data(dataset)
     names_code = any(word.startswith(_NAME_CODE) for word in request.argv)
     if request.configured or own_model or own_data or names_code:
-        # Only where the user names code of their own is the current folder looked into.
+        # The current folder is searched only if the user names their own code.
         registry.look_into_current_folder()
-    # Flags win over configurations, wherever they stand.
+    # Flags override configurations, in any order.
     request.argv[1:1] = configs
     return request
 
@@ -135,7 +135,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        ZooError: The checkpoint is of another network than ``--model`` names.
+        ZooError: ``--model`` names another network than the checkpoint's.
     """
     if request.ckpt_path is None:
         yield _recipe_files(request.model) if request.subcommand == "fit" else []
@@ -170,7 +170,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 
 
 def checked(config: Path) -> Path:
-    """Return the file if it holds settings in a form that the parser can speak plainly about.
+    """Return the file if it holds settings in a form for which the parser's errors are plain.
 
     Raises:
         ZooError: It does not.
@@ -209,7 +209,7 @@ def checked(config: Path) -> Path:
 
 
 def _once_each() -> type:
-    """Return a loader of YAML that refuses a key given twice, of which YAML would keep the last."""
+    """Return a YAML loader that rejects duplicate keys, of which YAML would keep the last."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -226,11 +226,11 @@ def _once_each() -> type:
 
 
 def _keys(settings: Any) -> Iterator[Any]:
-    """Yield the keys of settings, those within settings too."""
+    """Yield the keys of settings, including nested ones."""
     to_come, seen = [settings], set[int]()
     while to_come:
         value = to_come.pop()
-        # An alias of YAML stands for what it names, as often as it is used.
+        # A YAML alias is the same object wherever it is used.
         if isinstance(value, dict) and id(value) not in seen:
             seen.add(id(value))
             yield from value
@@ -238,9 +238,9 @@ def _keys(settings: Any) -> Iterator[Any]:
 
 
 def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what a resumed run takes over: plain values of settings that decide what it computes.
+    """Return what a resumed run takes over: the plain settings that decide what it computes.
 
-    Anything else that a file might hold, such as a callback to import, is left out.
+    Anything else in the file, such as a callback to import, is left out.
     """
     from mnist_zoo.engine.callbacks import RESUMED_SETTINGS, RESUMED_VALUES
 

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are made: each in a process of its own, here or on a Ray cluster."""
+"""Where a sweep makes its runs: each in its own process, here or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mnist_zoo.errors import ZooError
 
 
 class Workers(Protocol):
-    """Makes runs, several at a time where it is called by several threads."""
+    """Makes runs; several at a time if called from several threads."""
 
     def make(self, run: Run, on_epoch: OnEpoch) -> dict[str, Any]:
-        """Make a run and return its record, be it finished or crashed."""
+        """Make a run and return its record, whether it finished or crashed."""
 
     def stop(self, at_once: bool) -> None:
-        """End the runs that are going on; called again until they have ended.
+        """End the current runs; called repeatedly until they have ended.
 
         Args:
-            at_once: Whether they are not even to write down how far they are.
+            at_once: Whether to end them without writing their checkpoints.
         """
 
 
@@ -38,24 +38,24 @@ class Processes:
 
     Args:
         runs: The folder of the runs.
-        jobs: How many are made at a time, and share the cores.
+        jobs: How many are made at a time, sharing the cores.
     """
 
     def __init__(self, runs: Path, jobs: int = 1) -> None:
         self.runs = runs
         self._asked: list[BaseProcess] = []
-        # Otherwise each would start as many threads as there are cores.
+        # By default, each would start as many threads as there are cores.
         self.num_threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
     def make(self, run: Run, on_epoch: OnEpoch) -> dict[str, Any]:
-        """Make a run in a process of its own."""
+        """Make a run in its own process."""
         ended = _in_own_process(
             _make, run, self.runs, self.num_threads, on_message=lambda told: on_epoch(*told)
         )
         return ended if isinstance(ended, dict) else run.crashed(f"its process ended with {ended}")
 
     def stop(self, at_once: bool) -> None:
-        """Have each run write its last checkpoint and end, as ``fit`` does when it is stopped."""
+        """Have each run write its last checkpoint and end, as a stopped ``fit`` does."""
         for process in multiprocessing.active_children():
             if at_once:
                 process.kill()
@@ -65,26 +65,26 @@ class Processes:
 
 
 class Cluster:
-    """Makes runs as tasks on a Ray cluster, each in a process of its own.
+    """Makes runs as tasks on a Ray cluster, each in its own process.
 
-    The records come back here; the folder of a run stays on the machine that made it.
+    The records are returned here; a run's folder stays on the machine that made it.
 
     Args:
-        runs: The folder of the runs, the same on every machine.
+        runs: The folder of the runs, with the same path on every machine.
         address: ``auto`` for the cluster that this machine belongs to, ``local`` for one on this
-            machine that ends with the sweep, or where the head of a cluster is.
-        num_cpus: CPU cores that a run is given; as many threads as it may use.
-        num_gpus: GPUs that a run is given; 0.5 lets two runs share one.
+            machine that ends with the sweep, or the address of a cluster's head.
+        num_cpus: CPU cores per run, and the number of threads that it may use.
+        num_gpus: GPUs per run; 0.5 lets two runs share one.
 
     Raises:
         ZooError: Ray is not installed, or there is no such cluster.
     """
 
     def __init__(self, runs: Path, address: str, num_cpus: float, num_gpus: float) -> None:
-        # Ray reports how it is used unless told not to.
+        # Ray collects usage statistics by default.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if address == "local":
-            # What Ray does by itself on other systems than Linux: nothing listens but on loopback.
+            # Listen only on loopback, as Ray does by default on systems other than Linux.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         try:
             import ray
@@ -98,7 +98,7 @@ class Cluster:
             reason = str(error).strip().splitlines()[:1]
             raise ZooError(f"--ray {address}: no such cluster. {' '.join(reason)}") from error
         self.runs = runs.absolute()
-        # One task a process, never repeated: a run that takes its process with it is recorded.
+        # One task per process, never repeated: a run that kills its process is recorded as crashed.
         self.task: Any = ray.remote(
             num_cpus=num_cpus, num_gpus=num_gpus, max_calls=1, max_retries=0
         )(sweep_run.make)
@@ -114,17 +114,17 @@ class Cluster:
         return record
 
     def stop(self, at_once: bool) -> None:
-        """Leave the cluster, which ends the tasks at once: they go on from their last epoch."""
+        """Leave the cluster, which ends the tasks at once: they resume from their last epoch."""
         import ray
 
         ray.shutdown()
 
 
 def _require_listening(address: str) -> None:
-    """Find out in seconds what Ray would try for minutes.
+    """Find out in seconds whether anything listens; Ray would try for minutes.
 
     Raises:
-        ZooError: The address is of a host and a port, and nothing answers there.
+        ZooError: The address is a host and a port, and nothing answers there.
     """
     host, colon, port = address.partition(":")
     if not (colon and port.isdecimal()):
@@ -137,7 +137,7 @@ def _require_listening(address: str) -> None:
 
 
 def check(runs: Sequence[Run]) -> None:
-    """Try the recipes and flags of runs without training, in a process of its own.
+    """Try the recipes and flags of runs without training, in a separate process.
 
     Raises:
         ZooError: One of them is wrong.
@@ -150,9 +150,9 @@ def check(runs: Sequence[Run]) -> None:
 
 
 def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
-    """Return what a function sends last from a process of its own, its exit status if nothing.
+    """Run a function in a new process; return what it sends last, or else its exit status.
 
-    Tuples that it sends before are handed to ``on_message``.
+    Tuples that it sends before are passed to ``on_message``.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -160,7 +160,7 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
     try:
         with _ctrl_c_held_back():
             process.start()
-        # Held by the child alone, the pipe closes with it, however it ends.
+        # With the child as its only holder, the pipe closes when the child ends, in any way.
         sender.close()
         while isinstance(result := receiver.recv(), tuple):
             on_message(result)
@@ -176,9 +176,9 @@ def _in_own_process(target: Any, *args: Any, on_message: Any = None) -> Any:
 
 @contextlib.contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
-    """Have processes that are started leave Ctrl-C to the sweep from their first moment on.
+    """Have new processes leave Ctrl-C to the sweep from the very start.
 
-    It would end one that is still importing, with a traceback, and as a run that has crashed.
+    It would end one that is still importing with a traceback, and as a crashed run.
     """
     import signal
     from multiprocessing import resource_tracker
@@ -186,7 +186,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
-    # Started with the first process, it would let Ctrl-C through again.
+    # If started together with the first process, it would unblock Ctrl-C again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -198,7 +198,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 def _make(run: Run, runs: Path, num_threads: int | None, sender: Connection) -> None:
     _end_with_the_sweep()
     if num_threads:
-        # Before torch is imported, and unless the user has said how many.
+        # Before torch is imported, and unless the user has set it.
         os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
     sender.send(sweep_run.make(run, runs, lambda done, of: sender.send((done, of))))
 
