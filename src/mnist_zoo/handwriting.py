@@ -1,4 +1,4 @@
-"""From any picture to MNIST's own form: one light digit, 20 pixels high or wide, in 28 × 28."""
+"""Converting any picture to MNIST's format: one light digit, 20 pixels high or wide, in 28 × 28."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Images = Image.Image | npt.NDArray[Any] | Tensor
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 MAX_PIXELS = 50_000_000
 _SIDE, _BOX = 28, 20
-# Pictures are searched for digits at this many pixels of their longer side: enough for strokes
-# of a hair's breadth, and quick.
+# Pictures are searched for digits with their longer side scaled to this many pixels: enough for
+# hair-thin strokes, and fast.
 _WORKING_SIDE = 1000
-# Strokes thinner than this, in pixels of MNIST, would fade away when scaled; MNIST's are 2 to 3.
+# Strokes thinner than this, in MNIST pixels, would fade when scaled; MNIST's are 2 to 3.
 _THINNEST = 2.0
-# More marks of about the same size than this are no digits, but grain or a page of text.
+# More marks than this of about the same size are not digits, but grain or a page of text.
 _MOST_MARKS = 60
-# Ink from which on a pixel belongs to a stroke.
+# Amount of ink above which a pixel belongs to a stroke.
 _FAINT = 0.25
 
 Gray = npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ Box = tuple[int, int, int, int]
 
 
 class HandwritingError(ZooError):
-    """A picture that cannot be opened, or that holds no digit."""
+    """A picture that cannot be opened, or in which no digit is found."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Digit:
     """One digit found in a picture.
 
     Attributes:
-        image: What a network is shown: uint8 (28, 28), strokes light on 0.
-        box: Where it was: left, top, right and bottom in pixels of the picture, the last two
+        image: The input for a network: uint8 (28, 28), light strokes on 0.
+        box: Its place: left, top, right and bottom in pixels of the picture, the last two
             exclusive.
     """
 
@@ -58,19 +58,19 @@ class Digit:
 
 
 def open_picture(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
-    """Open a picture, turned as its EXIF data say; of an animation, the first frame.
+    """Open a picture, rotated according to its EXIF data; of an animation, the first frame.
 
     Args:
         source: A file or an open binary stream: PNG, JPEG, BMP, TIFF, GIF or WebP.
 
     Raises:
-        HandwritingError: It is missing, empty, damaged, no picture, or larger than 50 megapixels.
+        HandwritingError: It is missing, empty, damaged, not a picture, or over 50 megapixels.
     """
     file = Path(source) if isinstance(source, str | os.PathLike) else None
     name = str(getattr(source, "name", "the picture") if file is None else file)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of pictures that are refused below.
+            # Pillow warns about pictures that are refused below.
             warnings.simplefilter("ignore")
             with Image.open(file or source, formats=FORMATS) as picture:
                 _require_size(name, picture.size)
@@ -92,19 +92,18 @@ def open_picture(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         raise HandwritingError(
             f"{name}: not a picture that can be read ({', '.join(FORMATS)}), or damaged."
         ) from None
-    except Exception as error:  # whatever a decoder makes of a damaged file
+    except Exception as error:  # decoders may raise anything for a damaged file
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise HandwritingError(f"{name}: damaged ({reason}).") from error
 
 
 def digits(picture: Image.Image) -> list[Digit]:
-    """Find the digits of a picture, in one row or several, and bring them to MNIST's form.
+    """Find the digits in a picture, in one row or several, and convert them to MNIST's format.
 
-    They may be dark on light or light on dark, drawn, printed, or photographed on paper. Each is
-    scaled so that its longer side is 20 pixels, made as bright as it can be, and placed so that
-    its centre of mass is the centre of 28 × 28 pixels, as the authors of MNIST did. A picture
-    that has this form already is taken as it is, to the bit. Frames drawn round digits are left
-    out.
+    They may be dark on light or light on dark, drawn, printed, or photographed on paper. As in
+    MNIST, each is scaled so that its longer side is 20 pixels, brought to full brightness, and
+    placed so that its centre of mass is the centre of 28 × 28 pixels. A picture that already has
+    this format is kept bit for bit. Frames drawn around digits are ignored.
 
     Args:
         picture: Any size up to 50 megapixels, any mode.
@@ -113,7 +112,7 @@ def digits(picture: Image.Image) -> list[Digit]:
         The digits, at least one: rows from top to bottom, each from left to right.
 
     Raises:
-        HandwritingError: There is no digit in it, or it is too large.
+        HandwritingError: No digit is found, or the picture is too large.
     """
     gray = _gray(picture)
     if gray.shape == (_SIDE, _SIDE):
@@ -133,7 +132,7 @@ def digits(picture: Image.Image) -> list[Digit]:
 
 
 def as_is(picture: Image.Image) -> Digit:
-    """Turn a picture to grey and scale it to 28 × 28, and do nothing else to it.
+    """Convert a picture to grey and scale it to 28 × 28, and nothing else.
 
     Raises:
         HandwritingError: It is larger than 50 megapixels.
@@ -145,18 +144,19 @@ def as_is(picture: Image.Image) -> Digit:
 
 
 def to_pixels(images: Images | Sequence[Images]) -> Tensor:
-    """Turn images of any kind into pixels.
+    """Convert images of any kind to pixels.
 
     Args:
-        images: Pictures, which hold one digit each and are brought to MNIST's form; arrays and
-            tensors, which have that form: integers from 0 to 255 or floats in [0, 1], of shape
+        images: Pictures of one digit each, which are converted to MNIST's format; arrays and
+            tensors already in that format: integers from 0 to 255 or floats in [0, 1], of shape
             (28, 28), (N, 28, 28) or (N, 1, 28, 28); or a list of any of these.
 
     Returns:
         float32 (N, 1, 28, 28) in [0, 1].
 
     Raises:
-        HandwritingError: A picture does not hold one digit, or an array is of another kind.
+        HandwritingError: A picture does not hold exactly one digit, or an array is of another
+            format.
     """
     if isinstance(images, list | tuple):
         parts = [to_pixels(image) for image in images]
@@ -199,7 +199,7 @@ def _require_size(name: str, size: tuple[int, int]) -> None:
 
 
 def _gray(picture: Image.Image) -> Gray:
-    """Return brightness in [0, 1], transparent parts as white, or as black under light strokes."""
+    """Return brightness in [0, 1]; transparent parts are white, or black under light strokes."""
     _require_size("the picture", picture.size)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -207,7 +207,7 @@ def _gray(picture: Image.Image) -> Gray:
         white, black = (_gray(Image.alpha_composite(b, picture).convert("RGB")) for b in below)
         return white if np.ptp(white) >= np.ptp(black) / 2 else black
     if picture.mode[0] in "IF":
-        # 16 bits a pixel, or whatever a TIFF of 32 bits was measured in.
+        # 16 bits per pixel, or whatever unit a TIFF of 32 bits has.
         values = np.nan_to_num(np.asarray(picture, dtype=np.float32), posinf=0, neginf=0).clip(0)
         full = next((top for top in (1, 255, 65535) if values.max() <= top), values.max())
         full = 65535 if picture.mode.startswith("I;16") else full
@@ -220,7 +220,7 @@ def _gray(picture: Image.Image) -> Gray:
 
 
 def _is_mnist(strokes: Gray) -> bool:
-    """Return whether an image has MNIST's form, as each of its own 70,000 has."""
+    """Return whether an image has MNIST's format; all 70,000 of MNIST pass."""
     rows, columns = np.nonzero(strokes > 0.1)
     if not len(rows) or np.median(strokes) > 0.02:
         return False
@@ -230,7 +230,7 @@ def _is_mnist(strokes: Gray) -> bool:
 
 
 def _ink(gray: Gray) -> Gray:
-    """Return how much ink there is: about 1 in a stroke, 0 on the background.
+    """Return the amount of ink: about 1 in a stroke, 0 on the background.
 
     Raises:
         HandwritingError: Nothing stands out from the background.
@@ -240,9 +240,9 @@ def _ink(gray: Gray) -> Gray:
     faint = max(0.08, 5 * noise)
     difference = background - smooth
     dark, light = ((sign * difference - faint).clip(0).sum() for sign in (1, -1))
-    # Whether strokes are dark or light: they stand out more than anything on the other side.
+    # Dark or light strokes: whichever side stands out more.
     ink, most = (difference, background) if dark >= light else (-difference, 1 - background)
-    # Where less light falls, strokes stand out less.
+    # In the shade, strokes have less contrast.
     ink = ink / most.clip(0.1)
     strokes = ink[ink > faint]
     if strokes.size < 4:
@@ -254,10 +254,10 @@ def _ink(gray: Gray) -> Gray:
 
 
 def _background(gray: Gray) -> tuple[Gray, float]:
-    """Return the smooth surface of the paper, under uneven light, and its noise.
+    """Fit a smooth surface to the brightness of unevenly lit paper; return it and its noise.
 
-    The border of the picture lies on it, unless little else is like the border. The noise
-    is a standard deviation.
+    The picture's border is taken as paper, unless little else is like it. The noise is a standard
+    deviation.
     """
     powers = [(i, j) for i in range(4) for j in range(4 - i)]
     y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in gray.shape)
@@ -268,15 +268,15 @@ def _background(gray: Gray) -> tuple[Gray, float]:
     low, high = np.percentile(values, (0.5, 99.5))
     surface = np.full_like(values, np.median(border))
     if (np.abs(values - surface) <= 0.4 * (high - low)).mean() < 0.3:
-        # The border is a frame, or what the paper lies on.
+        # The border is a frame, or the table under the paper.
         surface[:] = np.median(values)
     inside = np.ones_like(values, dtype=bool)
     factors = np.zeros(len(powers), dtype=np.float32)
     factors[0] = surface[0]
-    # Level, then tilted, then bent, so that thick strokes do not bend the surface to themselves.
+    # Level, then tilted, then curved, so that thick strokes do not attract the surface.
     for degree, tolerance in ((0, 0.4), (1, 0.3), (1, 0.2), (2, 0.2), (3, 0.15), (3, 0.15)):
         near = np.abs(values - surface) <= tolerance * (high - low)
-        if not near.any():  # as between two halves of a picture, of one tone each
+        if not near.any():  # such as a picture of two halves, each of one tone
             break
         inside = near
         used = [n for n, (i, j) in enumerate(powers) if i + j <= degree]
@@ -293,7 +293,7 @@ def _in_reading_order(found: list[Digit]) -> list[Digit]:
     """Sort digits into rows from top to bottom, each from left to right."""
     rows: list[list[Digit]] = []
     for digit in sorted(found, key=lambda digit: digit.box[0] + digit.box[2]):
-        # Beside the last digit of a row, not beside all of it: rows may slope.
+        # Compare with the last digit of a row, not with all of it: rows may slope.
         beside = [_beside(row[-1].box, digit.box) for row in rows]
         if max(beside, default=0) >= 0.25:
             rows[beside.index(max(beside))].append(digit)
@@ -304,7 +304,7 @@ def _in_reading_order(found: list[Digit]) -> list[Digit]:
 
 
 def _beside(one: Box, other: Box) -> float:
-    """Return which part of the shorter box's height both share; negative where they lie apart."""
+    """Return the shared fraction of the shorter box's height; negative if they do not overlap."""
     shared = min(one[3], other[3]) - max(one[1], other[1])
     return shared / max(1, min(one[3] - one[1], other[3] - other[1]))
 
@@ -313,10 +313,10 @@ def _groups(ink: Gray) -> list[Mask]:
     """Return the pixels of each digit.
 
     Raises:
-        HandwritingError: There are only specks.
+        HandwritingError: Nothing stands out, or there are too many marks.
     """
     strokes = ink > _FAINT
-    # Where a pen left a gap narrower than half its stroke, the stroke goes on.
+    # Bridge gaps narrower than half a stroke's width.
     joined = ndimage.distance_transform_edt(~strokes) <= _stroke_width(strokes) / 4
     labels, _ = ndimage.label(joined, structure=np.ones((3, 3)))
     labels[~strokes] = 0
@@ -326,7 +326,7 @@ def _groups(ink: Gray) -> list[Mask]:
     if not clear.any():
         raise HandwritingError("no digit found: nothing stands out from the background.")
     clear = clear[clear > 0]
-    # What fills a corner of the picture is the edge of the paper, or a shadow.
+    # A mark that fills a corner is the edge of the paper, or a shadow.
     inner = np.setdiff1d(clear, labels[[0, 0, -1, -1], [0, -1, 0, -1]])
     clear = inner if len(inner) else clear
     large = clear[sizes[clear] >= 0.02 * sizes[clear].max()]
@@ -335,7 +335,7 @@ def _groups(ink: Gray) -> list[Mask]:
     parts = [labels == number for number in large[np.argsort(-sizes[large])]]
     boxes = [_box(part) for part in parts]
     heights = sorted(bottom - top for _, top, _, bottom in boxes)
-    # As high as a digit, where there are so many that these are not the halves of one.
+    # Height of digits, if there are too many tall parts to be the halves of one digit.
     num_high = sum(height >= 0.6 * heights[-1] for height in heights)
     as_high_as_digits = 0.6 * heights[-1] if num_high >= 3 else math.inf
     groups: list[Mask] = []
@@ -352,16 +352,16 @@ def _groups(ink: Gray) -> list[Mask]:
 
 
 def _is_frame(part: Mask, boxes: list[Box]) -> bool:
-    """Return whether a part is a thin, nearly rectangular outline round any of some boxes."""
+    """Return whether a part is a thin, nearly rectangular outline around any of the boxes."""
     left, top, right, bottom = _box(part)
     inside = [b for b in boxes if left < b[0] and top < b[1] and b[2] < right and b[3] < bottom]
     largest = max((max(b[2] - b[0], b[3] - b[1]) for b in inside), default=0)
     own = part[top:bottom, left:right]
-    # A speck in a 0 is no larger than a few widths of its stroke.
+    # A speck inside a 0 is at most a few stroke widths large.
     if not inside or largest < 4 * _stroke_width(own):
         return False
     down, across = (math.ceil(side / 10) for side in own.shape)
-    # Each side of the box, and how much of it has ink beside it: of an ellipse's about 0.6.
+    # The inked fraction of each side of the box; about 0.6 for an ellipse.
     bands = (own[:down].any(0), own[-down:].any(0), own[:, :across].any(1), own[:, -across:].any(1))
     inked = [band.mean() >= 0.85 for band in bands]
     # A frame may be cut off by the edge of the picture.
@@ -371,12 +371,12 @@ def _is_frame(part: Mask, boxes: list[Box]) -> bool:
 
 
 def _belong_together(group: Mask, part: Mask, as_high_as_digits: float) -> bool:
-    """Return whether a smaller part is a piece of a digit: over, under or in it, and close.
+    """Return whether a smaller part is a piece of a digit: close above, below or inside it.
 
-    Two that are as high as digits, one above the other, are of two rows.
+    Two that are both as high as digits, one above the other, are in two rows.
     """
     boxes = np.array([_box(group), _box(part)])
-    # Width and height of what the boxes share; negative where they lie apart.
+    # Width and height of the boxes' overlap; negative if they are apart.
     across, down = boxes[:, 2:].min(axis=0) - boxes[:, :2].max(axis=0)
     if down <= 0 and min(_extent(group)[1], _extent(part)[1]) >= as_high_as_digits:
         return False
@@ -385,8 +385,8 @@ def _belong_together(group: Mask, part: Mask, as_high_as_digits: float) -> bool:
 
 
 def _normalized(ink: Gray, mask: Mask) -> Tensor:
-    """Bring one digit to 20 pixels of its longer side, and its centre of mass to the centre."""
-    # The soft edges of its strokes, and nothing of its neighbours.
+    """Scale the longer side of a digit to 20 pixels, and centre its centre of mass."""
+    # Include the soft edges of its strokes, but nothing of its neighbours.
     near = ndimage.binary_dilation(mask, iterations=2) & (mask | (ink <= _FAINT))
     left, top, right, bottom = _box(mask)
     own = np.where(near, ink, 0)[top:bottom, left:right]
@@ -408,7 +408,7 @@ def _normalized(ink: Gray, mask: Mask) -> Tensor:
 
 
 def _stroke_width(strokes: Mask) -> float:
-    """Return about how wide strokes are: within one w wide, the edge is w / 4 away on average."""
+    """Estimate the width of strokes: within one of width w, the edge is w / 4 away on average."""
     if not strokes.any():
         return 1.0
     # Beyond the picture is background.
@@ -427,7 +427,7 @@ def _extent(mask: Mask) -> tuple[int, int]:
 
 
 def _resized(gray: Gray, height: int, width: int) -> Gray:
-    """Scale an image, anti-aliased."""
+    """Resize an image with anti-aliasing."""
     picture = Image.fromarray(gray.astype(np.float32))
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized, dtype=np.float32).clip(0, 1)

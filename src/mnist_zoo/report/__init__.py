@@ -1,1 +1,1 @@
-"""What people look at; given tensors and numbers, it knows neither networks nor data."""
+"""Tables and figures, made from tensors and numbers, independent of networks and data."""

@@ -1,4 +1,4 @@
-"""Curves of runs: a line for each group of runs, and a band for how far its runs lie apart."""
+"""Curves of runs: the mean of each group of runs, with a band from lowest to highest."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ K = TypeVar("K", bound=Hashable)
 _COLOURS = BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE = (
     "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00",
 )  # fmt: skip
-"""The colours of Okabe and Ito, told apart by the colour-blind; without yellow, pale on white."""
+"""The colour-blind-safe palette of Okabe and Ito, without yellow, which is pale on white."""
 
-# Eight against seven colours, so that the pairs repeat late; in grey print the dashes tell.
+# Eight dashes for seven colours, so that pairs repeat late; they identify lines in grey print.
 _DASHES = (
     (0, ()), (0, (6, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)),
     (0, (3, 1.5)), (0, (7, 2, 1.5, 2, 1.5, 2)), (0, (1, 3)), (0, (10, 4)),
 )  # fmt: skip
-_FEW = 25  # so many points are marked one by one
-_LEGEND_WIDTH = 44  # characters of a name on a line
+_FEW = 25  # up to this many points get markers
+_LEGEND_WIDTH = 44  # characters per line of a name
 _MOST_COLUMNS = 8  # of the legend
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 3.5}
 _NAMED_BY_VALUE = ("recipe", "model", "data")
 
 
 def names(settings: Mapping[K, Mapping[str, Any]]) -> dict[K, str]:
-    """Name each of several runs by those of its settings that others have differently.
+    """Name each of several runs by the settings in which they differ.
 
-    Runs with the same settings have the same name. One value of a setting is never told, since it
-    says nothing: None or, where no run has that, zero or false.
+    Runs with the same settings have the same name. Uninformative values are left out: None or, if
+    no run has that, zero or false.
 
     Args:
-        settings: Of each run, values by names such as ``trainer.max_epochs``.
+        settings: The settings of each run, by names such as ``trainer.max_epochs``.
     """
     unset = {name for each in settings.values() for name, value in each.items() if value is None}
     found = {}
@@ -63,7 +63,7 @@ def names(settings: Mapping[K, Mapping[str, Any]]) -> dict[K, str]:
             if name not in _NAMED_BY_VALUE
         ]
         words = words or [str(each[name]) for name in _NAMED_BY_VALUE if name in each][:1]
-        # A name and its value stay on a line, unless they are too long for it.
+        # Keep a name and its value on one line, unless they are too long for it.
         together = [
             word.replace(" ", "\N{NO-BREAK SPACE}") if len(word) < _LEGEND_WIDTH else word
             for word in words
@@ -73,9 +73,9 @@ def names(settings: Mapping[K, Mapping[str, Any]]) -> dict[K, str]:
 
 
 def _differs(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
-    """Return whether a setting of a run tells it from another.
+    """Return whether a setting distinguishes a run from another.
 
-    What another network or data set does not have at all says no more than that it is another.
+    A setting that the other's network or data set does not have at all adds nothing to their names.
     """
     if name not in other:
         if name in _NAMED_BY_VALUE:
@@ -90,7 +90,7 @@ def _as_typed(value: Any) -> str:
 
 
 def over_epochs(scalars: events.Scalars, tag: str) -> Curve:
-    """Return a tag's values over the number of epochs behind them, without those not finite."""
+    """Return a tag's finite values over the number of completed epochs."""
     values = events.by_epoch(scalars, tag)
     points = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
     return [epoch for epoch, _ in points], [value for _, value in points]
@@ -106,15 +106,15 @@ def plot_curves(
     """Draw the mean of each group of curves, and a band from its lowest to its highest.
 
     Args:
-        groups: Curves by the name that the legend gives them. The curves of a group may be of
-            different lengths; its mean at an x is that of the curves that reach so far. Values
-            that are not finite, or None, are left out. A single group without a name has no legend.
-        ylabel: What the values are, with their unit.
-        xlabel: What they are drawn over.
+        groups: Curves by their name in the legend. The curves of a group may have different
+            lengths; the mean at an x is over the curves that reach it. None and values that are
+            not finite are left out. A single group with an empty name has no legend.
+        ylabel: Label of the values, with their unit.
+        xlabel: Label of the x axis.
         title: Heading of the figure.
 
     Returns:
-        A figure that knows no window and leaves matplotlib's own settings alone.
+        A figure independent of pyplot, made without changing matplotlib's settings.
 
     Raises:
         ValueError: There is no curve with a finite value.
@@ -136,7 +136,11 @@ def draw_curves(
     title: str = "",
     legend: bool = True,
 ) -> None:
-    """Draw what ``plot_curves`` draws, into axes of a figure that there is already."""
+    """Draw into existing axes what ``plot_curves`` draws.
+
+    Raises:
+        ValueError: There is no curve with a finite value.
+    """
     drawn = 0
     for number, (name, curves) in enumerate(groups.items()):
         x, values = _on_one_axis(curves)
@@ -166,7 +170,7 @@ def draw_curves(
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
-    # Epochs and steps are whole numbers, even where there is but one.
+    # Epochs and steps are whole numbers, even if there is only one.
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
     )
@@ -175,7 +179,7 @@ def draw_curves(
 
 
 def legend_below(figure: Figure) -> None:
-    """Add one legend of the lines of all axes below them; the figure grows by its height."""
+    """Add one legend for all axes below them; the figure grows by its height."""
     lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
     labels = [textwrap.fill(name, _LEGEND_WIDTH) for name in lines]
     for num_columns in range(min(len(lines), _MOST_COLUMNS), 0, -1):
@@ -191,7 +195,7 @@ def legend_below(figure: Figure) -> None:
 
 
 def _names_as_written(legend: Legend) -> None:
-    """Take a dollar sign in a name of a legend for no formula."""
+    """Keep dollar signs in names of a legend from starting a formula."""
     for text in legend.get_texts():
         text.set_parse_math(False)
 
@@ -201,7 +205,7 @@ def _on_one_axis(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return every x of a group of curves, (n,), and their values there, (curves, n).
 
-    Between two points a curve is straight; beyond its ends it is not a number.
+    Curves are interpolated linearly between points, and NaN beyond their ends.
     """
     finite = []
     for curve in curves:

@@ -1,4 +1,4 @@
-"""What a run wrote for TensorBoard, read back: its scalars and how long it took."""
+"""Reading back a run's event files for TensorBoard: its scalars and its duration."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 Scalars = Mapping[str, Sequence[tuple[int, float]]]
 
-# TensorBoard keeps a sample of the scalars unless told to keep all; pictures are not wanted here.
+# 0 keeps all scalars; by default, TensorBoard keeps a sample. The rest is not needed here.
 _KEPT = {"scalars": 0, "images": 1, "tensors": 1, "histograms": 1}
 
 
 def read_scalars(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the scalars of a run's event files by tag, as (step, value) in the order of steps.
+    """Return the scalars of a run's event files by tag, as (step, value) sorted by step.
 
-    The files of a run that was stopped and went on are merged; of a step that was written twice,
-    the later value counts.
+    The files of a resumed run are merged; if a step was written twice, the later value counts.
 
     Args:
-        run_folder: The folder that the event files lie in; without any, nothing is returned.
+        run_folder: The folder of the event files; without any, the result is empty.
     """
     merged: dict[str, dict[int, float]] = {}
     for events in _event_files(run_folder):
@@ -32,7 +31,7 @@ def read_scalars(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def read_seconds(run_folder: Path) -> float:
-    """Return for how many seconds a run wrote events, without the time it was stopped for."""
+    """Return the duration of a run in seconds, without the time that it was stopped."""
     seconds = 0.0
     for events in _event_files(run_folder):
         times = [e.wall_time for tag in events.Tags()["scalars"] for e in events.Scalars(tag)]
@@ -42,14 +41,14 @@ def read_seconds(run_folder: Path) -> float:
 
 
 def by_epoch(scalars: Scalars, tag: str) -> list[float | None]:
-    """Return one value of a tag for each epoch, None where an epoch has none.
+    """Return one value of a tag per epoch, None for epochs without one.
 
-    Lightning writes the number of the epoch beside what it logs, under ``epoch``. A value belongs
-    to the epoch written nearest to its step; of several in an epoch, the last is taken.
+    Lightning logs the number of the epoch with other values, as ``epoch``. A value belongs to the
+    epoch logged nearest to its step; if an epoch has several, the last one counts.
 
     Args:
-        scalars: What ``read_scalars`` returns.
-        tag: A tag such as ``val/acc``; one that was never written has a value in no epoch.
+        scalars: The result of ``read_scalars``.
+        tag: A tag such as ``val/acc``; if it was never written, all values are None.
     """
     epochs = {step: int(epoch) for step, epoch in scalars.get("epoch", ())}
     values: list[float | None] = [None] * (max(epochs.values(), default=-1) + 1)
@@ -62,9 +61,9 @@ def by_epoch(scalars: Scalars, tag: str) -> list[float | None]:
 
 
 def _event_files(run_folder: Path) -> list[EventAccumulator]:
-    """Return the event files of a run in the order in which they were begun.
+    """Return the event files of a run, sorted by their start.
 
-    Their names say it by the second alone.
+    Their names give it only to the second.
     """
     files = [
         EventAccumulator(str(file), _KEPT, purge_orphaned_data=False).Reload()

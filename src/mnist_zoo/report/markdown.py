@@ -10,11 +10,11 @@ from mnist_zoo.errors import one_line
 def in_markdown(
     columns: Sequence[str], numbers: Container[str], rows: Iterable[Sequence[str]]
 ) -> str:
-    """Return a table, those columns that hold numbers aligned to the right."""
+    """Return a table in which the columns of numbers are right-aligned."""
     marks = ["---:" if column in numbers else "---" for column in columns]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in (columns, marks, *rows))
 
 
 def _cell(text: str) -> str:
-    """Return a text that stays in its cell."""
+    """Return a text as a single table cell."""
     return one_line(text).replace("|", "\\|")

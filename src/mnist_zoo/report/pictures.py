@@ -1,8 +1,8 @@
-"""What a network does, as pictures: its mistakes, its filters, the pixels that it goes by.
+"""Pictures of what a network does: its mistakes, its filters, the pixels behind its answers.
 
-Images are drawn dark on light, as ink on paper. Nothing is told by colour alone: the colours are
-told apart by the colour-blind, and signs, weights of type or shades of grey say the same. Names of
-files, classes and networks are written as they are: a dollar sign begins no formula.
+Images are drawn dark on light, like ink on paper. Colour is never the only cue: the palette is
+colour-blind-safe, and signs, bold type or shades of grey say the same. Names of files, classes and
+networks are drawn literally: a dollar sign does not start a formula.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_FILTERS = 64
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, and make its folder if there is none.
+    """Write a figure as PNG, atomically, creating its folder if needed.
 
     Raises:
         ZooError: The folder or the file cannot be written.
@@ -38,17 +38,17 @@ def save(figure: Figure, path: Path) -> None:
     with whole(path) as unfinished:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _any_letter():
-            # Without the version of matplotlib, the same figure always gives the same file.
+            # Leave out matplotlib's version, so that the same figure always gives the same file.
             figure.savefig(unfinished, format="png", metadata={"Software": None})
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") -> Figure:
     """Draw how often each class was read as which.
 
-    What was read rightly has no colour, so that the shades of the mistakes can be told apart.
+    Correct ones have no colour, so that the shades of the mistakes can be distinguished.
 
     Args:
-        counts: Integers (C, C): a row a true class, a column a class read.
+        counts: Integers (C, C): rows are true classes, columns predicted ones.
         classes: Names of the C classes.
         title: Heading of the figure.
     """
@@ -57,7 +57,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") ->
     most = max(1.0, float(wrong.max()))
     figure = Figure(figsize=(6.4, 6), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    # Where there is nothing to see, the paper shows.
+    # Cells without mistakes stay white.
     shades = wrong.masked_fill(wrong == 0, math.nan)
     axes.imshow(shades.numpy(), cmap="Oranges", norm=Normalize(0, 1.25 * most))
     for row, column in torch.cartesian_prod(*[torch.arange(len(classes))] * 2).tolist():
@@ -90,11 +90,11 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") ->
 
 
 def accuracy_per_class(counts: Tensor, classes: Sequence[str], title: str = "") -> Figure:
-    """Draw the share of each class that was read rightly, with its number of mistakes.
+    """Draw the accuracy on each class, with its number of mistakes.
 
     Args:
-        counts: Integers (C, C): a row a true class, a column a class read. A class of which there
-            are no images has no bar.
+        counts: Integers (C, C): rows are true classes, columns predicted ones. A class without
+            images has no bar.
         classes: Names of the C classes.
         title: Heading of the figure.
     """
@@ -127,10 +127,10 @@ def wrongly_read(
     classes: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Draw images over ``predicted (true)`` and the probability that the network gave it.
+    """Draw images above ``predicted (true)`` and the probability of the prediction.
 
     Args:
-        images: (N, 28, 28), N >= 1, in the order in which they are drawn, of any range of values.
+        images: (N, 28, 28), N >= 1, in the order of drawing, with any range of values.
         probabilities: (N, C).
         targets: Integers (N,).
         classes: Names of the C classes.
@@ -151,12 +151,12 @@ def sheet(
     classes: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Draw images in two rows, each over ``predicted (true)``, its sign and its colour.
+    """Draw images in two rows, each above ``predicted (true)``.
 
-    Right ones have a green tick, wrong ones a red cross and bold type.
+    Correct ones have a green tick, wrong ones a red cross and bold type.
 
     Args:
-        images: (N, 28, 28), N >= 1, of any range of values.
+        images: (N, 28, 28), N >= 1, with any range of values.
         predictions: Integers (N,).
         targets: Integers (N,).
         classes: Names of the classes.
@@ -170,15 +170,15 @@ def sheet(
 
 
 def filters(weights: Tensor, title: str = "") -> Figure:
-    """Draw what the units of a first layer look for: light where a pixel excites, dark where not.
+    """Draw the weights of a first layer: light where positive, dark where negative.
 
     Args:
         weights: (N, channels, height, width) of convolutions, drawn as their mean over channels,
-            or (N, 784) of a dense layer, each drawn as an image of 28 × 28.
+            or (N, 784) of a dense layer, drawn as images of 28 × 28.
         title: Heading of the figure.
 
     Raises:
-        ValueError: Other shapes, which cannot be drawn as images.
+        ValueError: Their shape cannot be drawn as images.
     """
     weights = weights.detach().float().cpu()
     if weights.dim() == 4:
@@ -186,7 +186,7 @@ def filters(weights: Tensor, title: str = "") -> Figure:
     elif weights.dim() == 2 and weights.shape[1] == _SIDE**2:
         weights = weights.reshape(-1, _SIDE, _SIDE)
     else:
-        raise ValueError(f"weights of shape {tuple(weights.shape)} are no images")
+        raise ValueError(f"weights of shape {tuple(weights.shape)} are not images")
     shown, height, width = weights[:_MOST_FILTERS], weights.shape[1], weights.shape[2]
     if len(weights) > len(shown):
         title = f"{title} ({len(shown)} of {len(weights):,} units)".strip()
@@ -213,17 +213,17 @@ def filters(weights: Tensor, title: str = "") -> Figure:
 def saliency(
     images: Tensor, attributions: Tensor, captions: Sequence[str], title: str = ""
 ) -> Figure:
-    """Draw each image over the pixels that speak for what was read, and those that speak against.
+    """Draw each image above the pixels that speak for the prediction, and those against it.
 
     Args:
-        images: (N, 28, 28), N >= 1, of any range of values.
-        attributions: (N, 28, 28): what each pixel adds to the output read. Each image has a scale
-            of its own.
-        captions: What each image was read as.
+        images: (N, 28, 28), N >= 1, with any range of values.
+        attributions: (N, 28, 28): each pixel's contribution to the predicted output. Each image
+            has its own scale.
+        captions: The prediction for each image.
         title: Heading of the figure.
     """
     images, attributions = _scaled(images), attributions.detach().float().cpu()
-    # A few pixels often stand out far; beyond this they are all drawn at their darkest.
+    # A few pixels are often far outliers; beyond this quantile, all are drawn equally dark.
     scales = attributions.abs().flatten(1).quantile(0.99, dim=1).clamp(min=1e-12).tolist()
     pitch = _SIDE + 3
     width, height = len(images) * pitch - 3, 3 * pitch - 3
@@ -282,15 +282,14 @@ def gallery(
     title: str = "",
     right: Sequence[bool] | None = None,
 ) -> Figure:
-    """Draw images in rows, each over its caption.
+    """Draw images in rows, each above its caption.
 
     Args:
-        images: (N, 28, 28), N >= 1, of any range of values.
+        images: (N, 28, 28), N >= 1, with any range of values.
         captions: What to write below each.
         num_columns: Number of images in a row.
         title: Heading of the figure.
-        right: Which captions are in the colour of what is right, the others in that of what is
-            wrong; None: all in black.
+        right: Whether each image was read correctly, which colours its caption; None: all black.
     """
     images = _scaled(images)
     num_columns = min(num_columns, len(images))
@@ -335,7 +334,7 @@ def shortened(name: str, length: int = 14) -> str:
 
 
 def _broken(captions: Sequence[str]) -> tuple[Sequence[str], int]:
-    """Break captions before what is in brackets, if they are long; return the number of lines."""
+    """Break long captions before their bracket; return them and their number of lines."""
     if _longest(captions) > 10:
         captions = [caption.replace(" (", "\n(", 1) for caption in captions]
     return captions, 1 + max(caption.count("\n") for caption in captions)
@@ -346,7 +345,7 @@ def _longest(captions: Sequence[str]) -> int:
 
 
 def _scaled(images: Tensor) -> Tensor:
-    """Bring images to [0, 1] by their lowest and highest value, as a network's scale may differ."""
+    """Scale images to [0, 1] by their lowest and highest value, since normalisations differ."""
     images = images.detach().float().cpu()
     lowest, highest = images.min(), images.max()
     return (images - lowest) / (highest - lowest).clamp(min=1e-12)
@@ -368,7 +367,7 @@ def _head(axes: Axes, title: str) -> None:
 
 
 def _fit(figure: Figure, axes: Axes, inch: float) -> None:
-    """Make a figure as large as its axes, so many units of them on an inch, and their heading."""
+    """Size a figure to fit its axes, at a number of their units per inch, and their heading."""
     width, height = abs(axes.viewLim.width) / inch, abs(axes.viewLim.height) / inch
     with _any_letter():
         heading = figure.get_tightbbox().width if axes.get_title("left") else 0
@@ -381,7 +380,7 @@ def _fit(figure: Figure, axes: Axes, inch: float) -> None:
 
 @contextmanager
 def _any_letter() -> Iterator[None]:
-    """Draw letters that the font lacks as boxes, without a word on it."""
+    """Draw letters that the font lacks as boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing")
         yield
@@ -392,6 +391,6 @@ def _reading(prediction: int, target: int, classes: Sequence[str]) -> str:
 
 
 def _percent(share: float) -> str:
-    """Return a probability as per cent; none but a certainty is rounded to 100."""
+    """Return a probability in percent; only 1 is shown as 100."""
     text = f"{share:.1%}"
     return ">99.9%" if text == "100.0%" and share < 1 else text

@@ -1,4 +1,4 @@
-"""What was read in pictures, as a table, as CSV, as JSON; and in test images, as CSV."""
+"""Predictions for pictures as a table, CSV or JSON, and for test images as CSV."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Prediction:
 
     Attributes:
         box: Left, top, right and bottom in pixels of the picture.
-        probabilities: One for each class, summing to 1.
+        probabilities: One per class, summing to 1.
     """
 
     box: tuple[int, int, int, int]
     probabilities: list[float]
 
     def best(self, rank: int = 0) -> tuple[int, float]:
-        """Return the class of a rank and its probability; rank 0 is the answer."""
+        """Return the class of a given rank and its probability; rank 0 is the answer."""
         return sorted(enumerate(self.probabilities), key=lambda pair: -pair[1])[rank]
 
 
@@ -41,17 +41,17 @@ Predictions = Sequence[tuple[str, Sequence[Prediction]]]
 
 
 def percent(probability: float) -> str:
-    """Return a probability in percent; 100 % is said of nothing less, nor 0 % of anything more."""
+    """Return a probability in percent; only 1 is shown as 100 %, and only 0 as 0 %."""
     if 0 < probability < 0.0005:
         return "<0.1%"
     return f"{min(probability, 0.999):.1%}" if probability < 1 else "100.0%"
 
 
 def table(pictures: Predictions, classes: Sequence[str] = DIGITS) -> Table:
-    """Lay out a picture a line: its digits, how probable each is, and what comes next.
+    """Lay out one picture per line: its digits, their probabilities, and the next best.
 
     Args:
-        pictures: What was read in them.
+        pictures: The pictures with their digits.
         classes: Names of the classes.
     """
     out = Table(box=None, pad_edge=False, header_style="bold")
@@ -70,7 +70,7 @@ def table(pictures: Predictions, classes: Sequence[str] = DIGITS) -> Table:
 
 
 def as_csv(pictures: Predictions, classes: Sequence[str] = DIGITS) -> str:
-    """Return a line a digit: picture, number in reading order, box, class, all probabilities."""
+    """Return one line per digit: picture, number in reading order, box, class, probabilities."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     num_classes = next((len(r.probabilities) for _, rs in pictures for r in rs), 10)
@@ -86,7 +86,7 @@ def as_csv(pictures: Predictions, classes: Sequence[str] = DIGITS) -> str:
 
 
 def as_objects(pictures: Predictions, classes: Sequence[str] = DIGITS) -> list[dict[str, Any]]:
-    """Return the pictures, with the digits of each, as what JSON can hold."""
+    """Return the pictures and their digits as objects for JSON."""
     return [
         {
             "file": name,
@@ -106,10 +106,10 @@ def as_objects(pictures: Predictions, classes: Sequence[str] = DIGITS) -> list[d
 
 
 def write_predictions(file: Path, probabilities: Tensor) -> Path:
-    """Write one line an image: its number, the class read, its probability, all probabilities.
+    """Write one line per image: number, predicted class, its probability, all probabilities.
 
     Args:
-        file: Where to write; replaced whole if it exists.
+        file: The file to write; replaced atomically if it exists.
         probabilities: (N, num_classes), each row summing to 1.
     """
     with whole(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""Records of runs: one line of JSON a run, and the table over seeds."""
+"""Records of runs: one line of JSON per run, and the table over seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Group = tuple[str, tuple[str, ...]]
 
 
 def read(folder: Path) -> list[Record]:
-    """Return the records of a folder; of a run made again, only the last.
+    """Return the records in a folder; of a repeated run, only the last.
 
     Raises:
         ZooError: A line is damaged.
@@ -44,10 +44,10 @@ def read(folder: Path) -> list[Record]:
 
 
 def _check(record: dict[str, Any]) -> None:
-    """Make sure that a record holds what is made of it.
+    """Check that a record holds what this module reads from it.
 
     Raises:
-        ValueError: It does not; or another error, where it is of another form altogether.
+        ValueError: It does not; other errors if its structure is wrong.
     """
     words = [record["recipe"], record["recipe_sha256"], *record["flags"], record.get("date", "")]
     words += [*record.get("versions", {}).values(), *record.get("code", {}).values()]
@@ -63,15 +63,15 @@ def _check(record: dict[str, Any]) -> None:
         numbers += [value for value in values if value is not None]
     numbers += [record["val_acc"]] if record.get("val_acc") is not None else []
     if not all(isinstance(word, str) for word in words):
-        raise ValueError("what is no text where one should be")
+        raise ValueError("not text")
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise ValueError("what is no number where one should be")
+        raise ValueError("not a number")
 
 
 def key(record: Record) -> Key:
-    """Return what tells one run from another: recipe, hash of its settings, code, flags and seeds.
+    """Return what identifies a run: recipe, hash of its settings, code, flags and seeds.
 
-    An ensemble is the same in whatever order its seeds are.
+    The order of an ensemble's seeds does not matter.
     """
     seeds, code = record.get("seeds", [record["seed"]]), dict(record.get("code", {}))
     settings = record["recipe"], record["recipe_sha256"], *sorted(code.items())
@@ -79,14 +79,14 @@ def key(record: Record) -> Key:
 
 
 def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record]:
-    """Return the records of recipes as they are now.
+    """Return the records made with the current versions of their recipes.
 
-    Of a recipe that is not known, a file of the user's own, they are those with the settings of
-    its last record; of code of the user's own, those with what it was in the last of the recipe.
+    For a recipe not listed, the user's own file, the settings of its last record are current; for
+    custom code, that of the recipe's last record.
 
     Args:
         records: The runs.
-        hashes: Hash of the settings of each recipe, by name.
+        hashes: Hash of the settings of each known recipe, by name.
     """
     records = list(records)
     now = {r["recipe"]: r["recipe_sha256"] for r in records} | dict(hashes)
@@ -102,14 +102,14 @@ def current(records: Iterable[Record], hashes: Mapping[str, str]) -> list[Record
 
 
 def file_of(folder: Path, recipe: str) -> Path:
-    """Return where the records of a recipe lie."""
+    """Return the file of a recipe's records."""
     return folder / f"{recipe}.jsonl"
 
 
 def append(folder: Path, record: Record) -> None:
-    """Add a record to the file of its recipe, whole: in a single write to the end of the file."""
+    """Append a record to the file of its recipe, atomically: in a single write."""
     folder.mkdir(parents=True, exist_ok=True)
-    # JSON knows no NaN and no infinity, which a diverged run has for its losses.
+    # JSON has no NaN or infinity, which the losses of a diverged run may be.
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()
@@ -119,7 +119,7 @@ def append(folder: Path, record: Record) -> None:
 
 
 def line(record: Record) -> str:
-    """Say in a line what came out of a run."""
+    """Return one line on the outcome of a run."""
     flags = " ".join(record["flags"])
     name = f"{record['recipe']} {flags}".strip()
     if record["status"] == "crashed":
@@ -141,17 +141,17 @@ def groups(records: Iterable[Record]) -> dict[Group, list[Record]]:
 def as_published(
     records: Iterable[Record], recipe: str, published_flags: tuple[str, ...]
 ) -> list[Record]:
-    """Return the runs that a recipe's figure rests on.
+    """Return the runs behind a recipe's measured accuracy.
 
-    They are those with the flags of the published run where there are any, and else those of the
-    recipe as it is.
+    These are the runs with the flags of the published run or, if there are none, those without
+    flags.
     """
     found = groups(record for record in records if record["recipe"] == recipe)
     return found.get((recipe, published_flags)) or found.get((recipe, ())) or []
 
 
 def measured(records: Iterable[Record]) -> str:
-    """Return mean, standard deviation and number of runs of the test accuracy, in a few words."""
+    """Return mean, standard deviation and number of runs of the test accuracy, as text."""
     accuracy = Accuracy.of(records)
     if not accuracy.n:
         return ""
@@ -161,14 +161,14 @@ def measured(records: Iterable[Record]) -> str:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Test accuracy over runs, in percent; not a number where there are too few runs.
+    """Test accuracy over runs, in percent; NaN if there are too few runs.
 
     Attributes:
-        n: Runs that were tested: all but those that crashed.
-        mean: Their mean.
-        std: Their sample standard deviation.
-        lowest: The lowest of them.
-        highest: The highest.
+        n: Number of tested runs: all but those that crashed.
+        mean: Mean.
+        std: Sample standard deviation.
+        lowest: Minimum.
+        highest: Maximum.
     """
 
     n: int
@@ -179,7 +179,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Accuracy:
-        """Sum up the runs that did not crash."""
+        """Summarise the runs that did not crash."""
         values = [100 * r["test_acc"] for r in records if r["status"] != "crashed"]
         if not values:
             return cls(0)
@@ -188,20 +188,20 @@ class Accuracy:
 
     @property
     def half(self) -> float:
-        """Half the width of Student's 95 % interval of the mean."""
+        """Half the width of Student's 95 % confidence interval of the mean."""
         return _student_95(self.n) * self.std / math.sqrt(self.n) if self.n else math.nan
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs of one recipe with one set of flags, and what was published of them.
+    """Runs of one recipe with one set of flags, and the published accuracy.
 
     Attributes:
         recipe: Name of the recipe.
-        flags: What was changed in it.
+        flags: Flags that change it.
         records: The runs.
-        published: The published accuracy, as it is to be shown.
-        holds: Whether the measured mean agrees with it; None if that cannot be said.
+        published: The published accuracy, as shown.
+        holds: Whether the measured mean agrees with it; None if unknown.
     """
 
     recipe: str
@@ -217,7 +217,7 @@ class Row:
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """Return a row for each recipe and set of flags, nothing published."""
+    """Return a row for each recipe and set of flags, without published accuracies."""
     return [Row(*group, found) for group, found in groups(records).items()]
 
 
@@ -234,14 +234,14 @@ CIRCUMSTANCES = ("seconds", "device", "torch", "lightning", "date")
 def figures(row: Row) -> list[str]:
     """Return the cells under ``FIGURES``.
 
-    They are the number of runs, accuracies in percent (on validation: the mean of the weights that
-    were tested, where images were held out), and runs that crashed or diverged.
+    These are the number of runs, accuracies in percent (``validation``: the mean for the tested
+    weights, if images were held out), and the number of runs that crashed or diverged.
     """
     acc = Accuracy.of(row.records)
     held_out = [100 * made["val_acc"] for made in row.made if made.get("val_acc") is not None]
     validation = _number(statistics.fmean(held_out)) if held_out else ""
     span = f"{acc.lowest:.2f}–{acc.highest:.2f}" if acc.n else ""
-    # Student's interval of two values says next to nothing, and reaches far beyond 100 %.
+    # With two values, Student's interval is meaningless and reaches far beyond 100 %.
     low, high = max(0.0, acc.mean - acc.half), min(100.0, acc.mean + acc.half)
     interval = f"{low:.2f}–{high:.2f}" if acc.n > 2 else ""
     failed = sum(record["status"] != "finished" for record in row.records)
@@ -252,9 +252,9 @@ def figures(row: Row) -> list[str]:
 
 
 def circumstances(row: Row) -> list[str]:
-    """Return the cells under ``CIRCUMSTANCES``: how the runs were made.
+    """Return the cells under ``CIRCUMSTANCES``, on how the runs were made.
 
-    They are the median of the seconds, and all devices, versions and dates.
+    These are the median of the seconds, and all devices, versions and dates.
     """
     made = row.made
     versions = [record.get("versions", {}) for record in made]
@@ -269,11 +269,11 @@ def circumstances(row: Row) -> list[str]:
 
 
 def table(rows: Sequence[Row], names: Sequence[str] = FIGURES) -> Table:
-    """Lay out figures; flags stand below their recipe, each in a line, never cut.
+    """Lay out figures; flags are below their recipe, one per line, never truncated.
 
     Args:
         rows: The runs.
-        names: Which of ``FIGURES``; ``NARROW`` divides them for a narrow terminal.
+        names: Which of ``FIGURES``; ``NARROW`` splits them for a narrow terminal.
     """
     chosen = [FIGURES.index(name) for name in names]
     return _table(rows, names, lambda row: [figures(row)[n] for n in chosen])
@@ -295,11 +295,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def curves(records: Iterable[Record], tag: str) -> dict[Group, list[Curve]]:
-    """Return epochs from 1 and figures of each run that has them, by recipe and flags.
+    """Return the values by epoch, from 1, of each run that has them, by recipe and flags.
 
     Args:
         records: The runs.
-        tag: What the record keeps by epoch, such as ``val/acc``.
+        tag: A value that records keep by epoch, such as ``val/acc``.
     """
     found: dict[Group, list[Curve]] = {}
     for group, runs in groups(records).items():
@@ -314,10 +314,10 @@ def _table(rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], lis
     lines = [line for row in rows for line in (row.recipe, *(f"  {flag}" for flag in row.flags))]
     out.add_column("recipe", overflow="fold", min_width=min(16, max(map(len, lines), default=0)))
     body = [cells(row) for row in rows]
-    # A column in which nothing stands would only narrow the others.
+    # An empty column would only narrow the others.
     shown = [n for n in range(len(names)) if any(line[n] for line in body)]
     for n in shown:
-        # A number that is cut is another number.
+        # A truncated number is another number.
         out.add_column(names[n], justify="right", overflow="fold", no_wrap=names[n] != "device")
     for row, line in zip(rows, body, strict=True):
         name = "\n  ".join(map(one_line, (row.recipe, *row.flags)))

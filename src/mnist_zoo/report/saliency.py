@@ -1,4 +1,4 @@
-"""What each pixel adds to what a network says of an image."""
+"""The contribution of each pixel to a network's output for an image."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def integrated_gradients(
     baseline: float = 0.5,
     num_steps: int = 64,
 ) -> Tensor:
-    """Share out an output among the pixels: its gradient, integrated from grey to the image.
+    """Attribute an output to the pixels: its gradient, integrated from grey to the image.
 
     The method is that of Sundararajan, Taly and Yan, *Axiomatic Attribution for Deep Networks*
-    (2017). The shares of an image add up to its output less that of a grey image. Half-way between
-    paper and ink, both count: a gap can make a digit what it is.
+    (2017). An image's attributions sum to its output minus that of a grey image. The baseline is
+    halfway between paper and ink so that both count: a gap can define a digit.
 
     Args:
-        network: Maps images (N, 1, 28, 28) to outputs (N, C), each image for itself.
+        network: Maps images (N, 1, 28, 28) to outputs (N, C), each image independently.
         images: (N, 1, 28, 28).
-        classes: Integers (N,): whose output is shared out.
-        baseline: Value of the pixels of a grey image.
-        num_steps: Points at which the gradient is taken.
+        classes: Integers (N,): the output to attribute for each image.
+        baseline: Pixel value of a grey image.
+        num_steps: Number of points at which the gradient is evaluated.
 
     Returns:
-        (N, 28, 28), in units of the output: above zero where a pixel speaks for the class.
+        (N, 28, 28), in units of the output: positive where a pixel is evidence for the class.
     """
     points = (torch.arange(num_steps, device=images.device) + 0.5) / num_steps
     attributions = []

@@ -25,9 +25,9 @@ def before_fit(
     run_folder: Path | None,
     devices: tuple[int, int] = (1, 0),
 ) -> str:
-    """Say in a line what is about to be trained, on what, for how long and where to.
+    """Return a line on what will be trained, on what, for how long and where to.
 
-    ``devices`` is their number, and how many images each of several takes a step.
+    ``devices`` is their number, and the images per step of each if there are several.
     """
     held_out = f"{num_val_images:,} held out for validation" if num_val_images else "none held out"
     limits = []
@@ -55,10 +55,10 @@ def after_fit(
     table: Path | None = None,
     train_acc: float | None = None,
 ) -> str:
-    """Say what came out, where it lies and what to type next.
+    """Return lines on the result, where it is, and what to run next.
 
-    ``curves`` are TensorBoard's, ``table`` is a file of figures. ``train_acc``, of the last epoch,
-    is said where there is no ``score``.
+    ``curves`` is a folder for TensorBoard, ``table`` a file of metrics. ``train_acc``, of the last
+    epoch, is shown if there is no ``score``.
     """
     lines = []
     if score is not None:
@@ -83,7 +83,7 @@ def after_fit(
 
 
 def interrupted(checkpoint: Path | None, options: str = "") -> str:
-    """Say how to go on with a run that was stopped, given its last checkpoint if there is one."""
+    """Return how to resume a stopped run, given its last checkpoint if there is one."""
     if checkpoint is None:
         return "Stopped before the first checkpoint was written."
     file = _quoted(checkpoint)
@@ -93,7 +93,7 @@ def interrupted(checkpoint: Path | None, options: str = "") -> str:
 
 
 def pictures(files: Sequence[Path]) -> str:
-    """Say where pictures of a folder lie; nothing where there are none."""
+    """Return a line that says where pictures are, empty if there are none."""
     if not files:
         return ""
     names = escape(", ".join(file.name for file in files))
@@ -103,12 +103,12 @@ def pictures(files: Sequence[Path]) -> str:
 def metrics_table(
     title: str, stage: str, metrics: Mapping[str, float], classes: Sequence[str]
 ) -> Table:
-    """Lay out accuracy, loss, whatever else was logged and, where measured, accuracy per class.
+    """Lay out accuracy, loss, anything else logged and, if measured, accuracy per class.
 
     Args:
         title: Heading of the table.
-        stage: ``val`` or ``test``: what the names of the metrics begin with.
-        metrics: Logged values by name; accuracies of the zoo's own names in [0, 1].
+        stage: ``val`` or ``test``: the prefix of the metrics' names.
+        metrics: Logged values by name; the zoo's accuracies in [0, 1].
         classes: Names of the classes, in the order of their numbers.
     """
     table = Table("", "", title=escape(title), title_justify="left", show_header=False)
@@ -130,12 +130,12 @@ def metrics_table(
 
 
 def _shown(path: Path) -> str:
-    """Return a path relative to the current folder where it lies inside."""
+    """Return a path, relative if it is inside the current folder."""
     here, path = Path.cwd(), Path(os.path.abspath(path))  # noqa: PTH100  # without its ".."
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _quoted(path: Path) -> str:
-    """Return a path as it is typed in a shell, its brackets kept from being read as markup."""
+    """Return a path as typed in a shell, with brackets escaped, which would be markup."""
     quote = shlex.quote if os.name == "posix" else lambda text: subprocess.list2cmdline([text])
     return escape(quote(_shown(path)))

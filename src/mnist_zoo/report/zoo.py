@@ -13,7 +13,7 @@ from mnist_zoo.report.markdown import in_markdown
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe of a network, as it is shown; an empty string where nothing is known."""
+    """One recipe of a network, as shown; empty strings for what is unknown."""
 
     network: str
     num_parameters: str
@@ -28,7 +28,7 @@ _NUMBERS = ("parameters", "published", "measured")
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """Return the same recipes as a table in Markdown, every cell filled."""
+    """Return the recipes as a table in Markdown, without blanks for repeated values."""
     cells = [
         (f"`{r.network}`", r.num_parameters, f"`{r.recipe}`", r.published, r.measured, r.source)
         for r in rows
@@ -37,11 +37,11 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def zoo_table(rows: Sequence[Row], width: int) -> Table:
-    """Lay out the recipes; a name, size or source that is that of the row above is left out.
+    """Lay out the recipes; a name, size or source equal to that of the row above is left blank.
 
     Args:
         rows: The recipes.
-        width: Characters in a line: where these are few, some columns are left out.
+        width: Characters per line; narrow tables have fewer columns.
     """
     left_out = {"source"} if width < 100 else set()
     left_out |= {"parameters"} if width < 92 else set()
@@ -49,7 +49,7 @@ def zoo_table(rows: Sequence[Row], width: int) -> Table:
     columns = [column for column in _COLUMNS if column not in left_out]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        # A number that is cut is another number.
+        # A truncated number is another number.
         whole = column != "source"
         table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=whole)
     above = Row("", "", "", "", "", "")
@@ -63,7 +63,7 @@ def zoo_table(rows: Sequence[Row], width: int) -> Table:
             row.measured,
             "" if same and row.source == above.source else row.source,
         )
-        # What a plugin writes is text, in brackets too.
+        # A plugin's text may contain brackets, which are not markup.
         shown = dict(zip(_COLUMNS, cells, strict=True))
         table.add_row(*(escape(shown[column]) for column in columns))
         above = row
