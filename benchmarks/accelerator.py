@@ -2,16 +2,14 @@
 
     python benchmarks/accelerator.py
 
-Sides, one after the other in every round:
+Compared in turn in every round:
 
-- ``fit``: the command as a user types it at a terminal, its blocks of steps replayed
-  as CUDA graphs.
+- ``fit``: the command as run at a terminal, its blocks of steps replayed as CUDA graphs.
 - ``eager``: the same with ``--cuda_graph false``.
 - ``lightning``: Lightning's own loop over a DataLoader of tensors, with its logger.
 
-Beside them stands the floor: the time that the kernels of a step take by themselves, from a
-profile. Where torch finds no GPU there is nothing to time; ``--accelerator cpu`` tries the script
-there, without a floor.
+The floor is the time of the kernels of a step alone, from a profile. If torch finds no GPU, nothing
+is timed; ``--accelerator cpu`` tries out the script on a CPU, without a floor.
 """
 
 from __future__ import annotations
@@ -38,14 +36,14 @@ from mnist_zoo.models import ConvNetDropout
 
 
 def clock() -> float:
-    """Return the time at which all that was asked of the GPU is done."""
+    """Wait for the GPU, and return the time."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def lightning(steps: int, root: Path, accelerator: str) -> float:
-    """Return milliseconds a step of Lightning's own loop."""
+    """Return milliseconds per step of Lightning's own loop."""
     data = MNIST(root=str(root), val_size=0)
     data.setup("fit")
     images, targets = data.splits["train"]
@@ -67,7 +65,7 @@ def lightning(steps: int, root: Path, accelerator: str) -> float:
 
 
 def floor(steps: int = 50) -> float:
-    """Return milliseconds that the kernels of a step take."""
+    """Return the milliseconds that the kernels of a step take."""
     net = ConvNetDropout().cuda().to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.005, fused=True)
     images, targets = torch.rand(10, 1, 28, 28).cuda(), torch.arange(10).cuda()
@@ -83,7 +81,7 @@ def floor(steps: int = 50) -> float:
         for _ in range(steps):
             step()
         torch.cuda.synchronize()
-    # The calls of CUDA by which they are started stand among them.
+    # The profile also lists the CUDA calls that launch them.
     kernels = [k for k in profiled.key_averages() if k.device_type == DeviceType.CUDA]
     print(f"{sum(k.count for k in kernels) / steps:.0f} kernels and copies a step")
     return sum(k.self_device_time_total for k in kernels) / 1000 / steps
@@ -93,8 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
     parser.add_argument("--rounds", type=int, default=3)
-    # An epoch has 5,500.
-    parser.add_argument("--steps", type=int, default=5000, help="of fit; others a tenth of them")
+    # An epoch has 5,500 steps.
+    parser.add_argument("--steps", type=int, default=5000, help="of fit; a tenth for the others")
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument(
         "--json", type=Path, default=Path("runs/benchmarks/accelerator.json"), help="for figures"

@@ -1,4 +1,4 @@
-"""What the benchmarks share: how they train, where data and figures lie, and on what they ran."""
+"""Shared by the benchmarks: flags for training, the data folder, and the result files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from mnist_zoo.commands.sweep_run import device_name, versions
 from mnist_zoo.data import MNIST
 
-# Flags with which a command trains as at a terminal: redirected, it would draw no progress bar.
+# Draw the progress bar, as at a terminal, although the output is redirected.
 AT_A_TERMINAL = ["--trainer.enable_progress_bar=true"]
-# By this the library of the bar draws it on what is no terminal, too.
+# These make rich draw it without a terminal, too.
 os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm"}
-# A GPU would be chosen where there is one, and has its own benchmark.
+# Otherwise a GPU would be used if there is one; it has its own benchmark.
 ON_CPU = ["--trainer.accelerator=cpu"]
 
 # $MNIST_ZOO_DATA, else data.
@@ -25,7 +25,7 @@ ROOT = MNIST().root
 
 
 def facts(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Return when, on what and with what figures were measured."""
+    """Return the date, device and versions of a measurement."""
     return {
         "date": date.today().isoformat(),
         "device": device,
@@ -37,7 +37,7 @@ def facts(threads: int, device: str = "cpu") -> dict[str, Any]:
 
 
 def write(file: Path, found: dict[str, Any]) -> None:
-    """Write figures, and say where."""
+    """Write the results, and print where."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n")
     print(f"Written: {file}")

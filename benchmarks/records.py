@@ -1,12 +1,12 @@
-"""How long the recipes train that reach an accuracy in little time, in turn with S4 and S6.
+"""Training time of the recipes that reach an accuracy fast, in turn with S4 and S6.
 
     python benchmarks/records.py --threads 2
 
 Each round trains every recipe named after an accuracy (such as ConvNetBatchNorm-99.5) once, as
-`mnist-zoo fit` does on a CPU, and for comparison an epoch of S4 and 1,500 steps of S6, which
-are taken as shares of their whole runs. The table gives medians of training time, from before the
-first step to after the last, data in memory; what a command takes beside it (imports, reading the
-data, the last checkpoint) stands apart. The accuracies of the recipes are in the README.
+`mnist-zoo fit` does on a CPU, and for comparison an epoch of S4 and 1,500 steps of S6, which are
+extrapolated to their whole runs. The table gives medians of the training time, from before the
+first step to after the last, with data in memory; the rest of a command's time (imports, reading
+the data, the last checkpoint) is listed separately. The recipes' accuracies are in the README.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands.lightning_cli import ZooCLI
 from mnist_zoo.commands.training import default_configs, scan
 
-# Flags, and by what their time is multiplied to make that of the whole run.
+# Flags, and the factor from their time to that of the whole run.
 COMPARED: dict[str, tuple[list[str], float]] = {
     "S4": (["--config=ConvNetReLU", "--trainer.max_epochs=1"], 60),
     "S6": (
@@ -53,7 +53,7 @@ def train(arguments: list[str]) -> None:
 
 
 def measured(flags: list[str], root: Path, threads: int) -> dict[str, float]:
-    """Return the seconds of training, and of all else, of a command in a process of its own."""
+    """Run a command in its own process; return its seconds of training, and of everything else."""
     with tempfile.TemporaryDirectory() as folder:
         where = [f"--data.root={root}", f"--trainer.default_root_dir={folder}"]
         alone = ["--data.val_size=0", "--pictures=false"]
@@ -79,7 +79,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE")
     parser.add_argument(
-        "--json", type=Path, default=Path("runs/benchmarks/records.json"), help="where figures go"
+        "--json",
+        type=Path,
+        default=Path("runs/benchmarks/records.json"),
+        help="file for the results",
     )
     arguments = parser.parse_args()
     root = arguments.root.absolute()

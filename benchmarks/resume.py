@@ -3,9 +3,9 @@
     python benchmarks/resume.py --kills 20
 
 Two runs on the built-in digits, one like S6 (dropout) and one with every augmentation, momentum
-and a scheduler. Each is made once without a break; then again, killed by SIGKILL, SIGTERM or
-SIGINT a moment after a random step, resumed from its last.ckpt, killed again, and so on. What
-counts is the number of weights that differ at the end: 0.
+and a scheduler. Each is made once without interruption; then again, killed by SIGKILL, SIGTERM or
+SIGINT shortly after a random step, resumed from its last.ckpt, killed again, and so on. The number
+of weights that differ at the end must be 0.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def last(folder: Path) -> Path | None:
 
 
 def steps_of(folder: Path) -> int:
-    """Return how far the checkpoint of a run is."""
+    """Return the number of steps in a run's checkpoint."""
     found = last(folder)
     return int(torch.load(found, weights_only=True)["global_step"]) if found else 0
 
 
 def go_on(folder: Path, flags: list[str]) -> subprocess.Popen[bytes]:
-    """Begin a run, or resume it if it has begun."""
+    """Start a run, or resume it if it has been started."""
     found = last(folder)
     if found is None:
         return start(*flags, *COMMON, f"--trainer.default_root_dir={folder}")
@@ -69,7 +69,7 @@ def go_on(folder: Path, flags: list[str]) -> subprocess.Popen[bytes]:
 
 
 def kill_at(target: int, folder: Path, flags: list[str], rng: random.Random) -> str:
-    """Resume a run, and kill it a moment after its checkpoint has passed a step."""
+    """Resume a run, and kill it shortly after its checkpoint has passed a step."""
     how = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     process = go_on(folder, flags)
     while process.poll() is None and steps_of(folder) < target:
@@ -84,14 +84,17 @@ def kill_at(target: int, folder: Path, flags: list[str], rng: random.Random) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=20, help="over both runs")
+    parser.add_argument("--kills", type=int, default=20, help="in both runs together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=RUNS)
     parser.add_argument(
-        "--json", type=Path, default=Path("runs/benchmarks/resume.json"), help="where figures go"
+        "--json",
+        type=Path,
+        default=Path("runs/benchmarks/resume.json"),
+        help="file for the results",
     )
     arguments = parser.parse_args()
-    # A shell that puts a job into the background has it ignore Ctrl-C, and so its children.
+    # A shell makes background jobs ignore Ctrl-C, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(arguments.seed)
     results: list[dict[str, Any]] = []

@@ -1,15 +1,15 @@
-"""How the time of `mnist-zoo fit` grows, what memory it takes, and how far it is from the machine.
+"""How the time and memory of `mnist-zoo fit` scale, and how close it is to the hardware limit.
 
     python benchmarks/scaling.py
 
-- Growth: S1 for several numbers of images, epochs and batch sizes, each a command of its own, as
-  at a terminal. A straight line through the times gives seconds a step and the intercept, what is
-  paid once.
-- Memory: the peak of a process that trains S7 on the expanded set, against one that only imports
-  what training needs.
-- Floor: the floating-point operations of a training step (counted by torch) at the rates that this
-  machine reaches on a large matrix product and on a large convolution, against a bare loop; and
-  which operations the time goes to.
+- Scaling: S1 for several numbers of images, epochs and batch sizes, each in its own command, as at
+  a terminal. A straight line fitted to the times gives the seconds per step and, as its intercept,
+  the fixed cost.
+- Memory: the peak of a process that trains S7 on the expanded set, compared with one that only
+  imports what training needs.
+- Floor: the time of a training step's floating-point operations (counted by torch) at the rates
+  that this machine reaches on a large matrix product and on a large convolution, compared with a
+  bare loop; and the operations that take the time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stder
 
 
 def command(*arguments: str) -> tuple[float, float]:
-    """Return seconds of, and peak memory in MB of, a process that trains."""
+    """Return the seconds and the peak memory in MB of a process that trains."""
     with tempfile.TemporaryDirectory() as folder:
         where = [*AT_A_TERMINAL, *ON_CPU, f"--trainer.default_root_dir={folder}"]
         start = time.perf_counter()
@@ -58,7 +58,7 @@ def command(*arguments: str) -> tuple[float, float]:
 
 
 def growth(root: Path, rounds: int) -> dict[str, Any]:
-    """Time runs of S1 of several lengths; fit a line to seconds over steps."""
+    """Time runs of S1 of several lengths; fit a line to seconds against steps."""
     fit = ["fit", "--model=Dense", f"--data.root={root}", "--trainer.limit_val_batches=0"]
     lengths = {
         "images": [(n, 10, 1) for n in (5000, 20000, 55000)],
@@ -104,7 +104,7 @@ def median_seconds(function: Callable[[], Any], rounds: int) -> float:
 
 
 def floor(rounds: int) -> dict[str, Any]:
-    """Compare bare steps with their operations at the machine's own rates."""
+    """Compare bare steps with their operations at the machine's peak rates."""
     a, b = torch.randn(2, 1024, 1024).unbind()
     matrix_rate = 2 * 1024**3 / median_seconds(lambda: a @ b, rounds)
     images = torch.randn(64, 64, 32, 32).to(memory_format=torch.channels_last)
@@ -158,7 +158,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--json", type=Path, default=Path("runs/benchmarks/scaling.json"), help="where figures go"
+        "--json",
+        type=Path,
+        default=Path("runs/benchmarks/scaling.json"),
+        help="file for the results",
     )
     arguments = parser.parse_args()
     root = arguments.root.absolute()

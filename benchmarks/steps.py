@@ -1,20 +1,20 @@
-"""How long an optimizer step takes on a CPU: `mnist-zoo fit` against two plain loops, in turn.
+"""Time of an optimizer step on a CPU: `mnist-zoo fit` against two plain loops, in turn.
 
     python benchmarks/steps.py
 
-Sides, for each recipe, one after the other in every round:
+Compared in turn in every round, for each recipe:
 
-- ``fit``: the command as a user types it at a terminal, with progress bar, TensorBoard and
-  checkpoints; its training time alone (start-up and validation are not steps).
-- ``articles``: the loop that articles show, a DataLoader over PIL images and ``ToTensor``, each
-  activation before its pooling.
+- ``fit``: the command as run at a terminal, with progress bar, TensorBoard and checkpoints; only
+  its training time (start-up and validation are not steps).
+- ``articles``: the loop that articles show, a DataLoader over PIL images and ``ToTensor``, with
+  each activation before its pooling.
 - ``bare``: the same arithmetic over tensors in memory, and nothing else.
 
-The loop of articles knows no half precision; the others are also timed in it, at batch 256.
+The articles' loop has no half precision; the others are also timed in it, at batch size 256.
 
-Machines are shared and noisy, so what counts is the ratio of two sides within one round; the
-table gives the median of the rounds and the range. On a machine that is busy with other work,
-``--clock cpu`` counts the time that the process was given instead.
+Machines are shared and noisy, so the meaningful number is the ratio of two of them within a round;
+the table gives its median and range over the rounds. On a machine busy with other work,
+``--clock cpu`` measures the CPU time of the process instead.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mnist_zoo.data import MNIST, to_float
 from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 
 Clock = Callable[[], float]
-# Name, network, flags of fit beyond the recipe, batch size, number of steps in a round.
+# Name, network, flags of fit beyond the recipe, batch size, steps per round.
 HALF = "--trainer.precision=bf16-mixed"
 CASES: list[tuple[str, type[Classifier], list[str], int, int]] = [
     ("S1", Dense, [], 10, 2000),
@@ -52,7 +52,7 @@ CASES: list[tuple[str, type[Classifier], list[str], int, int]] = [
     ("S4 at batch 256", ConvNetReLU, ["--data.batch_size=256"], 256, 40),
     ("in half precision", ConvNetReLU, ["--data.batch_size=256", HALF], 256, 40),
 ]
-# The same settings as in the recipes, so that all sides do the same work.
+# The same settings as in the recipes, so that all loops do the same work.
 SGD: dict[type[Classifier], dict[str, float]] = {
     Dense: {"lr": 3.0},
     ConvNetReLU: {"lr": 0.03, "weight_decay": 0.00005},
@@ -64,7 +64,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Stopwatch(Callback):
-    """Measures the training alone, from before its first step to after its last."""
+    """Measures only the training, from before the first step to after the last."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -77,7 +77,7 @@ class Stopwatch(Callback):
 
 
 def fit(network: type[Classifier], flags: list[str], steps: int, root: Path, clock: Clock) -> float:
-    """Return milliseconds a step of the command."""
+    """Return milliseconds per step of the command."""
     screen = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(screen):
         request = scan(
@@ -107,7 +107,7 @@ def fit(network: type[Classifier], flags: list[str], steps: int, root: Path, clo
 def articles(
     network: type[Classifier], batch_size: int, steps: int, root: Path, clock: Clock
 ) -> float:
-    """Return milliseconds a step of the loop that articles show."""
+    """Return milliseconds per step of the loop that articles show."""
     data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
     loader = DataLoader(data, batch_size=batch_size, shuffle=True)
     model, optimizer = _model(_as_in_articles(network().layers), **SGD[network])
@@ -128,7 +128,7 @@ def articles(
 def bare(
     network: type[Classifier], batch_size: int, steps: int, root: Path, clock: Clock, half: bool
 ) -> float:
-    """Return milliseconds a step of the same arithmetic over tensors in memory."""
+    """Return milliseconds per step of the same arithmetic over tensors in memory."""
     data = MNIST(root=str(root), val_size=0)
     data.setup("fit")
     all_images, all_targets = data.splits["train"]
@@ -169,13 +169,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch, on all sides")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch, for all loops")
     parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: the time that the process was given"
+        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU time of the process"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="CASE", help="such as S1 S4")
     parser.add_argument(
-        "--json", type=Path, default=Path("runs/benchmarks/steps.json"), help="where figures go"
+        "--json", type=Path, default=Path("runs/benchmarks/steps.json"), help="file for the results"
     )
     arguments = parser.parse_args()
     root = arguments.root.absolute()

@@ -1,4 +1,4 @@
-"""Draw the four that a tutorial made by hand, number by number, and save it as a picture.
+"""Draw the hand-made four of a tutorial, pixel by pixel, and save it as a picture.
 
 Run it: python examples/four.py four.png
 Then:   mnist-zoo predict four.png

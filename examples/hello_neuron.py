@@ -1,12 +1,12 @@
-"""The smallest network that can be trained: one training step, by hand and by autograd.
+"""The smallest trainable network: one training step, by hand and by autograd.
 
-A number goes into a sigmoid neuron, whose output goes into a second one:
+A number is the input of a sigmoid neuron, whose output is the input of a second one:
 
     h = sigmoid(w1 x + b1)        y = sigmoid(w2 h + b2)        loss = (y - target)²
 
 One step of gradient descent moves the four parameters so that y comes closer to the target.
 It is computed twice: with derivatives written out by the chain rule, in NumPy, and with
-derivatives found by PyTorch. Both give the same numbers.
+PyTorch's autograd. Both give the same numbers.
 
 Run it: python examples/hello_neuron.py
 """
@@ -29,7 +29,7 @@ class Parameters(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one training step did: the output before it, the new parameters, the new output."""
+    """The result of a training step: the output before, the new parameters, the output after."""
 
     before: float
     parameters: Parameters
@@ -53,7 +53,7 @@ def step_by_hand(p: Parameters, x: float, target: float, lr: float) -> Step:
     h = sigmoid(p.w1 * x + p.b1)
     y = sigmoid(p.w2 * h + p.b2)
 
-    # Backward: from the loss to every parameter. d_z stands for the derivative of the loss by z.
+    # Backward: from the loss to every parameter. d_z is the derivative of the loss by z.
     d_y = 2 * (y - target)
     d_z2 = d_y * y * (1 - y)
     d_w2 = d_z2 * h
@@ -63,15 +63,15 @@ def step_by_hand(p: Parameters, x: float, target: float, lr: float) -> Step:
     d_w1 = d_z1 * x
     d_b1 = d_z1
 
-    # Each parameter goes a small way against its derivative: downhill.
+    # Each parameter moves a small step against its derivative: downhill.
     new = Parameters(p.w1 - lr * d_w1, p.b1 - lr * d_b1, p.w2 - lr * d_w2, p.b2 - lr * d_b2)
     new_h = sigmoid(new.w1 * x + new.b1)
     return Step(y, new, sigmoid(new.w2 * new_h + new.b2))
 
 
 def step_by_autograd(p: Parameters, x: float, target: float, lr: float) -> Step:
-    """Take the same step with the derivatives that PyTorch finds."""
-    # Double precision, which NumPy computes in: so both ways agree to the last printed digit.
+    """Take the same step with PyTorch's derivatives."""
+    # Double precision, as in NumPy, so that both agree to the last printed digit.
     parameters = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in p]
     w1, b1, w2, b2 = parameters
     optimizer = torch.optim.SGD(parameters, lr=lr)

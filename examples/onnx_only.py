@@ -1,7 +1,7 @@
-"""Use an exported network with onnxruntime, NumPy and Pillow alone.
+"""Use an exported network with only onnxruntime, NumPy and Pillow.
 
-Make it by: mnist-zoo export --ckpt_path best.ckpt --format onnx --out network.onnx
-Run it:     python examples/onnx_only.py network.onnx four.png
+Make it: mnist-zoo export --ckpt_path best.ckpt --format onnx --out network.onnx
+Run it:  python examples/onnx_only.py network.onnx four.png
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def main(file: str, pictures: list[str]) -> None:
-    """Read pictures of 28 × 28 pixels, light on dark, and print what the network takes them for."""
+    """Read pictures of 28 × 28 pixels, light on dark, and print the network's predictions."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     images = np.stack([np.asarray(Image.open(p).convert("L").resize((28, 28))) for p in pictures])
     # Any number of images, (N, 1, 28, 28) in [0, 1]; the file itself normalises them.

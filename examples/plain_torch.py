@@ -1,8 +1,8 @@
-"""Use trained weights in plain PyTorch, with nothing of mnist-zoo.
+"""Use trained weights in plain PyTorch, without mnist-zoo.
 
-Make them by: mnist-zoo export --ckpt_path best.ckpt --format state_dict --out weights.pt
-from a checkpoint of ConvNetThreeDense, and a picture by: python examples/four.py four.png
-Run it:       python examples/plain_torch.py weights.pt four.png
+Make them: mnist-zoo export --ckpt_path best.ckpt --format state_dict --out weights.pt
+from a checkpoint of ConvNetThreeDense, and a picture with python examples/four.py four.png
+Run it:    python examples/plain_torch.py weights.pt four.png
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ def network() -> nn.Sequential:
 
 
 def main(weights: str, picture: str) -> None:
-    """Read a picture of 28 × 28 pixels, light on dark, and print what the network takes it for."""
+    """Read a picture of 28 × 28 pixels, light on dark, and print the network's prediction."""
     net = network()
     try:
         net.load_state_dict(torch.load(weights, weights_only=True))
     except (RuntimeError, TypeError):
         print(
-            f"{weights}: not a state_dict of ConvNetThreeDense, which this is for.", file=sys.stderr
+            f"{weights}: not a state_dict of ConvNetThreeDense, which this script needs.",
+            file=sys.stderr,
         )
         sys.exit(2)
     net.eval()

@@ -1,4 +1,4 @@
-"""A convolutional network of some six thousand parameters."""
+"""A convolutional network of about six thousand parameters."""
 
 from __future__ import annotations
 
