@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from PIL import Image
 from torch import nn
 
@@ -166,6 +166,39 @@ class TestTraining:
             "all outputs are equal: the first is read"
         )
         assert (tested["test/acc/0"], tested["test/acc/1"]) == (1, 0)
+
+    def test_figures_are_whole_after_a_run_that_was_broken_off(self):
+        class Breaks(Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                raise InterruptedError
+
+        network, data = Dense(), Digits(num_train=100, val_size=0, batch_size=50)
+        with pytest.raises(InterruptedError):
+            trainer(max_epochs=1, callbacks=[Breaks()]).fit(network, datamodule=data)
+        assert network.train_mean_loss.num_images == 50
+        counted = []
+        before = network.train_mean_loss.compute
+
+        def compute():
+            counted.append(int(network.train_mean_loss.num_images))
+            return before()
+
+        network.train_mean_loss.compute = compute
+        anew = trainer(max_epochs=2)
+        anew.fit(network, datamodule=data)
+        assert counted == [100, 100]
+        assert {"train/loss", "train/acc"} <= anew.callback_metrics.keys()
+
+    def test_figures_are_logged_where_a_network_uses_their_metrics_itself(self):
+        class Own(Dense):
+            def training_step(self, batch, batch_idx):
+                images, targets = batch
+                self.log("running", self.train_acc(self(images), targets))
+                return super().training_step(batch, batch_idx)
+
+        own = trainer(max_epochs=2)
+        own.fit(Own(), datamodule=Digits(num_train=100, val_size=0, batch_size=50))
+        assert {"running", "train/loss", "train/acc"} <= own.callback_metrics.keys()
 
     def test_bytes_are_refused_with_a_word_on_who_makes_floats_of_them(self):
         data = Digits()

@@ -100,17 +100,7 @@ class Classifier(LightningModule, ABC):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless documented otherwise.
-
-        Raises:
-            ZooError: The images are bytes, as the loaders of the zoo yield them.
-        """
-        if images.dtype == torch.uint8:
-            raise ZooError(
-                f"{type(self).__name__} takes floats, not bytes: give the trainer the data module"
-                " (datamodule=...), not its loader.\nIn a loop of your own,"
-                " mnist_zoo.data.to_float turns a minibatch of images into floats."
-            )
+        """Map images (N, 1, 28, 28) to outputs (N, 10): logits, unless documented otherwise."""
         outputs: Tensor = self.layers(images)
         return outputs
 
@@ -161,7 +151,7 @@ class Classifier(LightningModule, ABC):
         return [_Bookkeeping()]
 
     def on_fit_start(self) -> None:
-        """Record the pixel normalisation; warn of evaluation mode.
+        """Reset the figures, record the pixel normalisation, warn of evaluation mode.
 
         Raises:
             ZooError: A checkpoint cannot hold an argument of the network or its data.
@@ -172,6 +162,9 @@ class Classifier(LightningModule, ABC):
                 f"{type(self).__name__} is in evaluation mode and will be trained in it, without"
                 " dropout and with the statistics of batch norm as they are: call train() before."
             )
+        # An earlier run may have been interrupted within an epoch.
+        self.train_mean_loss.reset()
+        self.train_acc.reset()
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         _require_plain_arguments(self)
         if datamodule is not None:
@@ -182,19 +175,18 @@ class Classifier(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a minibatch: images (N, 1, 28, 28) and targets (N,)."""
         images, targets = batch
-        outputs = self(images)
+        outputs = self._outputs(images)
         loss = self.loss(outputs, targets)
         self.log_training(loss.detach(), outputs.detach(), targets)
         return loss
 
     def log_training(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add to the epoch's figures: a mean loss, outputs (N, 10) and targets (N,)."""
-        # Once an epoch is enough for what keeps its own sums: to log takes as long as some steps.
-        is_first = not self.train_acc.update_called
         self.train_mean_loss.update(loss, len(targets))
         self.train_acc.update(outputs, targets)
         self.log("loss", loss, prog_bar=True, logger=False)
-        if is_first:
+        # These keep their own sums, so once an epoch is enough; log costs as much as several steps.
+        if not self._is_logged("train/acc"):
             self._log_epoch("train/loss", self.train_mean_loss, targets)
             self._log_epoch("train/acc", self.train_acc, targets)
 
@@ -224,7 +216,7 @@ class Classifier(LightningModule, ABC):
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, 10) of a minibatch, with or without its targets."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self.probabilities(self(images))
+        return self.probabilities(self._outputs(images))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler if any, from the arguments."""
@@ -370,13 +362,31 @@ class Classifier(LightningModule, ABC):
         self, batch: Batch, stage: str, loss: _MeanLoss, accuracy: MulticlassAccuracy
     ) -> Tensor:
         images, targets = batch
-        outputs: Tensor = self(images)
+        outputs = self._outputs(images)
         # Lightning would round the mean batch size over processes, which may differ.
         loss.update(self.loss(outputs, targets), len(targets))
         accuracy.update(outputs, targets)
         self._log_epoch(f"{stage}/loss", loss, targets, prog_bar=True)
         self._log_epoch(f"{stage}/acc", accuracy, targets, prog_bar=True)
         return outputs
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        try:
+            outputs: Tensor = self(images)
+        except RuntimeError as error:
+            if images.dtype != torch.uint8:
+                raise
+            raise ZooError(
+                f"{type(self).__name__} takes floats, not bytes: give the trainer the data module"
+                " (datamodule=...), not its loader."
+            ) from error
+        return outputs
+
+    def _is_logged(self, name: str) -> bool:
+        """Whether Lightning already has this figure of the current training epoch."""
+        figures = self._trainer._results if self._trainer else None
+        figure = figures.get(f"training_step.{name}") if figures else None
+        return figure is not None and not figure.has_reset
 
     def _log_epoch(self, name: str, value: Any, targets: Tensor, prog_bar: bool = False) -> None:
         self.log(
@@ -422,7 +432,7 @@ class _Bookkeeping(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Record the pixel normalisation."""
+        """Reset the figures, record the pixel normalisation."""
         Classifier.on_fit_start(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
