@@ -224,7 +224,7 @@ def test_an_optimizer_that_counts_steps_elsewhere_has_no_graph(imitation):
     assert_the_same(other, plain)
     assert not imitation.recorded
     (line,) = other.said
-    assert line.endswith("the optimizer counts steps outside of the GPU")
+    assert line.endswith("not all of the state that a step changes is on the GPU")
 
 
 def test_a_fused_adam_is_capturable_while_it_is_recorded(imitation):

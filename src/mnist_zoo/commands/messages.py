@@ -136,10 +136,10 @@ def of_exception(error: BaseException) -> str | None:
     """
     if isinstance(error, ModuleNotFoundError) or _raised_in_lightning(error):
         return first_lines(error)
-    if "Expected more than 1 value per channel when training" in str(error):
+    if isinstance(error, ValueError) and "than 1 value per channel when training" in str(error):
         return (
-            "batch normalisation cannot train on a single image, but the last minibatch of an"
-            " epoch has only one.\nChoose another --data.batch_size."
+            "batch normalisation cannot train on a single image, but a minibatch, perhaps the last"
+            " of an epoch, has only one.\nChoose another --data.batch_size."
         )
     cause: BaseException | None = error
     while cause is not None:

@@ -1,4 +1,4 @@
-"""Atomic download of torchvision data sets."""
+"""Download of torchvision data sets, through a temporary folder."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ def to_float(images: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     Args:
         images: uint8 in 0..255, (B, 28, 28).
         mean: Subtracted from the pixels after scaling to [0, 1].
-        std: Then divides them.
+        std: Divisor applied after that.
 
     Returns:
         float32, (B, 1, 28, 28); in [0, 1] for the default ``mean`` and ``std``.
     """
     floats = images.unsqueeze(1).float().div_(255)
-    # Most recipes leave the pixels so, and each pass over them takes time.
+    # Most recipes do not normalise; skipping it saves two passes over the pixels.
     return floats if (mean, std) == (0, 1) else floats.sub_(mean).div_(std)
 
 
@@ -54,7 +54,7 @@ class ImageData(LightningDataModule, abc.ABC):
         num_train: Use only the first ``num_train`` training images, before any are held out.
         num_test: Use only the first ``num_test`` test images.
         mean: Subtracted from the pixels, which are in [0, 1].
-        std: Then divides the pixels.
+        std: Divisor applied after that.
         split_seed: Seed that decides which images are held out. None holds out the last ones in the
             data set's own order, which in MNIST hardly share a writer with those before them.
         rotation: Largest random rotation of training images, in degrees.
@@ -63,7 +63,8 @@ class ImageData(LightningDataModule, abc.ABC):
         shift: Largest random shift, in pixels.
         elastic: Standard deviation, in pixels, of the smooth random displacement field.
         stretch: Largest random stretch, as a fraction: wider and less high, or vice versa.
-        refit: Restore the size and position of distorted digits.
+        refit: Restore the size and position of rotated, sheared and stretched digits; ``scale`` and
+            ``shift`` are applied after that.
         plain_epochs: Number of epochs at the end of the run without distortion.
 
     Raises:
@@ -156,7 +157,7 @@ class ImageData(LightningDataModule, abc.ABC):
         """Return all training images, or all test images, in the data set's own order.
 
         Args:
-            train: Whether to return the training images.
+            train: Whether to return the training images, or else the test images.
 
         Returns:
             Images, uint8 in 0..255, (N, 28, 28), and targets, int64 in 0..9, (N,).

@@ -74,7 +74,7 @@ class Last(ModelCheckpoint):
     end of the current block of steps. A second signal stops the run at once.
 
     Args:
-        every_n_train_steps: Also write it after every this many optimizer steps, at the end of the
+        every_n_train_steps: Also write it every this many optimizer steps, at the end of the
             block that reaches the number.
 
     Raises:

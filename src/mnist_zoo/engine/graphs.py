@@ -80,8 +80,8 @@ class GraphedSteps:
             return self.steps(images, targets)
         after, numbers_after = self._state(), torch.cuda.get_rng_state(images.device)
         if any(tensor.device != images.device for tensor in after.values()):
-            # Nothing outside of the GPU goes on in a replay.
-            self._give_up("the optimizer counts steps outside of the GPU")
+            # A replay does not update what lies elsewhere, such as an optimizer's count of steps.
+            self._give_up("not all of the state that a step changes is on the GPU")
             return plainly
         if after.keys() != before.keys():
             # The first step, in which the optimizer creates its tensors, is unlike the others.
@@ -109,7 +109,7 @@ class GraphedSteps:
         other.wait_stream(main)
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings():
-            # It says of itself that it does not find everything yet.
+            # PyTorch warns that this mode does not detect everything yet.
             warnings.simplefilter("ignore")
             torch.cuda.set_sync_debug_mode("error")
         try:
@@ -136,7 +136,7 @@ class GraphedSteps:
 
     @contextmanager
     def _capturable(self) -> Iterator[None]:
-        """Have Adam and its kin be recorded: fused, they count steps on the GPU anyway."""
+        """Let fused Adam and its relatives be recorded: they count steps on the GPU anyway."""
         groups = [group for group in self.optimizer.param_groups if group.get("fused")]
         refusing = [group for group in groups if group.get("capturable") is False]
         for group in refusing:

@@ -23,9 +23,9 @@ def check(network: Classifier) -> Tensor:
         Its outputs for two black images, (2, 10).
 
     Raises:
-        ZooError: It fails on them or returns something else, it has no parameters, its loss is not
-            a single number, its optimizer rejects its arguments, or rebuilding it from its
-            arguments gives another network.
+        ZooError: It fails on them or returns other than (2, 10), or other than a tensor in
+            training; it has no parameters, its loss is not a single number, its optimizer rejects
+            its arguments, or rebuilding it from its arguments gives another network.
     """
     name = type(network).__name__
     outputs = _outputs(network)
