@@ -1179,10 +1179,10 @@ def test_a_mistake_in_an_init_of_ones_own_is_not_taken_for_one_of_the_checkpoint
 
 
 def test_a_network_that_its_arguments_do_not_make_again_is_told(cli, tmp_path):
-    changed = OWN.replace("self, ", "self, width: int = 5, ").replace(
-        "        super()", "        width = 2 * width\n        super()"
+    changed = OWN.replace("self, ", "self, num_units: int = 5, ").replace(
+        "        super()", "        num_units = 2 * num_units\n        super()"
     )
-    (tmp_path / "mine.py").write_text(changed.replace("784, 10", "784, width"))
+    (tmp_path / "mine.py").write_text(changed.replace("784, 10", "784, num_units"))
     error = cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU, status=2).err
     assert (
         "Net: rebuilt from its arguments, its layers.1.weight has shape (20, 784) instead of (10"
@@ -1405,29 +1405,32 @@ def test_the_configuration_of_a_run_is_that_of_its_checkpoints(cli, copied, flag
     assert ("weight_decay: 0.001" in file.read_text()) is not bool(status)
 
 
-def test_a_course_of_ones_own_that_goes_by_epochs_is_gone_on_with(cli, tmp_path):
+@pytest.mark.parametrize(
+    ("course", "first", "then", "num_steps"),
+    [
+        (
+            "[torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=4)]",
+            ("--trainer.max_epochs=4", "--trainer.max_steps=15"),
+            "--trainer.max_steps=20",
+            20,
+        ),
+        (
+            '[{"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 10), "interval": "step"}]',
+            ("--trainer.max_epochs=1",),
+            "--trainer.max_epochs=2",
+            26,
+        ),
+    ],
+    ids=["by epochs", "without an end"],
+)
+def test_a_course_of_ones_own_is_gone_on_with(cli, tmp_path, course, first, then, num_steps):
     (tmp_path / "mine.py").write_text(
         f"{OWN}\n    def configure_optimizers(self):\n"
         "        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)\n"
-        "        OneCycleLR = torch.optim.lr_scheduler.OneCycleLR\n"
-        "        return [optimizer], [OneCycleLR(optimizer, 0.1, total_steps=4)]\n"
+        f"        return [optimizer], {course}\n"
     )
     own = ("--model=mine.Net", "--data=Digits", "--data.batch_size=100", *ON_CPU)
-    cli("fit", *own, "--trainer.max_epochs=4", "--trainer.max_steps=15")
+    cli("fit", *own, *first)
     last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
-    cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_steps=20")
-    assert content(last)["global_step"] == 20
-
-
-def test_a_course_of_ones_own_without_an_end_is_gone_on_with(cli, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        f"{OWN}\n    def configure_optimizers(self):\n"
-        "        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)\n"
-        "        course = torch.optim.lr_scheduler.StepLR(optimizer, 10)\n"
-        '        return [optimizer], [{"scheduler": course, "interval": "step"}]\n'
-    )
-    own = ("--model=mine.Net", "--data=Digits", "--data.batch_size=100", *ON_CPU)
-    cli("fit", *own, "--trainer.max_epochs=1")
-    last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
-    cli("fit", f"--ckpt_path={last}", *own, "--trainer.max_epochs=2")
-    assert content(last)["global_step"] == 26
+    cli("fit", f"--ckpt_path={last}", *own, then)
+    assert content(last)["global_step"] == num_steps

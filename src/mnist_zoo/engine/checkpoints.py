@@ -45,18 +45,21 @@ class Best(ModelCheckpoint):
         Raises:
             ZooError: Validation logs nothing of that name, but something similar.
         """
-        names = {"--best.monitor {}:": str(self.monitor)} if self.save_top_k else {}
+        monitored = []
+        if self.save_top_k:
+            monitored.append((f"--best.monitor {self.monitor}:", str(self.monitor)))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
-                names["EarlyStopping monitors {}, but"] = str(callback.monitor)
+                name = str(callback.monitor)
+                monitored.append((f"EarlyStopping monitors {name}, but", name))
         logged = trainer.callback_metrics
-        for monitoring, name in names.items():
+        for who, name in monitored:
             if name in logged or name.startswith("train/"):
                 continue
             # A callback may still log a quite different name later.
             if name.startswith("val/") or difflib.get_close_matches(name, logged, cutoff=0.85):
                 hint = did_you_mean(name, logged)
-                raise ZooError(f"{monitoring.format(name)} nothing of that name is logged.{hint}")
+                raise ZooError(f"{who} nothing of that name is logged.{hint}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, even if the run's folder has moved."""
