@@ -59,6 +59,14 @@ def mistake(cli, tmp_path):
             " --model.scheduler OneCycleLR",
             "OneCycleLR spans the whole run, which has no end: give --trainer.max_epochs",
         ),
+        (
+            f"{FIT} --model.scheduler StepLR --model.scheduler_args.step_size 0",
+            "the learning-rate scheduler fails: integer modulo by zero.",
+        ),
+        (
+            f"{FIT} --model.scheduler OneCycleLR --model.scheduler_args.div_factor 0",
+            "OneCycleLR does not accept this: float division by zero.",
+        ),
         ("fit --model=mnist_zoo.models.dense.Dens", "has no class Dens. Did you mean Dense?"),
         ("fit --config=ConvNetRelu-expand", "Did you mean ConvNetReLU-expanded?"),
         ("fit --config=nowhere.yaml", "nowhere.yaml: neither a file nor a recipe."),

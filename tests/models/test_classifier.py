@@ -134,6 +134,17 @@ class TestOptimizer:
         assert scheduler.total_steps == 50
         assert scheduler.base_lrs == [pytest.approx(1.0)]
 
+    def test_a_schedule_that_ends_before_the_run_is_refused(self):
+        network = Dense(scheduler="OneCycleLR", scheduler_args={"total_steps": 3})
+        with pytest.raises(ZooError, match="total_steps is 3, but the run has 4 steps"):
+            trainer(fast_dev_run=4).fit(network, Digits())
+
+    @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 5])
+    def test_one_cycle_spans_a_run_of_any_length(self, num_steps):
+        network = Dense(scheduler="OneCycleLR", scheduler_args={"pct_start": 0.25})
+        trainer(fast_dev_run=num_steps).fit(network, Digits())
+        assert network.lr_schedulers().last_epoch == num_steps
+
 
 class TestTraining:
     def test_logs_losses_and_accuracies_under_their_names(self):
@@ -265,6 +276,8 @@ class TestTraining:
             assert torch.allclose(network.predict(image), expected[:1], atol=1e-6)
         assert network.predict([picture, picture]).shape == (2, 10)
         assert network.predict([]).shape == (0, 10)
+        with pytest.raises(ZooError, match="batch_size is 0, but must be at least 1"):
+            network.predict(images, batch_size=0)
 
     @pytest.mark.parametrize(
         ("images", "text"),

@@ -77,7 +77,7 @@ def test_csv_has_number_place_and_all_probabilities_of_each_digit():
 
 def test_hundred_percent_is_said_of_nothing_less_nor_zero_of_anything_more():
     shown = [predictions.percent(p) for p in (1.0, 0.99999, 0.5, 0.0004, 0.0)]
-    assert shown == ["100.0%", "99.9%", "50.0%", "<0.1%", "0.0%"]
+    assert shown == ["100.0%", ">99.9%", "50.0%", "<0.1%", "0.0%"]
 
 
 class TestWritePredictions:

@@ -136,6 +136,11 @@ def of_exception(error: BaseException) -> str | None:
     """
     if isinstance(error, ModuleNotFoundError) or _raised_in_lightning(error):
         return first_lines(error)
+    if _raised_in(error, "torch.optim.lr_scheduler"):
+        return (
+            f"the learning-rate scheduler fails: {first_lines(error)}.\nIts arguments are given by"
+            " --model.scheduler_args"
+        )
     if isinstance(error, ValueError) and "than 1 value per channel when training" in str(error):
         return (
             "batch normalisation cannot train on a single image, but a minibatch, perhaps the last"
@@ -175,9 +180,13 @@ def first_cause(error: BaseException) -> BaseException:
 
 def _raised_in_lightning(error: BaseException) -> bool:
     """Whether Lightning itself raised an error, even late in a run."""
-    modules = [str(frame.f_globals.get("__name__")) for frame in _frames(error)]
-    by_lightning = bool(modules) and modules[-1].startswith("lightning.")
-    return by_lightning and isinstance(error, RuntimeError | ValueError)
+    return _raised_in(error, "lightning.") and isinstance(error, RuntimeError | ValueError)
+
+
+def _raised_in(error: BaseException, module: str) -> bool:
+    """Whether an error was raised in a module whose name begins like this."""
+    frames = _frames(error)
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith(module)
 
 
 def built_when_raised(error: BaseException | None) -> object:

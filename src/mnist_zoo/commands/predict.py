@@ -143,10 +143,10 @@ def _save_sheet(file: Path, images: Tensor, pictures: Predictions, classes: Sequ
     from mnist_zoo.report.predictions import percent
 
     captions = []
-    for name, predictions in pictures:
+    for name, found in pictures:
         # A single picture is named in the heading.
         below = f"\n{shortened(digits.drawable(name))}" if len(pictures) > 1 else ""
-        best = [prediction.best() for prediction in predictions]
+        best = [prediction.best() for prediction in found]
         captions += [f"{classes[number]}  {percent(share)}{below}" for number, share in best]
     title = shortened(digits.drawable(pictures[0][0]), 60) if len(pictures) == 1 else ""
     save(gallery(images, captions, title=title), file)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -288,6 +289,11 @@ class ImageData(LightningDataModule, abc.ABC):
             self.plain_epochs,
             "the last of how many epochs? Give --trainer.max_epochs",
         )
+        if self.augmentation and self.plain_epochs >= num_epochs:
+            rank_zero_warn(
+                f"--data.plain_epochs {self.plain_epochs}: no epoch is distorted, since the run"
+                f" has only {num_epochs}."
+            )
         return max(0, num_epochs - self.plain_epochs)
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:

@@ -129,8 +129,11 @@ class Classifier(LightningModule, ABC):
 
         Raises:
             HandwritingError: A picture does not hold one digit, or an array is of another kind.
-            ZooError: The training has diverged: some outputs are not finite.
+            ZooError: ``batch_size`` is below 1, or the training has diverged: some outputs are not
+                finite.
         """
+        if batch_size < 1:
+            raise ZooError(f"predict: batch_size is {batch_size}, but must be at least 1.")
         pixels = (handwriting.to_pixels(images) - self.pixel_mean) / self.pixel_std
         # After training in 16-true, weights are in half precision.
         dtype = next(self.parameters()).dtype
@@ -223,8 +226,8 @@ class Classifier(LightningModule, ABC):
         optimizer = self._optimizer()
         if not self.scheduler_class:
             return optimizer
-        scheduler_args = self._scheduler_args()
         with optimizers.accepted("scheduler", self.scheduler_class):
+            scheduler_args = self._scheduler_args()
             scheduler = self.scheduler_class(optimizer, **scheduler_args)
         return {
             "optimizer": optimizer,
@@ -397,13 +400,23 @@ class Classifier(LightningModule, ABC):
     def _scheduler_args(self) -> dict[str, Any]:
         assert self.scheduler_class
         known = inspect.signature(self.scheduler_class).parameters
-        whole_run: dict[str, Any] = {}
         if "total_steps" in known:
-            whole_run = {"max_lr": self.lr, "total_steps": self._length_of_run()}
-        elif "T_max" in known:
+            num_steps = self._length_of_run()
+            args = {"max_lr": self.lr, "total_steps": num_steps} | self.scheduler_args
+            total = args["total_steps"]
+            if isinstance(total, int) and total < num_steps:
+                raise ZooError(
+                    f"--model.scheduler_args: total_steps is {total}, but the run has"
+                    f" {num_steps:,} steps.\nLeave it out to span the whole run."
+                )
+            if isinstance(total, int) and args.get("pct_start") == 1 / total:
+                # PyTorch divides by zero if the rate is to rise for exactly one step.
+                args["pct_start"] *= 1.0001
+            return args
+        if "T_max" in known:
             num_epochs = self._length_of_run() / self._num_steps_per_epoch()
-            whole_run = {"T_max": math.ceil(num_epochs)}
-        return whole_run | self.scheduler_args
+            return {"T_max": math.ceil(num_epochs)} | self.scheduler_args
+        return self.scheduler_args
 
     def _num_steps_per_epoch(self) -> int:
         trainer = self.trainer

@@ -47,7 +47,7 @@ def accepted(kind: str, cls: type) -> Iterator[None]:
     """Raise ``ZooError`` if a class of ``torch.optim`` rejects its arguments."""
     try:
         yield
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (ArithmeticError, TypeError, ValueError, NotImplementedError) as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         hint = did_you_mean(unknown[1], inspect.signature(cls).parameters) if unknown else ""
         own = re.match("Invalid weight_decay", str(error))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mnist_zoo.files import whole
 from mnist_zoo.report.curves import BLUE, GREEN, VERMILION
+from mnist_zoo.report.predictions import percent
 
 _SIDE = 28
 _DPI = 130
@@ -138,7 +139,7 @@ def wrongly_read(
     """
     top, predictions = probabilities.max(dim=1)
     captions = [
-        f"{_reading(p, t, classes)}\n{_percent(share)}"
+        f"{_reading(p, t, classes)}\n{percent(share)}"
         for p, t, share in zip(predictions.tolist(), targets.tolist(), top.tolist(), strict=True)
     ]
     return gallery(images, captions, title=title)
@@ -388,9 +389,3 @@ def _any_letter() -> Iterator[None]:
 
 def _reading(prediction: int, target: int, classes: Sequence[str]) -> str:
     return f"{classes[prediction]} ({classes[target]})"
-
-
-def _percent(share: float) -> str:
-    """Return a probability in percent; only 1 is shown as 100."""
-    text = f"{share:.1%}"
-    return ">99.9%" if text == "100.0%" and share < 1 else text

@@ -42,9 +42,10 @@ Predictions = Sequence[tuple[str, Sequence[Prediction]]]
 
 def percent(probability: float) -> str:
     """Return a probability in percent; only 1 is shown as 100 %, and only 0 as 0 %."""
-    if 0 < probability < 0.0005:
+    text = f"{probability:.1%}"
+    if text == "0.0%" and probability > 0:
         return "<0.1%"
-    return f"{min(probability, 0.999):.1%}" if probability < 1 else "100.0%"
+    return ">99.9%" if text == "100.0%" and probability < 1 else text
 
 
 def table(pictures: Predictions, classes: Sequence[str] = DIGITS) -> Table:
