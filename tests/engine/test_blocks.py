@@ -88,6 +88,7 @@ def test_any_number_of_steps_in_a_block_gives_the_same(num_steps):
         (Dense, {"network": {"optimizer": "Adam", "lr": 0.001}}),
         (Dense, {"network": {"optimizer_args": {"momentum": 0.9}, "weight_decay": 0.001}}),
         (Dense, {"network": {"scheduler": "OneCycleLR", "lr": 0.5}}),
+        (ConvNetReLU, {"network": {"optimizer": "Muon", "weight_decay": 0.1}}),
         (Dense, {"network": {"scheduler": "CosineAnnealingLR"}, "epochs": 3}),
         (Dense, {"network": {"scheduler": "ReduceLROnPlateau", "scheduler_args": {"patience": 0}}}),
         (

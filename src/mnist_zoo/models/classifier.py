@@ -46,7 +46,8 @@ class Classifier(LightningModule, ABC):
     Args:
         lr: Learning rate, greater than 0.
         weight_decay: Weight decay, as the optimizer defines it.
-        optimizer: Name of a class in ``torch.optim``, such as SGD, Adam or AdamW.
+        optimizer: Name of a class in ``torch.optim``, such as SGD, Adam or AdamW; or Muon, this
+            project's.
         optimizer_args: Further arguments of the optimizer, such as ``{momentum: 0.9}``.
         scheduler: Name of a class in ``torch.optim.lr_scheduler``, such as CosineAnnealingLR;
             none keeps the learning rate constant. OneCycleLR is stepped after every batch, all

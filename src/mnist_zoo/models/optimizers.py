@@ -1,4 +1,4 @@
-"""Classes of ``torch.optim`` by name, and checks of their arguments and state."""
+"""Optimizers and schedulers by name, and checks of their arguments and state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.models.muon import Muon
 
+# Those of this project, in place of PyTorch's of the same name.
+_OWN = {torch.optim: {"Muon": Muon}}
 # Optimizers that cannot be used, and why.
 _UNUSABLE = {
     torch.optim.LBFGS: "needs a closure",
@@ -23,13 +26,14 @@ _UNUSABLE = {
 
 
 def class_in(module: ModuleType, name: str, kind: str) -> Any:
-    """Return a class of ``torch.optim`` by name.
+    """Return a class of ``torch.optim`` or of this project by name.
 
     Only names are accepted, never import paths: the name may come from an untrusted checkpoint.
     """
     if not isinstance(name, str):
         raise ZooError(f"--model.{kind} {name}: give the name of the class, such as 'SGD'.")
     classes = {n: c for n, c in vars(module).items() if inspect.isclass(c) and n[0] != "_"}
+    classes |= _OWN.get(module, {})
     if name not in classes:
         hint = did_you_mean(name, classes)
         raise ZooError(f"--model.{kind} {name}: {module.__name__} has no such class.{hint}")

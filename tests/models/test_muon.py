@@ -1,0 +1,63 @@
+"""Muon: weights take orthogonal steps, all else those of SGD."""
+
+import pytest
+import torch
+from torch import nn
+
+from mnist_zoo.models.muon import Muon, orthogonal
+
+
+@pytest.mark.parametrize(
+    ("shape", "largest"),
+    [((20, 50), 1), ((50, 20), 2.5**0.5), ((8, 2, 3, 3), 1), ((16, 1, 3, 3), (16 / 9) ** 0.5)],
+)
+def test_an_update_has_singular_values_near_one(shape, largest):
+    torch.manual_seed(0)
+    update = orthogonal(torch.randn(shape) * 1e-3)
+    assert update.shape == shape
+    values = torch.linalg.svdvals(update.flatten(1)) / largest
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_an_update_of_zero_stays_zero():
+    assert torch.equal(orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_biases_and_scales_take_the_steps_of_sgd():
+    def train(make):
+        torch.manual_seed(0)
+        norm = nn.BatchNorm1d(4)
+        optimizer = make(norm.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (norm(torch.randn(10, 4)) ** 3).sum().backward()
+            optimizer.step()
+        return torch.cat([p.detach() for p in norm.parameters()])
+
+    sgd = train(lambda *args, **kwargs: torch.optim.SGD(*args, nesterov=True, **kwargs))
+    torch.testing.assert_close(train(Muon), sgd)
+
+
+def test_weights_shrink_by_a_share_of_the_learning_rate():
+    weight = nn.Parameter(torch.ones(2, 3))
+    weight.grad = torch.zeros(2, 3)
+    Muon([weight], lr=0.5, weight_decay=0.2).step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 3), 0.9))
+
+
+def test_weights_without_a_gradient_are_left_alone():
+    weight = nn.Parameter(torch.ones(2, 3))
+    optimizer = Muon([weight], weight_decay=0.2)
+    assert optimizer.step(lambda: 3.0) == 3.0
+    assert torch.equal(weight, torch.ones(2, 3))
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"lr": -1}, "learning rate"), ({"momentum": 1}, "momentum"), ({"weight_decay": -1}, "decay")],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Muon([nn.Parameter(torch.ones(1))], **settings)
