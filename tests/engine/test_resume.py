@@ -161,7 +161,8 @@ class Save(Callback):
 
 def train(
     folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90,
-    every_n_train_steps=None, patience=None, network_class=MLPDropout, batch_size=10, **settings
+    every_n_train_steps=None, patience=None, network_class=MLPDropout, batch_size=10,
+    optimizer="SGD", **settings
 ):  # fmt: skip
     """Train with dropout, distortions and a scheduler that goes by steps: 30 steps an epoch.
 
@@ -176,6 +177,7 @@ def train(
         scheduler=scheduler,
         # No change is an improvement, so that each epoch has a step of the rate.
         scheduler_args=None if patience is None else {"patience": patience, "threshold": 1.0},
+        optimizer=optimizer,
         optimizer_args={"momentum": 0.9},
     )
     trainer = Trainer(
@@ -303,6 +305,13 @@ def test_a_scheduler_by_epochs_goes_on_in_a_run_resumed_in_mid_epoch(num_steps, 
     file = tmp_path / "middle.ckpt"
     whole = train(tmp_path, 4, Save(8, file), scheduler="CosineAnnealingLR")
     resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, scheduler="CosineAnnealingLR")
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_muon_goes_on_in_a_run_resumed_in_mid_epoch(tmp_path):
+    file = tmp_path / "middle.ckpt"
+    whole = train(tmp_path, 4, Save(8, file), optimizer="Muon")
+    resumed = train(tmp_path / "resumed", 64, ckpt_path=file, optimizer="Muon")
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""Muon: gradient descent in which all directions of a weight matrix move equally far."""
+"""Muon: momentum in which all directions of a weight matrix move equally far."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _NUM_ROUNDS = 5
 
 
 class Muon(Optimizer):
-    """Muon for weights of two or more dimensions, SGD for biases and the scales of norms.
+    """Muon for the weights of hidden layers, SGD for the output layer, biases and norms.
 
     The update of a weight is its gradient with Nesterov momentum, made orthogonal: seen as a matrix
-    of outputs × inputs, all its singular values become about 1. Both kinds of parameters share the
-    learning rate. The class of that name in PyTorch takes nothing but matrices: neither biases nor
-    convolutions.
+    of outputs × inputs, all its singular values become about 1. The last weight of two or more
+    dimensions is taken for that of the output layer, which, as in the source, learns better by SGD.
+    All share the learning rate. The class of that name in PyTorch takes nothing but matrices:
+    neither biases nor convolutions.
 
     Source: K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024,
     kellerjordan.github.io/posts/muon.
@@ -59,6 +60,8 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        output = next((weight for weight in reversed(weights) if weight.ndim >= 2), None)
         for group in self.param_groups:
             lr, momentum = group["lr"], group["momentum"]
             for weight in group["params"]:
@@ -69,7 +72,7 @@ class Muon(Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(weight)
                 velocity = state["momentum_buffer"].mul_(momentum).add_(weight.grad)
                 update = weight.grad.add(velocity, alpha=momentum)
-                if weight.ndim >= 2:
+                if weight.ndim >= 2 and weight is not output:
                     update = orthogonal(update)
                 weight.mul_(1 - lr * group["weight_decay"]).add_(update, alpha=-lr)
         return loss
