@@ -130,6 +130,11 @@ class TestClassPath:
     def test_of_a_path_is_the_path(self):
         assert registry.class_path("anything.at.All") == "anything.at.All"
 
+    def test_of_a_path_through_the_package_is_that_of_the_definition(self):
+        assert registry.class_path("mnist_zoo.models.Dense") == "mnist_zoo.models.dense.Dense"
+        assert registry.full_path("mnist_zoo.data.MNIST") == "mnist_zoo.data.datasets.MNIST"
+        assert registry.full_path("mnist_zoo.data.write_text") == "mnist_zoo.data.write_text"
+
     def test_of_a_plugin(self, plugins):
         plugins(TheirNet="theirs.net:TheirNet")
         assert registry.class_path("TheirNet") == "theirs.net.TheirNet"

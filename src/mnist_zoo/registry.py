@@ -122,16 +122,29 @@ def plugins() -> list[EntryPoint]:
     return sorted(entry_points(group=PLUGIN_GROUP), key=lambda plugin: plugin.name)
 
 
+def full_path(path: str) -> str:
+    """Return where a class is defined, given its import path.
+
+    The zoo's own classes are also found in ``mnist_zoo.models`` and ``mnist_zoo.data``. Any other
+    path is returned as it is.
+    """
+    module, _, name = path.rpartition(".")
+    if module == "mnist_zoo.models":
+        return builtin_networks().get(name, path)
+    if module == "mnist_zoo.data":
+        return builtin_datasets().get(name, path)
+    return path
+
+
 def is_known(path: str) -> bool:
     """Return whether an import path is a network of the zoo or of an installed plugin."""
-    return _is_of_package(path, "models", builtin_networks()) or any(
-        _path(plugin) == path for plugin in plugins()
-    )
+    known = {*builtin_networks().values(), *map(_path, plugins())}
+    return full_path(path) in known
 
 
 def is_our_data(path: str) -> bool:
     """Return whether an import path is a data set of this package."""
-    return _is_of_package(path, "data", builtin_datasets())
+    return full_path(path) in builtin_datasets().values()
 
 
 def to_be_named(model: str, dataset: str | None) -> dict[str, str]:
@@ -142,14 +155,8 @@ def to_be_named(model: str, dataset: str | None) -> dict[str, str]:
     return own
 
 
-def _is_of_package(path: str, folder: str, classes: dict[str, str]) -> bool:
-    """Return whether a path is one of our classes, not just anything in our modules."""
-    name = path.rpartition(".")[2]
-    return name in classes and path in (classes[name], f"mnist_zoo.{folder}.{name}")
-
-
 def class_path(name: str) -> str:
-    """Return the import path of a network, given its name or its import path.
+    """Return where a network is defined, given its name or its import path.
 
     Raises:
         UnknownNameError: No network has that name, or more than one has.
@@ -167,7 +174,7 @@ def class_path(name: str) -> str:
         right = name.removeprefix("./").replace("/", ".")
         raise UnknownNameError(f"--model {name}: write it as it is imported, --model {right}")
     if "." in name:
-        return name
+        return full_path(name)
     paths = [_path(plugin) for plugin in plugins() if plugin.name == name]
     if name in builtin_networks():
         paths.append(builtin_networks()[name])
@@ -305,9 +312,9 @@ def recipe_of(path: str) -> Recipe | None:
 
     The user's own classes have none, nor do plugin classes named like one of the zoo.
     """
+    path = full_path(path)
     name = path.rpartition(".")[2]
-    ours = _is_of_package(path, "models", builtin_networks())
-    named_alike = name in builtin_networks() and not ours
+    named_alike = builtin_networks().get(name, path) != path
     return recipes().get(name) if is_known(path) and not named_alike else None
 
 

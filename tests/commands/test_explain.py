@@ -199,8 +199,9 @@ def test_refuses_what_the_checkpoint_is_not_of(cli, trained, argument, said):
     assert said in cli("explain", f"--ckpt_path={trained.best}", argument, status=2).err
 
 
-def test_takes_the_data_of_the_checkpoint_by_their_name(cli, copied):
-    cli("explain", f"--ckpt_path={copied.best}", "--num=1", "--data=Digits")
+@pytest.mark.parametrize("module", ["", "mnist_zoo.data.", "mnist_zoo.data.datasets."])
+def test_takes_the_data_of_the_checkpoint_by_their_name(cli, copied, module):
+    cli("explain", f"--ckpt_path={copied.best}", "--num=1", f"--data={module}Digits")
 
 
 def test_grey_is_half_way_between_paper_and_ink_however_they_are_normalised(monkeypatch):

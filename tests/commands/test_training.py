@@ -203,8 +203,9 @@ class TestTest:
         data = config["data"]["init_args"]
         assert (data["num_test"], data["batch_size"], data["mean"]) == (50, 7, 0.1)
 
-    def test_the_network_may_be_named(self, cli, trained):
-        out = cli("test", "--model", "ConvNetReLU", "--ckpt_path", trained.best).out
+    @pytest.mark.parametrize("module", ["", "mnist_zoo.models.", "mnist_zoo.models.convnet."])
+    def test_the_network_may_be_named(self, cli, trained, module):
+        out = cli("test", f"--model={module}ConvNetReLU", "--ckpt_path", trained.best).out
         assert "ConvNetReLU on 360 test images" in out
 
     def test_another_network_is_an_error(self, cli, trained):

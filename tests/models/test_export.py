@@ -115,6 +115,16 @@ def test_a_full_disk_is_told(kind, images, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_network_may_be_named_by_either_path(images, tmp_path):
+    file = tmp_path / "x.safetensors"
+    export.export(build("Dense"), "safetensors", file, images, about(build("Dense")))
+    for path in ("mnist_zoo.models.Dense", "mnist_zoo.models.dense.Dense"):
+        assert type(mnist_zoo.load(file, named=path)).__name__ == "Dense"
+    text = r"--model my_net\.Dense does not fit .* is a checkpoint of Dense\.\n"
+    with pytest.raises(CheckpointError, match=text):
+        mnist_zoo.load(file, named="my_net.Dense")
+
+
 def test_normalization_travels_with_the_weights(images, tmp_path):
     network = build("MLPLogSoftmax")
     network.pixel_mean, network.pixel_std = 0.5, 0.5

@@ -24,9 +24,9 @@ def require_data(checkpoint: Checkpoint, named: str | None) -> None:
         ZooError: It is another.
     """
     assert checkpoint.data is not None
-    path = str(checkpoint.data["class_path"])
+    path = registry.full_path(checkpoint.data["class_path"])
     name = path.rpartition(".")[2]
-    if named not in (None, path, name):
+    if named is not None and registry.full_path(named) not in (path, name):
         raise ZooError(
             f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of {name}.\n"
             "Leave --data out; the data comes from the checkpoint."

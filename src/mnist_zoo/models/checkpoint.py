@@ -113,17 +113,19 @@ def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
     Raises:
         CheckpointError: The class is of neither kind, or the user named another.
     """
-    path: str = checkpoint.model["class_path"]
+    path = registry.full_path(checkpoint.model["class_path"])
+    named = named and registry.full_path(named)
     if not registry.is_known(path) and path != named:
         raise CheckpointError(
             f"checkpoint {checkpoint.path} is of {path}, which is neither in this zoo nor an"
             f" installed plugin.\nIf it is yours and you trust it, name it: --model {path}"
             f" (in Python, named={path!r})"
         )
-    if named not in (None, path):
+    if named and named != path:
+        names = {path: name for name, path in registry.builtin_networks().items()}
         raise CheckpointError(
-            f"--model {str(named).rpartition('.')[2]} does not fit --ckpt_path:"
-            f" {checkpoint.path} is a checkpoint of {checkpoint.network}.\n"
+            f"--model {names.get(named, named)} does not fit --ckpt_path: {checkpoint.path} is a"
+            f" checkpoint of {names.get(path, path)}.\n"
             "Leave --model out; the network comes from the checkpoint."
         )
     return path
