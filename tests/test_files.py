@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mnist_zoo.errors import ZooError
-from mnist_zoo.files import require_writable, whole
+from mnist_zoo.files import absolute, expanded, require_writable, whole
 
 
 def write(file, text="new"):
@@ -19,6 +19,13 @@ def test_replaces_what_was_there(tmp_path):
     write(file)
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_tilde_is_the_home_folder_if_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a") == absolute("~/a") == tmp_path / "a"
+    assert str(expanded("~nobody_at_all/a")) == "~nobody_at_all/a"
+    assert str(expanded("a/~")) == "a/~"
 
 
 def test_of_a_link_the_file_that_it_leads_to_is_replaced(tmp_path):

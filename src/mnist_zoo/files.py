@@ -13,9 +13,14 @@ from pathlib import Path
 from mnist_zoo.errors import ZooError
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Expand ``~``, as shells do except after ``=``; that of an unknown user is left as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path fails of nobody's)
+
+
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """Expand ``~`` and make a path absolute; ``~user`` of an unknown user is left as it is."""
-    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path fails of nobody's)
+    """Expand ``~`` and make a path absolute."""
+    return expanded(path).absolute()
 
 
 def require_writable(folder: Path, hint: str) -> None:

@@ -47,6 +47,12 @@ def test_the_plan_is_the_product_of_recipes_values_and_seeds():
     assert len({run.folder for run in runs}) == 8
 
 
+def test_a_tilde_is_the_home_folder_as_for_fit(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = sweep._parser().parse_args(["Dense", "--runs=~/runs", "--plot=~/a.png"])
+    assert (arguments.runs, arguments.plot) == (tmp_path / "runs", tmp_path / "a.png")
+
+
 @pytest.mark.parametrize(
     ("text", "alternatives"),
     [

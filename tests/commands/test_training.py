@@ -120,6 +120,15 @@ class TestFit:
         assert (tmp_path / "elsewhere/ConvNetReLU/version_0/checkpoints/best.ckpt").is_file()
         assert not (tmp_path / "runs").exists()
 
+    def test_a_tilde_is_the_home_folder(self, fit, cli, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        fit("--trainer.default_root_dir=~/runs", "--trainer.limit_train_batches=2")
+        run = tmp_path / "home/runs/ConvNetReLU/version_0"
+        assert {"checkpoints", "config.yaml"} <= {path.name for path in run.iterdir()}
+        checkpoint = "~/runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+        cli("test", f"--ckpt_path={checkpoint}", "--pictures=false")
+        assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
     def test_one_batch_for_trial_leaves_nothing(self, fit, tmp_path):
         assert "nothing was saved" in fit("--trainer.fast_dev_run=true").out
         assert list(tmp_path.iterdir()) == []

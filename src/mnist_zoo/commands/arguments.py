@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.files import expanded
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,4 +38,4 @@ def png_file(word: str) -> Path:
         raise argparse.ArgumentTypeError(
             f"{word}: the picture is a PNG file, so its name must end in .png."
         )
-    return Path(word)
+    return expanded(word)

@@ -13,7 +13,7 @@ from mnist_zoo.commands import digits
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.checkpoint_data import data_here, data_with_test_images, require_data
 from mnist_zoo.errors import ZooError
-from mnist_zoo.files import require_writable
+from mnist_zoo.files import expanded, require_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,7 +103,7 @@ def _parser() -> Parser:
         "--num", type=int, default=8, help="how many test images; default: %(default)s"
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path,
+        "--out", metavar="FOLDER", type=expanded,
         help="where to draw; default: pictures, in the run of the checkpoint or else in the current"
         " folder",
     )  # fmt: skip

@@ -10,7 +10,7 @@ from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.checkpoint_data import data_with_test_images, require_data
 from mnist_zoo.commands.screen import silence
 from mnist_zoo.errors import ZooError
-from mnist_zoo.files import require_writable
+from mnist_zoo.files import expanded, require_writable
 
 if TYPE_CHECKING:
     from mnist_zoo.models import Classifier
@@ -103,7 +103,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=expanded,
         help="file to write; its ending, .onnx, .pt2, .pt or .safetensors, selects the format;"
         " default: beside the checkpoint, under its name; for installed weights, in the current"
         " folder",

@@ -43,7 +43,7 @@ from mnist_zoo.engine.checkpoints import Best, Last
 from mnist_zoo.engine.readings import Gather
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import FinishedError, ZooError, first_lines
-from mnist_zoo.files import require_writable
+from mnist_zoo.files import expanded, require_writable
 from mnist_zoo.models import Classifier, checkpoint
 from mnist_zoo.models.classifier import num_parameters
 from mnist_zoo.report import predictions, summary
@@ -432,7 +432,7 @@ class ZooCLI(LightningCLI):
                 require_writable(self.run_folder / "checkpoints", _COPY_IT)
         if self.run_folder is None:
             network = str(self.settings.model.class_path).rpartition(".")[2]
-            self.claim = runs.claim(Path(trainer.default_root_dir or "runs") / network)
+            self.claim = runs.claim(expanded(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
             if self.request.ckpt_path:
                 console.print(

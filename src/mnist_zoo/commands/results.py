@@ -17,7 +17,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands import models, screen
 from mnist_zoo.commands.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import require_writable, whole
+from mnist_zoo.files import expanded, require_writable, whole
 
 if TYPE_CHECKING:
     from mnist_zoo.report.results import Record, Row
@@ -37,12 +37,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all on record")
     parser.add_argument(
         "--results",
-        type=Path,
+        type=expanded,
         help="folder of the records; default: results, or those of this project",
     )
     parser.add_argument("--markdown", action="store_true", help="print one table in Markdown")
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="update the tables between the marks in a file"
+        "--readme",
+        type=expanded,
+        metavar="FILE",
+        help="update the tables between the marks in a file",
     )
     add_plot_options(parser)
     arguments = parser.parse_intermixed_args(argv)

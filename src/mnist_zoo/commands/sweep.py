@@ -28,7 +28,7 @@ from mnist_zoo.commands import screen, sweep_ensemble, training, workers
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.sweep_run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run, adds_to
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import require_writable
+from mnist_zoo.files import expanded, require_writable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -116,13 +116,13 @@ def _parser() -> Parser:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; default: 1")
     parser.add_argument(
         "--results",
-        type=Path,
+        type=expanded,
         default=Path("results"),
         help="folder of the records; default: results",
     )
     parser.add_argument(
         "--runs",
-        type=Path,
+        type=expanded,
         default=Path("runs/sweep"),
         help="folder of the runs; default: runs/sweep",
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_zoo import registry, stored
 from mnist_zoo.commands.checkpoint_data import data_here
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import absolute, expanded
 
 if TYPE_CHECKING:
     from mnist_zoo.models.checkpoint import Checkpoint
@@ -104,11 +105,12 @@ def scan(argv: list[str]) -> Request:
             request.argv.append(flag)
         elif flag in ("--config", "-c"):
             request.configured = True
-            configs += ["--config", str(checked(registry.find_recipe(value)))]
+            recipe = registry.find_recipe(str(expanded(value)))
+            configs += ["--config", str(checked(recipe))]
         elif flag == "--ckpt_path":
-            request.ckpt_path = value
+            request.ckpt_path = str(expanded(value))
             # Lightning has keywords, such as last, that may also be the name of a file.
-            request.argv += [flag, str(Path(value).absolute())]
+            request.argv += [flag, str(absolute(value))]
         elif flag == "--data":
             request.data = value
             request.argv += [flag, value]

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from mnist_zoo import registry, stored
 from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.files import expanded
 from mnist_zoo.models.classifier import Classifier
 
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
@@ -222,7 +223,7 @@ def find(name: str | os.PathLike[str]) -> Path:
     if not str(name):
         raise CheckpointError("--ckpt_path is empty: name a file.")
     shipped = registry.shipped_weights()
-    path = Path(name)
+    path = expanded(name)
     # A folder may have that name: in runs/, the one with the network's runs.
     if not path.is_file() and str(name) in shipped:
         return shipped[str(name)]
