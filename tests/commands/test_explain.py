@@ -97,6 +97,19 @@ class TestImages:
         cli("explain", "--ckpt_path=ConvNetReLU", "four.png")
         assert "explain-saliency-four.png" in names(tmp_path / "pictures")
 
+    def test_need_no_data_of_ones_own(self, fit, cli, tmp_path):
+        own = (
+            "from mnist_zoo.data import Digits\nclass Own(Digits):\n    classes = [*'ABCDEFGHIJ']\n"
+        )
+        (tmp_path / "own_letters.py").write_text(own)
+        fit("--data=own_letters.Own", "--trainer.limit_train_batches=2")
+        checkpoint = "--ckpt_path=runs/ConvNetReLU/version_0/checkpoints/best.ckpt"
+        cli("explain", checkpoint, "four.png")
+        assert "name it: --data own_letters.Own\n" in cli("explain", checkpoint, status=2).err
+        cli("explain", checkpoint, "--data=own_letters.Own", "--num=1")
+        drawn = BOTH | {"explain-saliency-four.png"}
+        assert names(tmp_path / "runs/ConvNetReLU/version_0/pictures") == drawn
+
     def test_may_be_called_what_is_no_text(self, cli, tmp_path):
         name = os.fsdecode(b"\xff4.png")
         try:
@@ -187,11 +200,18 @@ def test_of_a_network_that_has_diverged_nothing_is_drawn(cli, diverged, tmp_path
     assert names(tmp_path) == {diverged.name}
 
 
+@pytest.mark.mnist
+def test_the_data_may_be_in_another_folder(cli, tmp_path, mnist_root):
+    cli("explain", "--ckpt_path=ConvNetReLU", "--num=1", f"--data.root={mnist_root}")
+    assert names(tmp_path / "pictures") == BOTH
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
         ("--data=MNIST", "--data MNIST does not fit --ckpt_path: "),
         ("--data=nowhere.Data", "best.ckpt is of Digits."),
+        ("--root=x", "--root: Digits has no such option. Leave it out."),
         ("--model=Dense", "best.ckpt is a checkpoint of ConvNetReLU."),
     ],
 )

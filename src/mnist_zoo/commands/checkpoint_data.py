@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,26 +12,6 @@ from mnist_zoo.errors import ZooError
 if TYPE_CHECKING:
     from mnist_zoo.data import ImageData
     from mnist_zoo.models.checkpoint import Checkpoint
-
-
-def require_data(checkpoint: Checkpoint, named: str | None) -> None:
-    """Require that the data named by the user, if any, is that of the checkpoint.
-
-    Args:
-        checkpoint: Names its data, and holds its settings, which fit no other class.
-        named: What the user named: an import path or, for data of this package, a name.
-
-    Raises:
-        ZooError: It is another.
-    """
-    assert checkpoint.data is not None
-    path = registry.full_path(checkpoint.data["class_path"])
-    name = path.rpartition(".")[2]
-    if named is not None and registry.full_path(named) not in (path, name):
-        raise ZooError(
-            f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of {name}.\n"
-            "Leave --data out; the data comes from the checkpoint."
-        )
 
 
 def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
@@ -57,20 +38,30 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
 def data_with_test_images(
     checkpoint: Checkpoint, named: str | None, root: str | None = None
 ) -> ImageData:
-    """Return the checkpoint's data with the test images loaded.
+    """Return the checkpoint's data, by default MNIST, with the test images loaded.
 
     Args:
-        checkpoint: Names its data.
-        named: The class that the user named, if any.
+        checkpoint: Names its data, and holds its settings, which fit no other class.
+        named: What the user named, if anything: an import path or, for data of this package, a
+            name.
         root: The folder of all data sets, if not the checkpoint's.
 
     Raises:
-        ZooError: As ``data_here``; or the images cannot be loaded.
+        ZooError: As ``data_here``; the user named other data than the checkpoint's; or the images
+            cannot be loaded.
     """
+    if checkpoint.data is None:
+        mnist = {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
+        checkpoint = dataclasses.replace(checkpoint, data=mnist)
+    if named:
+        _require_its_data(checkpoint, named)
+        registry.look_into_current_folder()
     entry = data_here(checkpoint, named)
-    if root is not None:
-        entry["init_args"]["root"] = root
     cls = registry.import_class(entry["class_path"])
+    if root is not None:
+        if "root" not in registry.accepted(cls):
+            raise ZooError(f"--root: {cls.__name__} has no such option. Leave it out.")
+        entry["init_args"]["root"] = root
     try:
         data: ImageData = cls(**entry["init_args"])
     except TypeError as error:
@@ -80,3 +71,14 @@ def data_with_test_images(
     data.prepare_data()
     data.setup("test")
     return data
+
+
+def _require_its_data(checkpoint: Checkpoint, named: str) -> None:
+    assert checkpoint.data is not None
+    path = registry.full_path(checkpoint.data["class_path"])
+    name = path.rpartition(".")[2]
+    if registry.full_path(named) not in (path, name):
+        raise ZooError(
+            f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of {name}.\n"
+            "Leave --data out; the data comes from the checkpoint."
+        )

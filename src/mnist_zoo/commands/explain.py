@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from mnist_zoo import registry
 from mnist_zoo.commands import digits
 from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.checkpoint_data import data_here, data_with_test_images, require_data
+from mnist_zoo.commands.checkpoint_data import data_with_test_images
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable
 
@@ -37,8 +36,6 @@ def main(argv: list[str]) -> int:
     if not 1 <= arguments.num <= _MOST:
         raise ZooError(f"--num {arguments.num}: must be from 1 to {_MOST}.")
     model = registry.class_named(arguments.model)
-    if arguments.data:
-        registry.look_into_current_folder()
 
     from rich.console import Console
 
@@ -49,11 +46,7 @@ def main(argv: list[str]) -> int:
 
     checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named=model)
-    # As in the other commands, MNIST is the default for a checkpoint that names no data.
-    entry = checkpoint.data or {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
-    checkpoint = dataclasses.replace(checkpoint, data=entry)
-    require_data(checkpoint, arguments.data)
-    classes = registry.import_class(data_here(checkpoint, arguments.data)["class_path"]).classes
+    classes = checkpoints.class_names(checkpoint)
     run = None if arguments.out else runs.of_checkpoint(checkpoint.path)
     folder = arguments.out or (run or Path.cwd()) / "pictures"
     require_writable(folder, "Give another folder: --out FOLDER")
@@ -65,7 +58,7 @@ def main(argv: list[str]) -> int:
         which += _suffix(files)
     else:
         of = "true"
-        data = data_with_test_images(checkpoint, arguments.data)
+        data = data_with_test_images(checkpoint, arguments.data, arguments.root)
         images, targets = (part[: arguments.num] for part in data.splits["test"])
         names = [classes[target] for target in targets.tolist()]
     saliency, filters = _figures(network, classes, images, names, of)
@@ -98,7 +91,15 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
     parser.add_argument("--model", help="its network, where that is a class of your own")
-    parser.add_argument("--data", help="its data, where that is a class of your own")
+    parser.add_argument(
+        "--data", help="its data, for test images, where that is a class of your own"
+    )
+    parser.add_argument(
+        "--root",
+        "--data.root",
+        metavar="DIR",
+        help="folder of all data sets, for test images (default: $MNIST_ZOO_DATA, else data)",
+    )
     parser.add_argument(
         "--num", type=int, default=8, help="how many test images; default: %(default)s"
     )

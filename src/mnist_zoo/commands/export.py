@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.checkpoint_data import data_with_test_images, require_data
+from mnist_zoo.commands.checkpoint_data import data_with_test_images
 from mnist_zoo.commands.screen import silence
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable
@@ -181,9 +181,6 @@ def _measured(
 
     if checkpoint.data is None:
         raise ZooError(f"--measure: {checkpoint.path} does not say what it was trained on.")
-    require_data(checkpoint, named)
-    if named:
-        registry.look_into_current_folder()
     data = data_with_test_images(checkpoint, named, root)
     images, targets = data.splits["test"]
     num_right = int((network.predict(images).argmax(dim=1) == targets).sum())

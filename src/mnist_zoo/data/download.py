@@ -82,5 +82,6 @@ def how_to_bring(source: str, raw: Path, names: Sequence[str]) -> str:
     """
     return (
         f"Put {', '.join(names)} (as they are, or .gz) into {raw}, or name a folder that has"
-        f" {source}/raw in it with --data.root, or use the built-in digits: --data Digits"
+        f" {source}/raw in it with --data.root; fit and test also take the built-in digits:"
+        " --data Digits"
     )
