@@ -521,3 +521,16 @@ class TestCheckpointThatIsMoreThanItSeems:
                 packed.writestr(name, stored.read(name))
         with pytest.raises(CheckpointError, match="recompressed"):
             mnist_zoo.load(tmp_path / "c.ckpt")
+
+    @pytest.mark.parametrize(
+        ("offset", "flipped"),
+        [(0, 1), (6, 0xFF), (8, 1), (16, 1), (38, 0x10), (46, 0x80)],
+        ids=["signature", "version", "encryption", "checksum", "folder", "name"],
+    )
+    def test_a_directory_that_is_damaged(self, changed, tmp_path, offset, flipped):
+        changed(lambda _: None)
+        content = bytearray((tmp_path / "b.ckpt").read_bytes())
+        content[content.index(b"PK\1\2") + offset] ^= flipped
+        (tmp_path / "b.ckpt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"b\.ckpt is damaged: "):
+            mnist_zoo.load(tmp_path / "b.ckpt")

@@ -23,6 +23,8 @@ from mnist_zoo.models.classifier import Classifier
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
 """The installed weights used for pictures by default."""
 
+_FOLDER = 0x10  # among the attributes of a file in a zip file
+
 
 class CheckpointError(ZooError):
     """A checkpoint that is missing, damaged, or of an unknown network."""
@@ -249,12 +251,15 @@ def default_weights() -> Path:
 
 def _content(file: Path) -> Any:
     """Return what torch wrote to a file, if it is intact and holds only data."""
-    _require_uncompressed(file)
+    with file.open("rb") as stream:
+        is_zip = stream.read(2) == b"PK"
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        if is_zip:
+            _require_intact(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:
-        with file.open("rb") as stream:
-            is_zip = stream.read(2) == b"PK"
         if not is_zip:
             raise CheckpointError(f"{file} is not a checkpoint: torch cannot read it.") from error
         if "weights_only" in str(error) or "Unsupported" in str(error):
@@ -262,16 +267,8 @@ def _content(file: Path) -> Any:
                 f"checkpoint {file} holds more than tensors and plain types,"
                 " and is not opened because it could run code."
             ) from error
-        reason = str(error).partition(". ")[0]
-        if not zipfile.is_zipfile(file):
-            reason = "it is truncated (was writing or copying interrupted?)"
+        reason = str(error).partition(". ")[0] or type(error).__name__
         raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
-    if zipfile.is_zipfile(file):
-        # PyTorch does not compare the checksums.
-        with zipfile.ZipFile(file) as archive:
-            if archive.testzip():
-                raise CheckpointError(f"checkpoint {file} is damaged: a checksum does not match.")
-    return content
 
 
 def _read_weights(file: Path) -> Checkpoint:
@@ -330,16 +327,28 @@ def _tensors(state_dict: Any) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _require_uncompressed(file: Path) -> None:
-    """Refuse compressed files, which PyTorch does not write and which could unpack to any size."""
+def _require_intact(file: Path) -> None:
+    """Check what PyTorch does not: that a zip file is whole and not compressed.
+
+    Raises:
+        CheckpointError: It is compressed. PyTorch writes no such files, and they could unpack to
+            any size.
+        Exception: It is damaged. Nearly any exception is possible.
+    """
     if not zipfile.is_zipfile(file):
-        return
+        raise zipfile.BadZipFile("it is truncated (was writing or copying interrupted?)")
     with zipfile.ZipFile(file) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise CheckpointError(
                 f"checkpoint {file} has been recompressed, which PyTorch never does: use the"
                 " original file."
             )
+        # PyTorch would leave the memory for its contents as it is.
+        if any(entry.external_attr & _FOLDER for entry in entries):
+            raise zipfile.BadZipFile("an entry is marked as a folder")
+        if archive.testzip():
+            raise zipfile.BadZipFile("a checksum does not match")
 
 
 def _require_plausible(checkpoint: Checkpoint) -> None:
