@@ -5,6 +5,7 @@ import torch
 import yaml
 
 import mnist_zoo
+from mnist_zoo import registry
 from mnist_zoo.commands.messages import plain
 
 FIT = "fit --model=ConvNetReLU --data=Digits --trainer.accelerator=cpu"
@@ -393,3 +394,9 @@ def test_control_codes_of_a_file_do_not_reach_the_terminal(mistake, trained, tmp
     torch.save(content, tmp_path / "a.ckpt")
     text = mistake("test --ckpt_path=a.ckpt")
     assert r"theirs.\x1b]0;title\x07Net" in text
+
+
+def test_the_reason_why_a_plugin_is_left_out_is_shown_as_it_is(cli, monkeypatch):
+    monkeypatch.setattr(registry, "import_all", lambda: ["plugin X left out: no [/x]"])
+    out = cli("fit", "--model=Dense", "--print_config").out
+    assert out.startswith("warning: plugin X left out: no [/x]\n")

@@ -53,6 +53,12 @@ def test_a_tilde_is_the_home_folder_as_for_fit(tmp_path, monkeypatch):
     assert (arguments.runs, arguments.plot) == (tmp_path / "runs", tmp_path / "a.png")
 
 
+def test_the_bars_show_flags_as_they_are(tmp_path):
+    progress = sweep._Sweep([], tmp_path, tmp_path).progress
+    progress.add_task("Dense --data.x=[/a], seed 0, epoch")
+    assert str(progress.columns[0].render(progress.tasks[0])) == progress.tasks[0].description
+
+
 @pytest.mark.parametrize(
     ("text", "alternatives"),
     [

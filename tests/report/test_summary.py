@@ -65,6 +65,7 @@ class TestAfterFit:
     def test_names_the_value_that_was_watched(self):
         assert self.said("val/loss", 0.12345, "a.ckpt")[0] == "Best validation loss: 0.1235"
         assert self.said("train/acc", 0.5, "a.ckpt")[0] == "Best train/acc: 50.00%"
+        assert self.said("val_[/x]", 0.5, "a.ckpt")[0] == "Best val_[/x]: 0.5000"
 
     def test_a_folder_with_a_space_is_quoted(self, here):
         lines = self.said(None, None, here / "my runs" / "last.ckpt", options=" --model a.B")

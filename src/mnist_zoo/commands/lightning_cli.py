@@ -96,7 +96,7 @@ class ZooCLI(LightningCLI):
         self.gather = Gather()
         silence()
         for problem in registry.import_all():
-            console.print(f"warning: {problem}", style="yellow")
+            console.print(f"warning: {problem}", style="yellow", markup=False)
         if request.model:
             registry.import_derived(request.model, Classifier, "--model")
         if request.data and "." in request.data:

@@ -180,7 +180,13 @@ class _Sweep:
     """The runs to make, and the folder of their records."""
 
     def __init__(self, plan: Sequence[Run], results: Path, runs: Path) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         self.plan = plan
         self.keys = {run.key for run in plan}
@@ -189,7 +195,7 @@ class _Sweep:
         self.stopping = threading.Event()
         self.console = screen.console()
         self.progress = Progress(
-            "{task.description}",
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

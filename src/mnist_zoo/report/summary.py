@@ -66,7 +66,7 @@ def after_fit(
         name = {"val/acc": "validation accuracy", "val/loss": "validation loss"}.get(
             str(monitor), str(monitor)
         )
-        lines.append(f"Best {name}: [bold]{value}[/]")
+        lines.append(f"Best {escape(name)}: [bold]{value}[/]")
     elif train_acc is not None:
         lines.append(f"Training accuracy: [bold]{train_acc:.2%}[/]")
     if checkpoint:
