@@ -93,6 +93,8 @@ def mistake(cli, tmp_path):
         (f"{FIT} --model.lr abc", "--model.lr abc: expected float."),
         (f"{FIT} --model.lr -1", "--model.lr -1.0: must be above 0."),
         (f"{FIT} --model.lr", "--model.lr: a value is missing."),
+        ("fit --model --data Digits", "--model: a value is missing.\n"),
+        ("test --ckpt_path --data Digits", "--ckpt_path: a value is missing.\n"),
         (f"{FIT} --model.lr 0,1", "--model.lr 0,1: expected float. Did you mean 0.1?"),
         ("train --model=Dense", "unknown command train. Did you mean fit?"),
         ("sweep", "which recipes?"),

@@ -89,6 +89,7 @@ def scan(argv: list[str]) -> Request:
 
     Raises:
         UnknownNameError: There is no such network or recipe.
+        ZooError: A flag has no value, or a configuration does not hold settings.
     """
     request = Request([argv[0]], argv[0])
     arguments, configs = iter(argv[1:]), list[str]()
@@ -101,6 +102,8 @@ def scan(argv: list[str]) -> Request:
             continue
         if not equals:
             value = next(arguments, "")
+            if value.startswith("--"):
+                raise ZooError(f"{flag}: a value is missing.")
         if not value:
             request.argv.append(flag)
         elif flag in ("--config", "-c"):
