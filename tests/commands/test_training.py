@@ -129,8 +129,10 @@ class TestFit:
         cli("test", f"--ckpt_path={checkpoint}", "--pictures=false")
         assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
-    def test_one_batch_for_trial_leaves_nothing(self, fit, tmp_path):
-        assert "nothing was saved" in fit("--trainer.fast_dev_run=true").out
+    @pytest.mark.parametrize("num", ["true", "20"])
+    def test_batches_for_trial_leave_nothing(self, fit, tmp_path, num):
+        flags = ("--last.every_n_train_steps=6", "--steps_per_execution=5")
+        assert "nothing was saved" in fit(f"--trainer.fast_dev_run={num}", *flags).out
         assert list(tmp_path.iterdir()) == []
 
     def test_mlp_dropout_keeps_the_lowest_validation_loss_by_its_recipe(self, fit, tmp_path):

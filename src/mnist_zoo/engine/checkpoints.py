@@ -131,7 +131,7 @@ class Last(ModelCheckpoint):
         # Gradients accumulated for the next step would be lost.
         stops = self._stopping.asked and not trainer.fit_loop.epoch_loop._should_accumulate()
         # The end of an epoch has its own checkpoint, after validation.
-        if _at_end_of_epoch(trainer):
+        if _at_end_of_epoch(trainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if due or stops or trainer.fit_loop.epoch_loop.done or trainer.received_sigterm:
             file = Path(str(self.dirpath)) / "last.ckpt"
