@@ -41,6 +41,23 @@ def require_writable(folder: Path, hint: str) -> None:
         raise ZooError(f"cannot write to {folder}: {error.strerror}.\n{hint}") from error
 
 
+def require_writable_file(file: Path, hint: str) -> None:
+    """Check, before the work, that a file can be written to a folder, which must exist.
+
+    Args:
+        file: The file, which may exist.
+        hint: What to do if it cannot.
+
+    Raises:
+        ZooError: It cannot.
+    """
+    if file.is_dir():
+        raise ZooError(f"cannot write {file}: {os.strerror(errno.EISDIR)}.\n{hint}")
+    if not file.parent.is_dir():
+        raise ZooError(f"cannot write {file}: there is no folder {file.parent}.\n{hint}")
+    require_writable(file.parent, hint)
+
+
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """Yield a temporary path beside a file; it replaces the file if all goes well.

@@ -82,6 +82,13 @@ def test_keeps_an_existing_file_unless_forced(tmp_path):
     assert len(read_text(out)[0]) == 1
 
 
+@pytest.mark.parametrize(("out", "reason"), [("no/x", "there is no folder "), (".", "Is a dir")])
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch, out, reason):
+    monkeypatch.setattr("mnist_zoo.commands.data._to_text", None)
+    with pytest.raises(ZooError, match=rf"^cannot write .*: {reason}.*\nName another file\.$"):
+        to_text(tmp_path / out, "--force")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mnist_zoo import registry
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import absolute
+from mnist_zoo.files import absolute, require_writable_file
 
 if TYPE_CHECKING:
     from mnist_zoo.data import ImageData
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
     """
     args = _parser().parse_args(argv)
     out = absolute(args.out)
+    require_writable_file(out, "Name another file.")
     if out.exists() and not args.force:
         raise ZooError(f"{out} exists already.\nName another file, or replace it with --force.")
     num_images = _to_text(out, args)

@@ -10,7 +10,7 @@ from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.checkpoint_data import data_with_test_images
 from mnist_zoo.commands.screen import silence
 from mnist_zoo.errors import ZooError
-from mnist_zoo.files import expanded, require_writable
+from mnist_zoo.files import expanded, require_writable_file
 
 if TYPE_CHECKING:
     from mnist_zoo.models import Classifier
@@ -50,9 +50,7 @@ def main(argv: list[str]) -> int:
         out = Path(out.name)  # not into the installed package
     if out.absolute() == checkpoint.path.absolute():
         raise ZooError(f"{out} is the file to export; name another one: --out FILE")
-    if not out.parent.is_dir():
-        raise ZooError(f"cannot write {out}: there is no folder {out.parent}.")
-    require_writable(out.parent, "Name another file: --out FILE")
+    require_writable_file(out, "Name another file: --out FILE")
     record = _record(checkpoint)
     if arguments.measure:
         record |= _measured(network, checkpoint, arguments.data, arguments.root)
