@@ -56,8 +56,8 @@ def export(
         kind: A key of ``FORMATS``.
         file: Where to write; an existing file is replaced only if everything succeeds.
         images: float32 (N, 1, 28, 28) in [0, 1] to compare on.
-        about: Metadata to store, as plain values: ``model``, ``data``, ``record``,
-            ``licence``.
+        about: Metadata to store, as plain values: ``model``, ``data``, ``pixels``, ``record``,
+            ``licence``. ``mnist_zoo.load`` reads all but the last.
 
     Returns:
         The largest difference in a probability between file and network.
