@@ -26,8 +26,7 @@ from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
 from steps import Stopwatch
 
 from mnist_zoo import registry
-from mnist_zoo.commands.lightning_cli import ZooCLI
-from mnist_zoo.commands.training import default_configs, scan
+from mnist_zoo.commands import training
 
 # Flags, and the factor from their time to that of the whole run.
 COMPARED: dict[str, tuple[list[str], float]] = {
@@ -46,9 +45,7 @@ COMPARED: dict[str, tuple[list[str], float]] = {
 def train(arguments: list[str]) -> None:
     """Train in this process; print the seconds of training alone."""
     stopwatch = Stopwatch(time.perf_counter)
-    request = scan(["fit", *arguments])
-    with default_configs(request) as configs:
-        ZooCLI(request, configs, [stopwatch])
+    training.run(["fit", *arguments], callbacks=[stopwatch])
     print(f"\nseconds {stopwatch.seconds}")
 
 
@@ -66,8 +63,8 @@ def measured(flags: list[str], root: Path, threads: int) -> dict[str, float]:
             check=True,
         ).stdout
         whole = time.perf_counter() - start
-    training = float(out.rpartition("seconds ")[2])
-    return {"training": training, "beside": whole - training}
+    seconds = float(out.rpartition("seconds ")[2])
+    return {"training": seconds, "beside": whole - seconds}
 
 
 def main() -> None:

@@ -37,8 +37,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from mnist_zoo.commands.lightning_cli import ZooCLI
-from mnist_zoo.commands.training import default_configs, scan
+from mnist_zoo.commands import training
 from mnist_zoo.data import MNIST, to_float
 from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 
@@ -80,7 +79,8 @@ def fit(network: type[Classifier], flags: list[str], steps: int, root: Path, clo
     """Return milliseconds per step of the command."""
     screen = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(screen):
-        request = scan(
+        stopwatch = Stopwatch(clock)
+        cli = training.run(
             [
                 "fit",
                 f"--model={network.__name__}",
@@ -93,11 +93,9 @@ def fit(network: type[Classifier], flags: list[str], steps: int, root: Path, clo
                 "--pictures=false",
                 *AT_A_TERMINAL,
                 *flags,
-            ]
+            ],
+            callbacks=[stopwatch],
         )
-        with default_configs(request) as configs:
-            stopwatch = Stopwatch(clock)
-            cli = ZooCLI(request, configs, [stopwatch])
     assert cli.trainer.global_step == steps
     assert cli.trainer.progress_bar_callback
     assert "\r" in screen.getvalue(), "the progress bar was not drawn"

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 
 from mnist_zoo import load, registry
-from mnist_zoo.commands import sweep, sweep_ensemble, sweep_run
+from mnist_zoo.commands import sweep, sweep_ensemble, sweep_run, training
 from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import events, results
@@ -449,13 +449,13 @@ def test_a_run_that_another_sweep_has_made_meanwhile_is_not_made_again(tmp_path)
 
 def test_the_test_images_are_read_once_after_training(tmp_path, monkeypatch):
     commands = []
-    command = sweep_run._command
+    command = training.run
 
-    def listed(cls, *words, **kwargs):
+    def listed(words, **kwargs):
         commands.append(words)
-        return command(cls, *words, **kwargs)
+        return command(words, **kwargs)
 
-    monkeypatch.setattr(sweep_run, "_command", listed)
+    monkeypatch.setattr(training, "run", listed)
     flags = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
     (run,) = plan(flags, recipes=["ConvNetReLU-digits"], seeds=[0])
     outcome = sweep_run.train_and_test(run, tmp_path)

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
+from mnist_zoo.commands import training
 from mnist_zoo.errors import FinishedError, ZooError
 
 if TYPE_CHECKING:
     import torch
 
-    from mnist_zoo.commands.lightning_cli import ZooCLI
     from mnist_zoo.report.results import Key
 
 OnEpoch = Callable[[int, int | None], None]
@@ -36,6 +36,7 @@ OnEpoch = Callable[[int, int | None], None]
 _OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
 # Several devices would each start the sweep again, which is how Lightning trains on them.
 _ONE_DEVICE = "--trainer.devices=1"
+_QUIET = ("--trainer.enable_progress_bar=false", "--pictures=false")
 # These override a recipe, since records depend on what they write.
 _AS_RECORDED = (
     _ONE_DEVICE, "--trainer.num_nodes=1", "--trainer.logger=true", "--trainer.fast_dev_run=false",
@@ -159,14 +160,14 @@ def check(runs: Iterable[Run]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:
-            _command(CheckingCLI, "fit", *_flags(run, Path(folder)), "--trainer.fast_dev_run=true")
+            flags = [*_flags(run, Path(folder)), "--trainer.fast_dev_run=true"]
+            training.run(["fit", *flags], CheckingCLI)
 
 
 def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
     """Make a run, and return its outcome as recorded."""
     import torch
 
-    from mnist_zoo.commands.lightning_cli import ZooCLI
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import events
 
@@ -175,7 +176,8 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
         raise ZooError("nothing was trained")
     last = checkpoints.read(run_folder / "checkpoints" / "last.ckpt")
     weights = checkpoints.read(tested_weights(last.path))
-    cli = _command(ZooCLI, "test", *_checkpoint(weights.path), _ONE_DEVICE, *run.of_the_machine)
+    flags = [*_checkpoint(weights.path), _ONE_DEVICE, *_QUIET, *run.of_the_machine]
+    cli = training.run(["test", *flags])
     tested = cli.trainer.callback_metrics
     cli.datamodule.setup("fit")
     device = cli.trainer.strategy.root_device
@@ -233,7 +235,6 @@ def rounded(value: float) -> float:
 
 def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
     """Train from the start, or resume a stopped run; return its folder."""
-    from mnist_zoo.commands.lightning_cli import ZooCLI
     from mnist_zoo.engine.callbacks import Epochs
 
     last = last_checkpoint(folder)
@@ -243,13 +244,13 @@ def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
     flags, callbacks = _flags(run, folder), [Epochs(on_epoch)]
     if last is None:
         target = f"--trainer.default_root_dir={folder}"
-        run_folder = _command(ZooCLI, "fit", target, *flags, callbacks=callbacks).run_folder
+        run_folder = training.run(["fit", target, *flags], callbacks=callbacks).run_folder
         assert run_folder is not None
     else:
         run_folder = last.parents[1]
         # If it was stopped right after its last step, nothing is left to train.
         with contextlib.suppress(FinishedError):
-            _command(ZooCLI, "fit", *_checkpoint(last), *flags, callbacks=callbacks)
+            training.run(["fit", *_checkpoint(last), *flags], callbacks=callbacks)
     (run_folder / _TRAINED).touch()
     return run_folder
 
@@ -258,16 +259,8 @@ def _flags(run: Run, folder: Path) -> list[str]:
     """Write the recipe to a folder, and return all flags of ``fit`` for the run."""
     config = folder / f"{run.recipe}.yaml"
     config.write_text(run.config, encoding="utf-8")
-    return [f"--config={config}", *_AS_RECORDED, f"--seed_everything={run.seed}", *run.flags]
-
-
-def _command(cls: type[ZooCLI], *words: str, **kwargs: Any) -> ZooCLI:
-    """Run ``fit`` or ``test`` in this process."""
-    from mnist_zoo.commands.training import default_configs, scan
-
-    request = scan([*words, "--trainer.enable_progress_bar=false", "--pictures=false"])
-    with default_configs(request) as configs:
-        return cls(request, configs, **kwargs)
+    seed = f"--seed_everything={run.seed}"
+    return [f"--config={config}", *_AS_RECORDED, *_QUIET, seed, *run.flags]
 
 
 def _checkpoint(file: Path) -> list[str]:

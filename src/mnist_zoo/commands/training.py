@@ -9,7 +9,7 @@ flags override both).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,9 @@ from mnist_zoo.errors import ZooError
 from mnist_zoo.files import absolute, expanded
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
+    from mnist_zoo.commands.lightning_cli import ZooCLI
     from mnist_zoo.models.checkpoint import Checkpoint
 
 
@@ -74,14 +77,30 @@ class Request:
 
 def main(argv: list[str]) -> int:
     """Run one of the four commands; ``argv`` begins with its name."""
+    run(argv)
+    return 0
+
+
+def run(
+    argv: list[str], cls: type[ZooCLI] | None = None, callbacks: Sequence[Callback] = ()
+) -> ZooCLI:
+    """Run one of the four commands in this process, and return what ran it.
+
+    Args:
+        argv: Its name and arguments.
+        cls: What runs it, if not ``ZooCLI``.
+        callbacks: Callbacks of ``fit`` in addition to the zoo's and the user's.
+
+    Raises:
+        ZooError: Something went wrong that the user can fix.
+    """
     request = scan(argv)
     if not request.helping:
         _require_a_network(request)
     from mnist_zoo.commands.lightning_cli import ZooCLI
 
     with default_configs(request) as configs:
-        ZooCLI(request, configs)
-    return 0
+        return (cls or ZooCLI)(request, configs, callbacks)
 
 
 def scan(argv: list[str]) -> Request:
