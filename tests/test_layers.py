@@ -104,7 +104,7 @@ def test_handwriting_knows_pictures_and_nothing_of_the_zoo():
         "commands/models.py", "commands/training.py", "commands/data.py", "commands/results.py",
         "commands/sweep.py", "commands/sweep_run.py", "commands/workers.py", "commands/plot.py",
         "commands/explain.py", "commands/demo.py", "commands/screen.py", "commands/predict.py",
-        "commands/export.py",
+        "commands/export.py", "commands/by_epoch.py",
     ],
 )  # fmt: skip
 def test_what_answers_fast_imports_nothing_slow(file):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands import models, screen
-from mnist_zoo.commands.arguments import Parser, png_file
+from mnist_zoo.commands import by_epoch, models, screen
+from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import expanded, require_writable, whole
+from mnist_zoo.files import expanded, whole
 
 if TYPE_CHECKING:
     from mnist_zoo.report.results import Record, Row
@@ -47,9 +47,9 @@ def main(argv: list[str]) -> int:
         metavar="FILE",
         help="update the tables between the marks in a file",
     )
-    add_plot_options(parser)
+    by_epoch.add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
-    check_plot_options(arguments.plot, arguments.tag)
+    by_epoch.check_options(arguments.plot, arguments.tag)
     records = _records(arguments.results, arguments.recipes)
     rows = _rows(records)
     if arguments.readme:
@@ -62,72 +62,8 @@ def main(argv: list[str]) -> int:
     else:
         _print(rows)
     if arguments.plot:
-        plot(records, arguments.plot, arguments.tag)
+        by_epoch.plot(records, arguments.plot, arguments.tag)
     return 0
-
-
-def add_plot_options(parser: Parser) -> None:
-    """Add ``--plot`` and ``--tag``."""
-    parser.add_argument(
-        "--plot", type=png_file, metavar="FILE.png", help="draw a figure by epoch, over the seeds"
-    )
-    parser.add_argument(
-        "--tag", help="what to draw, such as train/loss; default: val/acc, or else train/acc"
-    )
-
-
-def check_plot_options(file: Path | None, tag: str | None) -> None:
-    """Check, before the work, that a figure can be drawn.
-
-    Raises:
-        ZooError: No file is given for it, or it cannot be written.
-    """
-    if tag and not file:
-        raise ZooError(f"--tag {tag}: draw it where? Give --plot FILE.png, too.")
-    if file:
-        require_writable(file.parent, "Give another file: --plot FILE.png")
-
-
-def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
-    """Draw a figure by epoch for each recipe and set of flags: mean, and lowest to highest.
-
-    Args:
-        records: The runs.
-        file: Where to write the figure, atomically.
-        tag: What to draw; None for validation accuracy if recorded, else training accuracy.
-
-    Raises:
-        ZooError: No record has it by epoch, or the figure cannot be written.
-    """
-    from mnist_zoo.report import curves, pictures, results
-
-    known = sorted({tag for record in records for tag in record.get("epochs", ())})
-    tag = tag or ("val/acc" if "val/acc" in known else "train/acc")
-    groups = results.curves(records, tag)
-    if not groups:
-        raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
-    recipes = {recipe for recipe, _ in groups}
-    of = f"{recipes.pop()}: " if len(recipes) == 1 else ""
-    note = "; nothing was chosen by it" if tag.startswith("test_curve/") else ""
-    names = curves.names({group: _settings(*group) for group in groups})
-    if len({*names.values()}) < len(names):
-        names = {group: " ".join((group[0], *group[1])) for group in groups}
-    figure = curves.plot_curves(
-        {names[group]: runs for group, runs in groups.items()},
-        ylabel=tag,
-        title=f"{of}mean over seeds, lowest to highest{note}",
-    )
-    pictures.save(figure, file)
-    print(f"Written: {file}")
-
-
-def _settings(recipe: str, flags: Sequence[str]) -> dict[str, str]:
-    """Return recipe and flags by name; repeatable flags, such as callbacks, with all values."""
-    settings = {"recipe": recipe}
-    for flag in flags:
-        name, _, value = flag.removeprefix("--").partition("=")
-        settings[name] = f"{settings[name]}, {value}" if name in settings else value
-    return settings
 
 
 def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands import results as results_command
-from mnist_zoo.commands import screen, sweep_ensemble, training, workers
+from mnist_zoo.commands import by_epoch, screen, sweep_ensemble, training, workers
 from mnist_zoo.commands.arguments import Parser
 from mnist_zoo.commands.sweep_run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run, adds_to
 from mnist_zoo.errors import ZooError, did_you_mean
@@ -98,7 +97,7 @@ def main(argv: list[str]) -> int:
         sweep.test_ensembles(arguments.ensemble)
     status = sweep.print_table()
     if arguments.plot:
-        results_command.plot(sweep.records(), arguments.plot, arguments.tag)
+        by_epoch.plot(sweep.records(), arguments.plot, arguments.tag)
     sweep.say_where()
     return status
 
@@ -133,7 +132,7 @@ def _parser() -> Parser:
         help="also test ensembles of N seeds each, by their mean probabilities; leftover seeds are"
         " in no ensemble",
     )
-    results_command.add_plot_options(parser)
+    by_epoch.add_options(parser)
     cluster = parser.add_argument_group("on several machines (pip install 'mnist-zoo[ray]')")
     cluster.add_argument(
         "--ray",
@@ -162,7 +161,7 @@ def _check_options(arguments: argparse.Namespace, flags: Sequence[str], num_seed
     Raises:
         ZooError: There is one, or a figure cannot be written.
     """
-    results_command.check_plot_options(arguments.plot, arguments.tag)
+    by_epoch.check_options(arguments.plot, arguments.tag)
     if arguments.tag and arguments.tag not in BY_EPOCH:
         hint = did_you_mean(arguments.tag, BY_EPOCH)
         raise ZooError(f"--tag {arguments.tag}: records hold no such figure by epoch.{hint}")
