@@ -14,6 +14,10 @@ class ZooError(Exception):
     """
 
 
+class DataError(ZooError):
+    """Data that is missing or damaged, or a request that it cannot meet."""
+
+
 class FinishedError(ZooError):
     """A run that is to be resumed, but has nothing left to do."""
 

@@ -10,10 +10,10 @@ from mnist_zoo.data.datasets import (
     TextFile,
 )
 from mnist_zoo.data.expansion import expand
-from mnist_zoo.data.idx import DataError
 from mnist_zoo.data.loader import Batches
 from mnist_zoo.data.module import ImageData, to_float
 from mnist_zoo.data.text import read_text, write_text
+from mnist_zoo.errors import DataError
 
 __all__ = [
     "EMNIST",

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mnist_zoo.data.download import alone, download, how_to_bring
-from mnist_zoo.data.idx import LABELS, LONG_LABELS, DataError, find, read_images
+from mnist_zoo.data.idx import LABELS, LONG_LABELS, find, read_images
 from mnist_zoo.data.module import ImageData
 from mnist_zoo.data.text import read_text
+from mnist_zoo.errors import DataError
 from mnist_zoo.files import absolute
 
 

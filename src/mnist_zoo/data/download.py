@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from mnist_zoo.data.idx import DataError
+from mnist_zoo.errors import DataError
 
 
 def download(source: str, root: Path, names: Sequence[str], **options: Any) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import DataError
 
 IMAGES = 0x00000803
 """Magic number of an image file: unsigned bytes, (N, 28, 28)."""
@@ -33,10 +33,6 @@ LONG_LABELS = 0x00000C02
 # Several times the unpacked size of the largest of these data sets.
 _LARGEST = 1 << 30
 _DTYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
-
-
-class DataError(ZooError):
-    """Data that is missing or damaged, or a request that it cannot meet."""
 
 
 def find(path: Path) -> Path | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 
 from mnist_zoo.data.augmentation import Augmentation
-from mnist_zoo.data.idx import DataError
+from mnist_zoo.errors import DataError
 
 # What a position in an epoch depends on, and its name for users.
 _COUNTED_IN = {

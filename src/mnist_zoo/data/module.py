@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.data.expansion import expand
-from mnist_zoo.data.idx import DataError
 from mnist_zoo.data.loader import Batches
+from mnist_zoo.errors import DataError
 
 
 def to_float(images: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mnist_zoo.data.idx import DataError
+from mnist_zoo.errors import DataError
 from mnist_zoo.files import whole
 
 _NUM_PIXELS = 28 * 28
