@@ -122,6 +122,11 @@ def plugins() -> list[EntryPoint]:
     return sorted(entry_points(group=PLUGIN_GROUP), key=lambda plugin: plugin.name)
 
 
+def plugin_path(plugin: EntryPoint) -> str:
+    """Return the import path of a plugin's network."""
+    return f"{plugin.module}.{plugin.attr}"
+
+
 def full_path(path: str) -> str:
     """Return where a class is defined, given its import path.
 
@@ -138,8 +143,8 @@ def full_path(path: str) -> str:
 
 def is_known(path: str) -> bool:
     """Return whether an import path is a network of the zoo or of an installed plugin."""
-    known = {*builtin_networks().values(), *map(_path, plugins())}
-    return full_path(path) in known
+    path = full_path(path)
+    return path in builtin_networks().values() or path in map(plugin_path, plugins())
 
 
 def is_our_data(path: str) -> bool:
@@ -175,7 +180,7 @@ def class_path(name: str) -> str:
         raise UnknownNameError(f"--model {name}: write it as it is imported, --model {right}")
     if "." in name:
         return full_path(name)
-    paths = [_path(plugin) for plugin in plugins() if plugin.name == name]
+    paths = [plugin_path(plugin) for plugin in plugins() if plugin.name == name]
     if name in builtin_networks():
         paths.append(builtin_networks()[name])
     if not paths:
@@ -283,7 +288,7 @@ def import_all() -> list[str]:
         import_class(path)
     for plugin in plugins():
         try:
-            import_class(_path(plugin))
+            import_class(plugin_path(plugin))
         except UnknownNameError as error:
             problems.append(f"plugin {plugin.name} left out: {error}")
     return problems
@@ -353,10 +358,6 @@ def recipe_hashes() -> dict[str, str]:
 def shipped_weights() -> dict[str, Path]:
     """Return the trained weights shipped with the package, by name."""
     return {file.stem: file for file in sorted(shipped("weights").glob("*.safetensors"))}
-
-
-def _path(plugin: EntryPoint) -> str:
-    return f"{plugin.module}.{plugin.attr}"
 
 
 def shipped(name: str) -> Path:

@@ -27,7 +27,7 @@ DIGITS = ("ConvNetReLU-digits", "--trainer.accelerator", "cpu")
 
 
 def plan(flags=(), recipes=("Dense",), seeds=(0, 1)):
-    return list(sweep._plan(list(recipes), list(flags), seeds))
+    return list(sweep._plan(recipes, sweep._grid(flags), seeds))
 
 
 def comparable(folder):

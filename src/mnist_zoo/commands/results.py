@@ -6,6 +6,7 @@ based on: the validation accuracy of the tested weights.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections import Counter
@@ -106,7 +107,7 @@ def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
 def _rows(records: Sequence[Record]) -> list[Row]:
     """Return the rows of records, in the order of the recipes, with the published figures."""
     from mnist_zoo.report import results
-    from mnist_zoo.report.results import Accuracy, Row
+    from mnist_zoo.report.results import Accuracy
 
     recipes = registry.recipes()
     order = {name: number for number, name in enumerate(sorted(recipes))}
@@ -115,7 +116,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         recipe = recipes.get(row.recipe)
         if recipe and row.flags == recipe.published_flags:
             holds = recipe.reproduced_by(Accuracy.of(row.records).mean)
-            row = Row(row.recipe, row.flags, row.records, recipe.published, holds)
+            row = dataclasses.replace(row, published=recipe.published, holds=holds)
         rows.append(row)
     return rows
 

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     arguments, rest = _parser().parse_known_args(argv)
     seeds = _seeds(arguments.seeds)
     _check_options(arguments, rest, len(seeds))
-    plan = list(_plan(arguments.recipes, rest, seeds))
+    plan = list(_plan(arguments.recipes, _grid(rest), seeds))
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
@@ -361,7 +361,12 @@ def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
         )
 
 
-def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterator[Run]:
+def _grid(flags: Sequence[str]) -> list[list[str]]:
+    """Return each flag's alternatives, as ``--name=value``.
+
+    Raises:
+        ZooError: A flag has no value, or cannot be given to a sweep.
+    """
     grid: list[list[str]] = []
     words = iter(flags)
     for word in words:
@@ -382,13 +387,24 @@ def _plan(recipes: list[str], flags: list[str], seeds: Sequence[int]) -> Iterato
         if name in WITHOUT_EFFECT and len(alternatives) > 1:
             raise ZooError(f"{name} {text}: records do not tell its values apart; give only one.")
         grid.append([f"{name}={value}" for value in alternatives])
-    hashes: dict[str, str] = {}
+    return grid
+
+
+def _plan(
+    recipes: Sequence[str], grid: Sequence[Sequence[str]], seeds: Sequence[int]
+) -> Iterator[Run]:
+    """Yield the runs: every recipe, with every combination of flags, with every seed.
+
+    Raises:
+        ZooError: There is no such recipe, or records could not tell two apart.
+    """
+    of_the_zoo, hashes = registry.recipe_hashes(), dict[str, str]()
     for recipe in recipes:
         name, config = _recipe(recipe)
         sha256 = registry.settings_hash(config)
         if hashes.setdefault(name, sha256) != sha256:
             raise ZooError(f"two recipes are called {name}: records could not tell them apart")
-        if registry.recipe_hashes().get(name, sha256) != sha256:
+        if of_the_zoo.get(name, sha256) != sha256:
             raise ZooError(
                 f"{recipe}: the zoo has a recipe {name} with other settings, and results shows only"
                 f" the records of that one.\nGive the file another name, such as {name}-mine.yaml."
@@ -431,7 +447,7 @@ def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, _, text = flag.partition("=")
         with contextlib.suppress(yaml.YAMLError):
             named += _classes(yaml.safe_load(text), name.strip("-+").rpartition(".")[2])
-    plugins = {plugin.name: plugin.value.replace(":", ".") for plugin in registry.plugins()}
+    plugins = {plugin.name: registry.plugin_path(plugin) for plugin in registry.plugins()}
     paths = [path for path in (plugins.get(name, name) for name in named) if _is_path(path)]
     for module in sorted({path.partition(".")[0] for path in paths} - _NOT_EDITED):
         registry.look_into_current_folder()
