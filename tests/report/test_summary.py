@@ -22,8 +22,12 @@ def here(tmp_path, monkeypatch):
 
 
 class TestBeforeFit:
-    def said(self, num_val=5_000, epochs=60, steps=-1, folder=None):
-        text = summary.before_fit("Net", 1_234_567, "MNIST", 55_000, num_val, epochs, steps, folder)
+    def said(self, num_val=5_000, epochs=60, steps=-1, folder=None, num_devices=1):
+        text = summary.before_fit(
+            network="Net", num_parameters=1_234_567, data="MNIST", num_train_images=55_000,
+            num_val_images=num_val, max_epochs=epochs, max_steps=steps, run_folder=folder,
+            num_devices=num_devices, batch_size=10,
+        )  # fmt: skip
         return shown(text, width=500).strip()
 
     def test_says_what_is_trained_on_what_for_how_long_and_where_to(self, here):
@@ -43,6 +47,9 @@ class TestBeforeFit:
         assert self.said(steps=3000).endswith(", 60 epochs, at most 3,000 steps")
         assert self.said(epochs=-1, steps=3000).endswith("validation), at most 3,000 steps")
 
+    def test_tells_the_images_of_each_of_several_devices(self):
+        assert self.said(num_devices=4).endswith(" epochs, 10 images a step on each of 4 devices")
+
     @pytest.mark.parametrize("epochs", [None, -1])
     def test_says_when_there_is_no_end(self, epochs):
         assert self.said(epochs=epochs).endswith(", until stopped")
@@ -50,7 +57,10 @@ class TestBeforeFit:
 
 class TestAfterFit:
     def said(self, monitor, score, checkpoint, folder=None, options=""):
-        text = summary.after_fit(monitor, score, str(checkpoint), folder, options)
+        text = summary.after_fit(
+            monitor=monitor, score=score, train_acc=None, checkpoint=str(checkpoint),
+            test_options=options, curves=folder, table=None,
+        )  # fmt: skip
         return shown(text, width=500).splitlines()
 
     def test_says_what_came_out_and_what_to_type_next(self, here):

@@ -182,7 +182,7 @@ class ZooCLI(LightningCLI):
             trainer.enable_progress_bar = console.is_terminal or console.is_jupyter
         if trainer.enable_progress_bar:
             callbacks.append(ProgressBar())
-        if self.subcommand == "fit":
+        if self.request.subcommand == "fit":
             # Averaging copies the network; Blocks then ties it to the trainer and its data.
             blocks = Blocks(self.settings.steps_per_execution, self.settings.cuda_graph)
             callbacks += [SomethingToTrain(), *self._averaging(), blocks]
@@ -283,18 +283,18 @@ class ZooCLI(LightningCLI):
         checks.validation(self.trainer, self.model, self.datamodule)
         console.print(
             summary.before_fit(
-                type(self.model).__name__,
-                num_parameters(self.model),
-                type(self.datamodule).__name__,
-                self.datamodule.num_train_images,
-                self.datamodule.num_val_images,
-                self.trainer.max_epochs,
-                self.trainer.max_steps,
-                self.run_folder,
-                (self.trainer.world_size, self.datamodule.batch_size),
+                network=type(self.model).__name__,
+                num_parameters=num_parameters(self.model),
+                data=type(self.datamodule).__name__,
+                num_train_images=self.datamodule.num_train_images,
+                num_val_images=self.datamodule.num_val_images,
+                max_epochs=self.trainer.max_epochs,
+                max_steps=self.trainer.max_steps,
+                run_folder=self.run_folder,
+                num_devices=self.trainer.world_size,
+                batch_size=self.datamodule.batch_size,
             )
         )
-
         if steps := self.request.progress.get("steps", 0):
             done = self.request.progress["epochs"]
             console.print(f"Resuming after {done} epoch{'s' * (done != 1)}, {steps:,} steps.")
@@ -357,13 +357,13 @@ class ZooCLI(LightningCLI):
         train_acc = self.trainer.callback_metrics.get("train/acc")  # None for a custom step
         console.print(
             summary.after_fit(
-                best.monitor,
-                None if score is None else float(score),
-                best.best_model_path or last.best_model_path,
-                curves[0] if curves else None,
-                self._own_classes(),
-                tables[0] if tables else None,
-                None if train_acc is None else float(train_acc),
+                monitor=best.monitor,
+                score=None if score is None else float(score),
+                train_acc=None if train_acc is None else float(train_acc),
+                checkpoint=best.best_model_path or last.best_model_path,
+                test_options=self._own_classes(),
+                curves=curves[0] if curves else None,
+                table=tables[0] if tables else None,
             )
         )
         if self._draws() and self.trainer.is_global_zero:

@@ -15,6 +15,7 @@ from mnist_zoo.errors import one_line
 
 
 def before_fit(
+    *,
     network: str,
     num_parameters: int,
     data: str,
@@ -23,11 +24,12 @@ def before_fit(
     max_epochs: int | None,
     max_steps: int,
     run_folder: Path | None,
-    devices: tuple[int, int] = (1, 0),
+    num_devices: int,
+    batch_size: int,
 ) -> str:
     """Return a line on what will be trained, on what, for how long and where to.
 
-    ``devices`` is their number, and the images per step of each if there are several.
+    ``batch_size`` is the number of images per step of each device.
     """
     held_out = f"{num_val_images:,} held out for validation" if num_val_images else "none held out"
     limits = []
@@ -36,9 +38,8 @@ def before_fit(
     if max_steps >= 0:
         limits.append(f"at most {max_steps:,} step{'s' * (max_steps != 1)}")
     until = ", ".join(limits) or "until stopped"
-    num_devices, num_images = devices
     if num_devices > 1:
-        until += f", {num_images} images a step on each of {num_devices} devices"
+        until += f", {batch_size} images a step on each of {num_devices} devices"
     target = f" → {_quoted(run_folder)}" if run_folder else ""
     return (
         f"[bold]{network}[/] ({num_parameters:,} parameters) on {data}"
@@ -47,13 +48,14 @@ def before_fit(
 
 
 def after_fit(
+    *,
     monitor: str | None,
     score: float | None,
+    train_acc: float | None,
     checkpoint: str,
+    test_options: str,
     curves: Path | None,
-    test_options: str = "",
-    table: Path | None = None,
-    train_acc: float | None = None,
+    table: Path | None,
 ) -> str:
     """Return lines on the result, where it is, and what to run next.
 
