@@ -88,7 +88,7 @@ def test_a_network_of_ones_own_is_named_and_stands_beside_those_of_the_zoo(cli, 
     with pytest.raises(ZooError, match=r"name it: --model own\.Small"):
         demo._networks(files)
     assert list(demo._networks(files, "own.Small")) == ["Small", "ConvNetReLU"]
-    with pytest.raises(ZooError, match="--model own.Small does not fit"):
+    with pytest.raises(ZooError, match=r"--model own\.Small does not fit"):
         demo._networks(["ConvNetReLU"], "own.Small")
 
 
