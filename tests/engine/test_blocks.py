@@ -110,6 +110,7 @@ def test_any_number_of_steps_in_a_block_gives_the_same(num_steps):
         (Dense, {"check_val_every_n_epoch": 2}),
         (Dense, {"limit_val_batches": 0}),
         (Dense, {"precision": "bf16-mixed"}),
+        (MLPDropout, {"network": {"optimizer": "Muon"}, "precision": "bf16-mixed"}),
     ],
     ids=str,
 )

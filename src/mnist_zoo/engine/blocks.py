@@ -293,7 +293,10 @@ class _BlockStep:
                 )
             update()
 
-        return step
+        # As in Lightning's loop, mixed precision is for the forward pass alone.
+        device = network.device.type
+        mixed = torch.is_autocast_enabled(device)
+        return torch.autocast(device, enabled=False)(step) if mixed else step
 
 
 def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] | None:

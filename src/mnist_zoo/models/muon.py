@@ -64,18 +64,29 @@ class Muon(Optimizer):
         output = next((weight for weight in reversed(weights) if weight.ndim >= 2), None)
         for group in self.param_groups:
             lr, momentum = group["lr"], group["momentum"]
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                velocity = state["momentum_buffer"].mul_(momentum).add_(weight.grad)
-                update = weight.grad.add(velocity, alpha=momentum)
-                if weight.ndim >= 2 and weight is not output:
-                    update = orthogonal(update)
-                weight.mul_(1 - lr * group["weight_decay"]).add_(update, alpha=-lr)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            gradients = [weight.grad for weight in weights]
+            velocities = [self._velocity(weight) for weight in weights]
+            torch._foreach_mul_(velocities, momentum)
+            torch._foreach_add_(velocities, gradients)
+            ahead = torch._foreach_add(gradients, velocities, alpha=momentum)
+            updates = [
+                orthogonal(update) if weight.ndim >= 2 and weight is not output else update
+                for weight, update in zip(weights, ahead, strict=True)
+            ]
+            if decay := lr * group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - decay)
+            torch._foreach_add_(weights, updates, alpha=-lr)
         return loss
+
+    def _velocity(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        velocity: Tensor = state["momentum_buffer"]
+        return velocity
 
 
 def orthogonal(update: Tensor) -> Tensor:
