@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mnist_zoo.commands.sweep_run import device_name, versions
+from mnist_zoo.commands.sweep.run import device_name, versions
 from mnist_zoo.data import MNIST
 
 # Draw the progress bar, as at a terminal, although the output is redirected.

@@ -26,7 +26,7 @@ from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
 from steps import Stopwatch
 
 from mnist_zoo import registry
-from mnist_zoo.commands import training
+from mnist_zoo.commands.training import command as training
 
 # Flags, and the factor from their time to that of the whole run.
 COMPARED: dict[str, tuple[list[str], float]] = {

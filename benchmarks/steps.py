@@ -37,7 +37,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from mnist_zoo.commands import training
+from mnist_zoo.commands.training import command as training
 from mnist_zoo.data import MNIST, to_float
 from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 

@@ -100,11 +100,13 @@ def test_handwriting_knows_pictures_and_nothing_of_the_zoo():
     "file",
     [
         "__init__.py", "__main__.py", "registry.py", "errors.py", "models/__init__.py",
-        "commands/__init__.py", "commands/arguments.py", "commands/checkpoint_data.py",
-        "commands/models.py", "commands/training.py", "commands/data.py", "commands/results.py",
-        "commands/sweep.py", "commands/sweep_run.py", "commands/workers.py", "commands/plot.py",
-        "commands/explain.py", "commands/demo.py", "commands/screen.py", "commands/predict.py",
-        "commands/export.py", "commands/by_epoch.py",
+        "commands/__init__.py", "commands/data.py", "commands/demo.py", "commands/explain.py",
+        "commands/export.py", "commands/models.py", "commands/plot.py", "commands/predict.py",
+        "commands/results.py", "commands/shared/__init__.py", "commands/shared/arguments.py",
+        "commands/shared/by_epoch.py", "commands/shared/checkpoint_data.py",
+        "commands/shared/screen.py", "commands/sweep/__init__.py", "commands/sweep/command.py",
+        "commands/sweep/run.py", "commands/sweep/workers.py", "commands/training/__init__.py",
+        "commands/training/command.py",
     ],
 )  # fmt: skip
 def test_what_answers_fast_imports_nothing_slow(file):

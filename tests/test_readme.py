@@ -83,7 +83,7 @@ def test_a_command_is_accepted(command, folder, capsys, monkeypatch):
         assert main([*arguments, "--results", str(ROOT / "results")]) == 0
     elif arguments[0] == "sweep":
         # Its flags are checked as ever; only the runs are not made.
-        monkeypatch.setattr("mnist_zoo.commands.sweep._Sweep.run", lambda *_: None)
+        monkeypatch.setattr("mnist_zoo.commands.sweep.command._Sweep.run", lambda *_: None)
         assert main([*arguments, "--data=Digits"]) == 0
         assert "recorded already: 0" in capsys.readouterr().out
     elif arguments[0] == "explain":

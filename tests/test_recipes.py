@@ -10,7 +10,7 @@ import yaml
 from mnist_zoo import registry
 from mnist_zoo.__main__ import main
 from mnist_zoo.data.augmentation import Augmentation
-from mnist_zoo.engine.checkpoints import Best
+from mnist_zoo.engine.best_and_last import Best
 
 
 @dataclass(frozen=True)

@@ -309,7 +309,7 @@ def test_the_package_has_a_version_and_no_other_names():
     [
         "import mnist_zoo; mnist_zoo.__version__; mnist_zoo.list_models()",
         "from mnist_zoo import registry; registry.recipes(); registry.class_path('Dense')",
-        "import mnist_zoo.models, mnist_zoo.errors, mnist_zoo.commands.training",
+        "import mnist_zoo.models, mnist_zoo.errors, mnist_zoo.commands.training.command",
     ],
 )
 def test_looking_around_loads_no_torch(code):

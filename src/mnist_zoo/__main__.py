@@ -13,13 +13,13 @@ from mnist_zoo.errors import ZooError, did_you_mean, printable
 
 # Command, module in mnist_zoo.commands, what it does.
 COMMANDS = {
-    "fit": ("training", "train a network"),
-    "validate": ("training", "evaluate a checkpoint on the validation images"),
-    "test": ("training", "evaluate a checkpoint on the test images"),
+    "fit": ("training.command", "train a network"),
+    "validate": ("training.command", "evaluate a checkpoint on the validation images"),
+    "test": ("training.command", "evaluate a checkpoint on the test images"),
     "predict": ("predict", "read the digits in pictures, or in the test images"),
     "export": ("export", "write a trained network for other programs"),
     "models": ("models", "list the networks, their recipes and figures"),
-    "sweep": ("sweep", "train recipes over several seeds, and record the figures"),
+    "sweep": ("sweep.command", "train recipes over several seeds, and record the figures"),
     "results": ("results", "print the recorded figures"),
     "plot": ("plot", "draw the curves of several runs in one figure"),
     "explain": ("explain", "draw the filters of a network, and the pixels behind its answers"),
@@ -120,7 +120,7 @@ def _run(arguments: list[str]) -> int:
         raise ZooError(f"unknown {kind} {command}.{hint}\nAll commands: mnist-zoo --help")
     module = importlib.import_module(f"mnist_zoo.commands.{COMMANDS[command][0]}")
     # Lightning's command line serves three of the commands, and is told which.
-    rest = arguments if COMMANDS[command][0] == "training" else arguments[1:]
+    rest = arguments if COMMANDS[command][0] == "training.command" else arguments[1:]
     status: int = module.main(rest)
     return status
 

@@ -6,7 +6,7 @@ import yaml
 
 import mnist_zoo
 from mnist_zoo import registry
-from mnist_zoo.commands.messages import plain
+from mnist_zoo.commands.training.messages import plain
 
 FIT = "fit --model=ConvNetReLU --data=Digits --trainer.accelerator=cpu"
 DENSE = "fit --model=Dense --data=Digits"

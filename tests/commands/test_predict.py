@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import mnist_zoo
 from mnist_zoo import data, registry
-from mnist_zoo.commands import digits
+from mnist_zoo.commands.shared import digits
 from mnist_zoo.models import checkpoint
 from mnist_zoo.report import pictures as drawing
 

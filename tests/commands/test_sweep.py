@@ -18,7 +18,10 @@ import torch.nn.functional as F
 from filelock import FileLock
 
 from mnist_zoo import load, registry
-from mnist_zoo.commands import sweep, sweep_ensemble, sweep_run, training
+from mnist_zoo.commands.sweep import command as sweep
+from mnist_zoo.commands.sweep import ensemble
+from mnist_zoo.commands.sweep import run as sweep_run
+from mnist_zoo.commands.training import command as training
 from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import events, results
@@ -253,7 +256,7 @@ def test_a_damaged_recipe_is_an_error_in_a_line(cli, tmp_path, content):
 
 
 def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
+    monkeypatch.setattr("mnist_zoo.commands.sweep.workers.check", lambda runs: None)
     (tmp_path / "file").touch()
     for flag in ("--results", "--runs"):
         result = cli("sweep", "Dense", flag, "file", status=2)
@@ -265,7 +268,7 @@ def test_records_that_cannot_be_written_are_told_before_anything_runs(cli, tmp_p
 def test_a_folder_that_takes_no_files_is_told_before_anything_runs(
     cli, tmp_path, monkeypatch, fill_up, flag
 ):
-    monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
+    monkeypatch.setattr("mnist_zoo.commands.sweep.workers.check", lambda runs: None)
     (tmp_path / "full").mkdir()
     fill_up("full")
     error = cli("sweep", "Dense", flag, "full", status=2).err
@@ -320,7 +323,7 @@ def test_an_unknown_recipe_is_an_error_before_anything_runs(cli):
 
 
 def test_ray_that_is_not_installed_is_an_error_in_a_line(tmp_path, monkeypatch):
-    from mnist_zoo.commands.workers import Cluster
+    from mnist_zoo.commands.sweep.workers import Cluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ZooError, match=r"pip install 'mnist-zoo\[ray\]'"):
@@ -370,8 +373,8 @@ def test_a_run_of_another_sweep_is_neither_shown_nor_counted(tmp_path):
 def test_the_last_line_says_where_records_and_runs_lie(
     cli, tmp_path, monkeypatch, recipes, records
 ):
-    monkeypatch.setattr("mnist_zoo.commands.workers.check", lambda runs: None)
-    monkeypatch.setattr("mnist_zoo.commands.workers.Processes", lambda *_: Recorded())
+    monkeypatch.setattr("mnist_zoo.commands.sweep.workers.check", lambda runs: None)
+    monkeypatch.setattr("mnist_zoo.commands.sweep.workers.Processes", lambda *_: Recorded())
     out = cli("sweep", *recipes, "--seeds", "2", "--runs", "my [runs]").out
     assert out.endswith(f"\nRecords: {Path(records)}; runs: my [runs]\n")
     assert (tmp_path / records).exists()
@@ -676,7 +679,7 @@ def test_a_network_of_the_zoo_has_its_recipe_by_its_path_too():
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_end_a_run_that_is_still_importing(own):
-    from mnist_zoo.commands.workers import _in_own_process
+    from mnist_zoo.commands.sweep.workers import _in_own_process
 
     code = "def say(sender):\n    sender.send('made')\n"
     own.write_text(code)
@@ -689,12 +692,12 @@ def test_ctrl_c_does_not_end_a_run_that_is_still_importing(own):
 
 def test_an_ensemble_is_of_seeds_in_their_order_each_used_once():
     runs = plan(["--model.lr=1,2"], seeds=[5, 0, 3, 4, 9])
-    groups = sweep_ensemble.groups(runs, 2)
+    groups = ensemble.groups(runs, 2)
     assert [[run.seed for run in members] for members in groups] == [[5, 0], [3, 4]] * 2
     assert [members[0].flags for members in groups] == [("--model.lr=1",)] * 2 + [
         ("--model.lr=2",)
     ] * 2
-    together = sweep_ensemble.run_of(groups[0])
+    together = ensemble.run_of(groups[0])
     assert together.settings == ("--ensemble=2", "--model.lr=1")
     assert together.seed == 5
 
@@ -707,7 +710,7 @@ def test_networks_tested_together_answer_by_their_mean_probabilities(tmp_path):
         (tmp_path / run.folder).mkdir()
         records.append(run.record(sweep_run.train_and_test(run, tmp_path / run.folder)))
     records[1] |= {"date": "2999-12-31", "versions": {"torch": "9.9"}}
-    record = sweep_ensemble.test(members, records, tmp_path)
+    record = ensemble.test(members, records, tmp_path)
     assert record["versions"] == {"torch": "9.9"}, "those of the newest run"
 
     networks = [load(next((tmp_path / run.folder).rglob("best.ckpt"))) for run in members]
@@ -729,17 +732,17 @@ def test_an_ensemble_finds_the_data_where_its_members_did(tmp_path, monkeypatch)
     def data_with_test_images(checkpoint, named, root=None):
         raise ZooError(f"no {named} in {root}")
 
-    monkeypatch.setattr(sweep_ensemble, "data_with_test_images", data_with_test_images)
+    monkeypatch.setattr(ensemble, "data_with_test_images", data_with_test_images)
     trained_on = SimpleNamespace(data={"class_path": "mnist_zoo.data.MNIST"})
     monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: trained_on)
-    monkeypatch.setattr(sweep_ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")
+    monkeypatch.setattr(ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")
     with pytest.raises(ZooError, match=r"no mnist_zoo\.data\.MNIST in here"):
-        sweep_ensemble.test(plan(["--data.root=here"]), [], tmp_path)
+        ensemble.test(plan(["--data.root=here"]), [], tmp_path)
 
 
 def test_an_ensemble_needs_the_weights_of_its_members(tmp_path):
     with pytest.raises(ZooError, match="the weights of Dense, seed 0 are not in"):
-        sweep_ensemble.test(plan(), [], tmp_path)
+        ensemble.test(plan(), [], tmp_path)
 
 
 def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeypatch, capsys):
@@ -752,9 +755,9 @@ def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(tmp_path, monkeyp
         tested.append([run.seed for run in members])
         assert [record["seed"] for record in records] == tested[-1]
         outcome = {"status": "finished", "test_acc": 0.75, "seconds": 2.0, "seeds": tested[-1]}
-        return sweep_ensemble.run_of(members).record(outcome)
+        return ensemble.run_of(members).record(outcome)
 
-    monkeypatch.setattr(sweep_ensemble, "test", test)
+    monkeypatch.setattr(ensemble, "test", test)
     for _ in range(2):
         one.test_ensembles(2)
     assert tested == [[10, 11]]
@@ -774,7 +777,7 @@ def test_an_ensemble_of_which_a_run_has_no_record_is_left_out(tmp_path, monkeypa
     runs = plan(seeds=[0, 1])
     record = runs[0].record({"status": "finished", "test_acc": 0.5, "seconds": 1.0})
     results.append(tmp_path / "results", record)
-    monkeypatch.setattr(sweep_ensemble, "test", lambda *_: pytest.fail("it was tested"))
+    monkeypatch.setattr(ensemble, "test", lambda *_: pytest.fail("it was tested"))
     sweep._Sweep(runs, tmp_path / "results", tmp_path / "runs").test_ensembles(2)
     assert "--ensemble=2, seed 0: left out, since not all" in capsys.readouterr().out
     assert results.read(tmp_path / "results") == [record]
@@ -959,7 +962,7 @@ def test_a_local_ray_listens_on_loopback_only(tmp_path):
     pytest.importorskip("ray", reason="needs the optional package ray")
     code = (
         "import contextlib, json, os, pathlib\n"
-        "from mnist_zoo.commands.workers import Cluster\n"
+        "from mnist_zoo.commands.sweep.workers import Cluster\n"
         "def sockets():  # of this process and of Ray's, not of other tests\n"
         "    for process in pathlib.Path('/proc').glob('[0-9]*'):\n"
         "        with contextlib.suppress(OSError):\n"

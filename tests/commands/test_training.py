@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import mnist_zoo
 from mnist_zoo import registry
-from mnist_zoo.commands.checkpoint_data import data_here
+from mnist_zoo.commands.shared.checkpoint_data import data_here
 from mnist_zoo.data import Digits, to_float
 from mnist_zoo.engine.blocks import _BlockStep
 from mnist_zoo.models import ConvNetReLU

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mnist_zoo.commands import workers
+from mnist_zoo.commands.sweep import workers
 
 
 class Sender:

@@ -13,9 +13,9 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mnist_zoo.data import DataError, Digits
+from mnist_zoo.engine.atomic_io import WholeFiles
+from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.checkpoint_io import WholeFiles
-from mnist_zoo.engine.checkpoints import Best, Last
 from mnist_zoo.engine.stopping import Stopping
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import MLPDropout

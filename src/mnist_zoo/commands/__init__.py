@@ -1,1 +1,1 @@
-"""One module a command, with ``main(argv)``, imported only when it is called; what they share."""
+"""The commands: a module each, with ``main(argv)``, imported only when it is called."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import absolute, require_writable_file
 

@@ -11,7 +11,7 @@ import webbrowser
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands import digits
-from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.checkpoint_data import data_with_test_images
+from mnist_zoo.commands.shared import digits
+from mnist_zoo.commands.shared.arguments import Parser
+from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable
 
@@ -39,15 +39,15 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from mnist_zoo.commands import run_pictures
-    from mnist_zoo.engine import runs
+    from mnist_zoo.commands.training import pictures as run_pictures
+    from mnist_zoo.engine import run_folders
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
 
     checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named=model)
     classes = checkpoints.class_names(checkpoint)
-    run = None if arguments.out else runs.of_checkpoint(checkpoint.path)
+    run = None if arguments.out else run_folders.of_checkpoint(checkpoint.path)
     folder = arguments.out or (run or Path.cwd()) / "pictures"
     require_writable(folder, "Give another folder: --out FOLDER")
     failed, which = False, "saliency"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.checkpoint_data import data_with_test_images
-from mnist_zoo.commands.screen import silence
+from mnist_zoo.commands.shared.arguments import Parser
+from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
+from mnist_zoo.commands.shared.screen import silence
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable_file
 

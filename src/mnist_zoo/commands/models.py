@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands import screen
-from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands.shared import screen
+from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
 
 if TYPE_CHECKING:
+    from mnist_zoo.report.models_table import Row
     from mnist_zoo.report.results import Record
-    from mnist_zoo.report.zoo import Row
 
 
 def main(argv: list[str]) -> int:
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         print(markdown(names, records))
         return 0
 
-    from mnist_zoo.report.zoo import zoo_table
+    from mnist_zoo.report.models_table import zoo_table
 
     console = screen.console()
     console.print(zoo_table(_rows(names, records), console.width))
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 def markdown(networks: Iterable[str], records: Sequence[Record]) -> str:
     """Return the table of some networks in Markdown, with the figures of some records."""
-    from mnist_zoo.report.zoo import markdown_table
+    from mnist_zoo.report.models_table import markdown_table
 
     return markdown_table(_rows(networks, records))
 
@@ -63,7 +63,7 @@ def markdown(networks: Iterable[str], records: Sequence[Record]) -> str:
 def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
     """Return a row for each recipe of each network."""
     from mnist_zoo.report import results
-    from mnist_zoo.report.zoo import Row
+    from mnist_zoo.report.models_table import Row
 
     found = []
     for network in networks:

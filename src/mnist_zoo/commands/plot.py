@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_zoo.commands.arguments import Parser, png_file
+from mnist_zoo.commands.shared.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
 
 if TYPE_CHECKING:

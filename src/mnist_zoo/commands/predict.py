@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands import digits, screen, training
-from mnist_zoo.commands.arguments import Parser, png_file
+from mnist_zoo.commands.shared import digits, screen
+from mnist_zoo.commands.shared.arguments import Parser, png_file
+from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:

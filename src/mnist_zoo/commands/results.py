@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands import by_epoch, models, screen
-from mnist_zoo.commands.arguments import Parser
+from mnist_zoo.commands import models
+from mnist_zoo.commands.shared import by_epoch, screen
+from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import expanded, whole
 

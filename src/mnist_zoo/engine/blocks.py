@@ -33,8 +33,8 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mnist_zoo.engine.checkpoints import Last
-from mnist_zoo.engine.graphs import GraphedSteps, Steps
+from mnist_zoo.engine.best_and_last import Last
+from mnist_zoo.engine.cuda_graphs import GraphedSteps, Steps
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning import Trainer
 
-from mnist_zoo.commands import checks
-from mnist_zoo.commands.lightning_cli import ZooCLI
+from mnist_zoo.commands.training import checks
+from mnist_zoo.commands.training.cli import ZooCLI
 from mnist_zoo.engine import probe
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier

@@ -25,10 +25,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from mnist_zoo import data, registry
-from mnist_zoo.commands import checks, lightning_parser, messages
-from mnist_zoo.commands.lightning_parser import ZooParser
-from mnist_zoo.commands.screen import silence
-from mnist_zoo.engine import probe, runs
+from mnist_zoo.commands.shared.screen import silence
+from mnist_zoo.commands.training import checks, messages
+from mnist_zoo.commands.training import parser as lightning_parser
+from mnist_zoo.commands.training.parser import ZooParser
+from mnist_zoo.engine import probe, run_folders
+from mnist_zoo.engine.atomic_io import WholeFiles
+from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
     Average,
@@ -38,8 +41,6 @@ from mnist_zoo.engine.callbacks import (
     SomethingToTrain,
     callback_names,
 )
-from mnist_zoo.engine.checkpoint_io import WholeFiles
-from mnist_zoo.engine.checkpoints import Best, Last
 from mnist_zoo.engine.readings import Gather
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import FinishedError, ZooError, first_lines
@@ -49,10 +50,10 @@ from mnist_zoo.models.classifier import num_parameters
 from mnist_zoo.report import predictions, summary
 
 if TYPE_CHECKING:
-    from mnist_zoo.commands.training import Request
+    from mnist_zoo.commands.training.command import Request
 
 # Of several processes, only the first prints.
-console = Console(highlight=False, soft_wrap=True, quiet=not runs.is_first_process())
+console = Console(highlight=False, soft_wrap=True, quiet=not run_folders.is_first_process())
 
 _COPY_IT = "Copy the run to a folder that can be written to, and name the checkpoint there."
 
@@ -86,7 +87,7 @@ class ZooCLI(LightningCLI):
     """
 
     run_folder: Path | None = None
-    claim: runs.Claim | None = None
+    claim: run_folders.Claim | None = None
 
     def __init__(
         self, request: Request, configs: list[str], callbacks: Sequence[Callback] = ()
@@ -367,7 +368,7 @@ class ZooCLI(LightningCLI):
             )
         )
         if self._draws() and self.trainer.is_global_zero:
-            from mnist_zoo.commands import run_pictures
+            from mnist_zoo.commands.training import pictures as run_pictures
 
             if drawn := run_pictures.after_fit(self.run_folder, name, self.trainer.global_step):
                 console.print(drawn)
@@ -392,7 +393,7 @@ class ZooCLI(LightningCLI):
         """Write the predictions for the test images to a CSV file, and print its path."""
         if self.trainer.world_size > 1:
             raise ZooError("predict writes one file: use one device, --trainer.devices 1")
-        folder = runs.of_checkpoint(Path(str(self.request.ckpt_path)))
+        folder = run_folders.of_checkpoint(Path(str(self.request.ckpt_path)))
         elsewhere = _COPY_IT if folder else "Run the command in a folder that can be written to."
         folder = folder or Path.cwd()
         require_writable(folder, elsewhere)
@@ -426,20 +427,20 @@ class ZooCLI(LightningCLI):
 
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
-            self.run_folder = runs.of_checkpoint(Path(self.request.ckpt_path))
+            self.run_folder = run_folders.of_checkpoint(Path(self.request.ckpt_path))
             if self.run_folder:
                 require_writable(self.run_folder, _COPY_IT)
                 require_writable(self.run_folder / "checkpoints", _COPY_IT)
         if self.run_folder is None:
             network = str(self.settings.model.class_path).rpartition(".")[2]
-            self.claim = runs.claim(expanded(trainer.default_root_dir or "runs") / network)
+            self.claim = run_folders.claim(expanded(trainer.default_root_dir or "runs") / network)
             self.run_folder = self.claim.folder
             if self.request.ckpt_path:
                 console.print(
                     f"{escape(self.request.ckpt_path)} is not in a run folder (version_N), so a"
                     " new run begins here, without the best.ckpt of the old one."
                 )
-        self.until_the_end.enter_context(runs.locked(self.run_folder))
+        self.until_the_end.enter_context(run_folders.locked(self.run_folder))
         if self.request.checkpoint and not self.claim:
             checks.nothing_later(self.request.checkpoint)
 
@@ -467,7 +468,7 @@ class ZooCLI(LightningCLI):
         if not math.isfinite(metrics.get(f"{stage}/loss", 0.0)):
             console.print("The loss is not a number: the training of this network has diverged.")
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
-            from mnist_zoo.commands import run_pictures
+            from mnist_zoo.commands.training import pictures as run_pictures
 
             # Metrics of a part would be mixed with those of the whole.
             shown = metrics if self._is_whole(num_images) else {}

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands import by_epoch, screen, sweep_ensemble, training, workers
-from mnist_zoo.commands.arguments import Parser
-from mnist_zoo.commands.sweep_run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run, adds_to
+from mnist_zoo.commands.shared import by_epoch, screen
+from mnist_zoo.commands.shared.arguments import Parser
+from mnist_zoo.commands.sweep import ensemble, workers
+from mnist_zoo.commands.sweep.run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run, adds_to
+from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import expanded, require_writable
 
@@ -248,19 +250,19 @@ class _Sweep:
         """Test ensembles of this many seeds, unless already on record."""
         from mnist_zoo.report import results
 
-        groups = sweep_ensemble.groups(self.plan, size)
-        self.keys |= {sweep_ensemble.key(members) for members in groups}
+        groups = ensemble.groups(self.plan, size)
+        self.keys |= {ensemble.key(members) for members in groups}
         records = {results.key(record): record for record in self.records()}
         for members in groups:
-            if sweep_ensemble.key(members) in records:
+            if ensemble.key(members) in records:
                 continue
-            together = sweep_ensemble.run_of(members)
+            together = ensemble.run_of(members)
             made = [records[run.key] for run in members if run.key in records]
             if len(made) < size or any(record["status"] != "finished" for record in made):
                 self._say(f"{together.title}: left out, since not all of its runs have finished")
                 continue
             try:
-                record = sweep_ensemble.test(members, made, self.runs)
+                record = ensemble.test(members, made, self.runs)
             except ZooError as error:
                 self._say(f"{together.title}: left out: {error}")
                 continue
@@ -285,13 +287,13 @@ class _Sweep:
 
     def _make(self, run: Run, where: workers.Workers) -> str:
         """Make a run unless another sweep is making or has made it; return a line about it."""
-        from mnist_zoo.engine import runs
+        from mnist_zoo.engine import run_folders
         from mnist_zoo.report import results
 
         folder = self.runs / run.folder
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with runs.locked(folder, "lock"):
+            with run_folders.locked(folder, "lock"):
                 if run not in self.missing():
                     return f"{run.title}: made by another sweep in the meantime"
                 task = self.progress.add_task(f"{run.title}, epoch", total=None)
@@ -300,7 +302,7 @@ class _Sweep:
                 if not self.stopping.is_set():
                     results.append(self.results, record)
                 return results.line(record)
-        except runs.TakenError:
+        except run_folders.TakenError:
             return f"{run.title}: left to another sweep, which is making it"
 
     def _on_epoch(self, run: Run, task: TaskID) -> OnEpoch:

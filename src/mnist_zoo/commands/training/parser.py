@@ -8,8 +8,8 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mnist_zoo import data
-from mnist_zoo.commands import messages
-from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.commands.training import messages
+from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
 

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from mnist_zoo.report.zoo import Row, markdown_table, zoo_table
+from mnist_zoo.report.models_table import Row, markdown_table, zoo_table
 
 ROWS = [
     Row("A", "1,234", "A", "99.00 %", "98.90 ± 0.10 % (3)", "a book"),

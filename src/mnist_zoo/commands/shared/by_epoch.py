@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_zoo.commands.arguments import Parser, png_file
+from mnist_zoo.commands.shared.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import require_writable
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry, stored
-from mnist_zoo.commands.checkpoint_data import data_here
+from mnist_zoo.commands.shared.checkpoint_data import data_here
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import absolute, expanded
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
-    from mnist_zoo.commands.lightning_cli import ZooCLI
+    from mnist_zoo.commands.training.cli import ZooCLI
     from mnist_zoo.models.checkpoint import Checkpoint
 
 
@@ -97,7 +97,7 @@ def run(
     request = scan(argv)
     if not request.helping:
         _require_a_network(request)
-    from mnist_zoo.commands.lightning_cli import ZooCLI
+    from mnist_zoo.commands.training.cli import ZooCLI
 
     with default_configs(request) as configs:
         return (cls or ZooCLI)(request, configs, callbacks)

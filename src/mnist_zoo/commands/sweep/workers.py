@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from mnist_zoo.commands import sweep_run
-from mnist_zoo.commands.sweep_run import OnEpoch, Run
+from mnist_zoo.commands.sweep import run as sweep_run
+from mnist_zoo.commands.sweep.run import OnEpoch, Run
 from mnist_zoo.errors import ZooError
 
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo import registry
 from mnist_zoo.data import ImageData
-from mnist_zoo.engine.checkpoints import Best, Last
+from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
 from mnist_zoo.models import checkpoint as checkpoints

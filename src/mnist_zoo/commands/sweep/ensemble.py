@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands.checkpoint_data import data_with_test_images
-from mnist_zoo.commands.sweep_run import Run, last_checkpoint, rounded, tested_weights
+from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
+from mnist_zoo.commands.sweep.run import Run, last_checkpoint, rounded, tested_weights
 from mnist_zoo.errors import ZooError
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from rich.markup import escape
 
-from mnist_zoo.engine import runs
+from mnist_zoo.engine import run_folders
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import events, pictures, summary
 from mnist_zoo.report.curves import draw_curves, over_epochs, plot_curves
 
 if TYPE_CHECKING:
-    from mnist_zoo.commands.training import Request
+    from mnist_zoo.commands.training.command import Request
     from mnist_zoo.engine.readings import Readings
 
 
@@ -41,7 +41,7 @@ def after_evaluation(
         A line that says where the pictures are.
     """
     try:
-        run = runs.of_checkpoint(Path(str(request.ckpt_path)))
+        run = run_folders.of_checkpoint(Path(str(request.ckpt_path)))
     except ZooError as error:
         return _none(error)
     figures = of_evaluation(readings, classes, title)

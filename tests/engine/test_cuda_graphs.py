@@ -14,9 +14,9 @@ from lightning import Trainer, seed_everything
 from torch import nn
 
 from mnist_zoo.data import Digits
-from mnist_zoo.engine import graphs
+from mnist_zoo.engine import cuda_graphs
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.graphs import GraphedSteps
+from mnist_zoo.engine.cuda_graphs import GraphedSteps
 from mnist_zoo.models import ConvNetBatchNorm, ConvNetReLU, Dense, MLPDropout
 
 
@@ -77,15 +77,17 @@ def imitation(monkeypatch):
         torch.set_rng_state(numbers)
         recorded.append(graph)
 
-    monkeypatch.setattr(graphs.torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(graphs.torch.cuda, "graph", record)
-    monkeypatch.setattr(graphs.torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+    monkeypatch.setattr(cuda_graphs.torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(cuda_graphs.torch.cuda, "graph", record)
     monkeypatch.setattr(
-        graphs.torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state)
+        cuda_graphs.torch.cuda, "get_rng_state", lambda device: torch.get_rng_state()
     )
-    monkeypatch.setattr(graphs.torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(graphs.torch.cuda, "current_stream", lambda: None)
-    monkeypatch.setattr(graphs.torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(
+        cuda_graphs.torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state)
+    )
+    monkeypatch.setattr(cuda_graphs.torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(cuda_graphs.torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(cuda_graphs.torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(GraphedSteps, "_on_another_stream", lambda self, *batch: self.steps(*batch))
     return made
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands import training
+from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import FinishedError, ZooError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def check(runs: Iterable[Run]) -> None:
     Raises:
         ZooError: A flag or a recipe is wrong; the message is that of ``fit``.
     """
-    from mnist_zoo.commands.checking_cli import CheckingCLI
+    from mnist_zoo.commands.sweep.dry_run import CheckingCLI
 
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:

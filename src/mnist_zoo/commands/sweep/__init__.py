@@ -1,0 +1,1 @@
+"""``mnist-zoo sweep``: many runs, each in its own process, and their records."""

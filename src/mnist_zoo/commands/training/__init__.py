@@ -1,0 +1,1 @@
+"""The commands that LightningCLI runs: ``fit``, ``validate``, ``test`` and ``predict``."""
