@@ -357,6 +357,12 @@ def test_a_minibatch_too_small_for_batch_norm(mistake, tmp_path):
     assert "Choose another --data.batch_size." in text
 
 
+def test_a_callback_for_another_kind_of_network(mistake, tmp_path):
+    where = f"--trainer.default_root_dir={tmp_path} --trainer.accelerator=cpu"
+    error = mistake(DENSE, "--trainer.callbacks=BackboneFinetuning", where)
+    assert "what the network does not have: 'Dense' object has no attribute 'backbone'" in error
+
+
 @pytest.mark.parametrize(
     "callback",
     ["filename=best", "filename=last", "filename=own --trainer.callbacks.save_last=true"],

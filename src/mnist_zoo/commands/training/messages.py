@@ -146,6 +146,8 @@ def of_exception(error: BaseException) -> str | None:
             "batch normalisation cannot train on a single image, but a minibatch, perhaps the last"
             " of an epoch, has only one.\nChoose another --data.batch_size."
         )
+    if isinstance(error, AttributeError) and _asked_by_lightning(error):
+        return f"a callback of Lightning asks for what the network does not have: {error}."
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ZooError):
@@ -187,6 +189,13 @@ def _raised_in(error: BaseException, module: str) -> bool:
     """Whether an error was raised in a module whose name begins like this."""
     frames = _frames(error)
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith(module)
+
+
+def _asked_by_lightning(error: AttributeError) -> bool:
+    """Whether Lightning's code looked for an attribute in a network in vain."""
+    names = [str(frame.f_globals.get("__name__")) for frame in _frames(error)]
+    in_network = names[-1:] == ["torch.nn.modules.module"]
+    return in_network and names[-2].startswith("lightning.pytorch.callbacks.")
 
 
 def built_when_raised(error: BaseException | None) -> object:
