@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import LRSchedulerConfig, OptimizerLRScheduler
 from torch import Tensor, nn
@@ -29,8 +27,6 @@ Batch = tuple[Tensor, Tensor]
 # What a resumed run cannot change, and schedulers' names for the length of a run.
 _FIXED = ("optimizer", "scheduler", "scheduler_args")
 _LENGTHS = {"total_steps", "T_max"}
-# Optimizers that update all weights in one kernel on accelerators, too, in every version.
-_FUSED_ON_ACCELERATORS = ("SGD", "Adam", "AdamW")
 
 
 class Classifier(LightningModule, ABC):
@@ -228,7 +224,7 @@ class Classifier(LightningModule, ABC):
         if not self.scheduler_class:
             return optimizer
         with optimizers.accepted("scheduler", self.scheduler_class):
-            scheduler_args = self._scheduler_args()
+            scheduler_args = optimizers.scheduler_args(self)
             scheduler = self.scheduler_class(optimizer, **scheduler_args)
         return {
             "optimizer": optimizer,
@@ -322,7 +318,7 @@ class Classifier(LightningModule, ABC):
     def _lengths_now(self, config: LRSchedulerConfig) -> dict[str, float]:
         """Return the lengths that a scheduler would be built with now, by name."""
         if self.scheduler_class:
-            now = self._scheduler_args()
+            now = optimizers.scheduler_args(self)
             return {name: now[name] for name in _LENGTHS & now.keys()}
         # A subclass's own scheduler must not be stepped past its end.
         laid_out = getattr(config.scheduler, "total_steps", math.inf)
@@ -332,32 +328,7 @@ class Classifier(LightningModule, ABC):
         return {}
 
     def _optimizer(self) -> Optimizer:
-        optimizers.require_usable(self.optimizer_class)
-        known = inspect.signature(self.optimizer_class).parameters
-        decay = {"weight_decay": self.weight_decay}
-        groups = self.parameter_groups()
-        with optimizers.accepted("optimizer", self.optimizer_class):
-            optimizer: Optimizer = self.optimizer_class(
-                groups,
-                lr=self.lr,
-                **(decay if self.weight_decay or "weight_decay" in known else {}),
-                **self._fused(),
-                **self.optimizer_args,
-            )
-        return optimizer
-
-    def _fused(self) -> dict[str, bool]:
-        """Return the argument that selects a fused kernel, if the optimizer has one."""
-        known = inspect.signature(self.optimizer_class).parameters
-        # A fused kernel unscales gradients itself, too late for Lightning to clip them.
-        plugin = getattr(self._trainer, "precision_plugin", None)
-        clips = getattr(self._trainer, "gradient_clip_val", None)
-        scaled = isinstance(plugin, MixedPrecision) and (plugin.scaler or clips)
-        if "fused" not in known or scaled or {"fused", "foreach"} & self.optimizer_args.keys():
-            return {}
-        everywhere = self.optimizer_class.__name__ in _FUSED_ON_ACCELERATORS
-        kind = self.device.type
-        return {"fused": kind == "cpu" or (everywhere and kind in ("cuda", "mps"))}
+        return optimizers.build(self)
 
     def _accuracy(self) -> MulticlassAccuracy:
         return MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
@@ -397,45 +368,6 @@ class Classifier(LightningModule, ABC):
             name, value, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=len(targets),
             sync_dist=True,
         )  # fmt: skip
-
-    def _scheduler_args(self) -> dict[str, Any]:
-        assert self.scheduler_class
-        known = inspect.signature(self.scheduler_class).parameters
-        if "total_steps" in known:
-            num_steps = self._length_of_run()
-            args = {"max_lr": self.lr, "total_steps": num_steps} | self.scheduler_args
-            total = args["total_steps"]
-            if isinstance(total, int) and total < num_steps:
-                raise ZooError(
-                    f"--model.scheduler_args: total_steps is {total}, but the run has"
-                    f" {num_steps:,} steps.\nLeave it out to span the whole run."
-                )
-            if isinstance(total, int) and args.get("pct_start") == 1 / total:
-                # PyTorch divides by zero if the rate is to rise for exactly one step.
-                args["pct_start"] *= 1.0001
-            return args
-        if "T_max" in known:
-            num_epochs = self._length_of_run() / self._num_steps_per_epoch()
-            return {"T_max": math.ceil(num_epochs)} | self.scheduler_args
-        return self.scheduler_args
-
-    def _num_steps_per_epoch(self) -> int:
-        trainer = self.trainer
-        if self.automatic_optimization:
-            return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        loader: Any = trainer.train_dataloader or datamodule.train_dataloader()
-        return getattr(loader, "num_batches", None) or len(loader)
-
-    def _length_of_run(self) -> int:
-        assert self.scheduler_class
-        num_steps = self.num_training_steps()
-        if num_steps == math.inf:
-            raise ZooError(
-                f"{self.scheduler_class.__name__} spans the whole run, which has no end: give"
-                " --trainer.max_epochs or --trainer.max_steps."
-            )
-        return int(num_steps)
 
 
 class _Bookkeeping(Callback):

@@ -1,23 +1,30 @@
-"""Optimizers and schedulers by name, and checks of their arguments and state."""
+"""Optimizers and schedulers: found by name, built for a network, and their state checked."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.models.muon import Muon
 
+if TYPE_CHECKING:
+    from mnist_zoo.models.classifier import Classifier
+
 # Those of this project, in place of PyTorch's of the same name.
 _OWN = {torch.optim: {"Muon": Muon}}
+# Those that update all weights in one kernel on accelerators, too, in every version.
+_FUSED_ON_ACCELERATORS = ("SGD", "Adam", "AdamW")
 # Optimizers that cannot be used, and why.
 _UNUSABLE = {
     torch.optim.LBFGS: "needs a closure",
@@ -60,6 +67,88 @@ def accepted(kind: str, cls: type) -> Iterator[None]:
             f"{cls.__name__} does not accept this: {str(error).rstrip('.')}.{hint}\n"
             f"It is given by {flag}"
         ) from error
+
+
+def build(network: Classifier) -> Optimizer:
+    """Build the optimizer of a network from its arguments.
+
+    Raises:
+        ZooError: The optimizer cannot be used, or does not accept the arguments.
+    """
+    require_usable(network.optimizer_class)
+    known = inspect.signature(network.optimizer_class).parameters
+    decay = {"weight_decay": network.weight_decay}
+    groups = network.parameter_groups()
+    with accepted("optimizer", network.optimizer_class):
+        optimizer: Optimizer = network.optimizer_class(
+            groups,
+            lr=network.lr,
+            **(decay if network.weight_decay or "weight_decay" in known else {}),
+            **_fused(network),
+            **network.optimizer_args,
+        )
+    return optimizer
+
+
+def _fused(network: Classifier) -> dict[str, bool]:
+    """Return the argument that selects a fused kernel, if the optimizer has one."""
+    known = inspect.signature(network.optimizer_class).parameters
+    # A fused kernel unscales gradients itself, too late for Lightning to clip them.
+    plugin = getattr(network._trainer, "precision_plugin", None)
+    clips = getattr(network._trainer, "gradient_clip_val", None)
+    scaled = isinstance(plugin, MixedPrecision) and (plugin.scaler or clips)
+    if "fused" not in known or scaled or {"fused", "foreach"} & network.optimizer_args.keys():
+        return {}
+    everywhere = network.optimizer_class.__name__ in _FUSED_ON_ACCELERATORS
+    kind = network.device.type
+    return {"fused": kind == "cpu" or (everywhere and kind in ("cuda", "mps"))}
+
+
+def scheduler_args(network: Classifier) -> dict[str, Any]:
+    """Return the arguments of a network's scheduler, with the length of its run.
+
+    Raises:
+        ZooError: The run has no end, or more steps than the arguments allow.
+    """
+    assert network.scheduler_class
+    known = inspect.signature(network.scheduler_class).parameters
+    if "total_steps" in known:
+        num_steps = _length_of_run(network)
+        args = {"max_lr": network.lr, "total_steps": num_steps} | network.scheduler_args
+        total = args["total_steps"]
+        if isinstance(total, int) and total < num_steps:
+            raise ZooError(
+                f"--model.scheduler_args: total_steps is {total}, but the run has"
+                f" {num_steps:,} steps.\nLeave it out to span the whole run."
+            )
+        if isinstance(total, int) and args.get("pct_start") == 1 / total:
+            # PyTorch divides by zero if the rate is to rise for exactly one step.
+            args["pct_start"] *= 1.0001
+        return args
+    if "T_max" in known:
+        num_epochs = _length_of_run(network) / _num_steps_per_epoch(network)
+        return {"T_max": math.ceil(num_epochs)} | network.scheduler_args
+    return network.scheduler_args
+
+
+def _num_steps_per_epoch(network: Classifier) -> int:
+    trainer = network.trainer
+    if network.automatic_optimization:
+        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    loader: Any = trainer.train_dataloader or datamodule.train_dataloader()
+    return getattr(loader, "num_batches", None) or len(loader)
+
+
+def _length_of_run(network: Classifier) -> int:
+    assert network.scheduler_class
+    num_steps = network.num_training_steps()
+    if num_steps == math.inf:
+        raise ZooError(
+            f"{network.scheduler_class.__name__} spans the whole run, which has no end: give"
+            " --trainer.max_epochs or --trainer.max_steps."
+        )
+    return int(num_steps)
 
 
 def lay_out_as_weights(optimizer: Optimizer) -> None:
