@@ -166,12 +166,13 @@ def lay_out_as_weights(optimizer: Optimizer) -> None:
 def require_state_sizes(optimizer: Optimizer) -> None:
     """Refuse restored optimizer tensors that do not fit the weights.
 
-    Fused kernels trust their size, and would write out of bounds.
+    Fused kernels trust their size, and would write out of bounds; Muon would end in a traceback.
 
     Raises:
         ZooError: There is one.
     """
-    if "fused" not in inspect.signature(type(optimizer)).parameters:
+    cls = type(optimizer)
+    if cls is not Muon and "fused" not in inspect.signature(cls).parameters:
         return  # such as Adafactor, which keeps only a row and a column per weight
     for weight, state in optimizer.state.items():
         for name, value in state.items():

@@ -146,15 +146,18 @@ class TestResumingTheCheckpointOfAStranger:
         resume(change)
         assert (tmp_path / "dear" / "file").exists()
 
-    def test_keeps_the_optimizer_within_its_memory(self, cli, fit, tmp_path):
-        fit("--model.optimizer=Adam")
+    @pytest.mark.parametrize(
+        ("optimizer", "name"), [("Adam", "exp_avg"), ("Muon", "momentum_buffer")]
+    )
+    def test_keeps_the_optimizer_within_its_memory(self, cli, fit, tmp_path, optimizer, name):
+        fit(f"--model.optimizer={optimizer}")
         last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
         checkpoint = content(last)
         for state in checkpoint["optimizer_states"][0]["state"].values():
-            state["exp_avg"] = torch.zeros(1)
+            state[name] = torch.zeros(1)
         torch.save(checkpoint, last)
         error = cli("fit", f"--ckpt_path={last}", "--trainer.max_epochs=2", *ON_CPU, status=2).err
-        assert "does not fit the network: exp_avg is (1,)" in error
+        assert f"does not fit the network: {name} is (1,)" in error
 
     def test_with_a_state_of_random_generators_that_is_none(self, resume):
         def change(checkpoint):
