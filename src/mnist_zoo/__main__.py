@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def _run_in_plain_words(arguments: list[str]) -> int:
         print(f"error: {printable(str(error.filename))}: {error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        # A second one would end Python before this is printed.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("Stopped.", file=sys.stderr)
         return 130  # what shells take for "ended by Ctrl-C"
 

@@ -173,7 +173,7 @@ def test_a_run_that_lacks_a_tag_is_left_out(cli, tmp_path):
     write_run(tmp_path / "a", lr=1)
     write_run(tmp_path / "b", tag="val/loss", lr=2)
     result = cli("plot", "a", "b", "--tag=val/loss")
-    assert result.err == "warning: a has no val/loss, so it is left out there\n"
+    assert result.err == "warning: a has no val/loss to draw\n"
 
 
 class TestErrors:

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         )
     else:
         print(
-            "Train on it: mnist-zoo fit --model MLPLogSoftmax"
+            "Train on it: mnist-zoo fit --model ConvNetReLU"
             f" --data TextFile --data.train_file {file}"
         )
     return 0

@@ -69,6 +69,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--ckpt_path",
         nargs="+",
+        action="extend",
         default=[],
         metavar="CKPT",
         help="checkpoints of the networks to ask, shown side by side (default: the weights that"

@@ -44,7 +44,9 @@ def main(argv: list[str]) -> int:
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
 
-    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
+    given: str | None = arguments.ckpt_path
+    file = checkpoints.default_weights() if given is None else checkpoints.find(given)
+    checkpoint = checkpoints.read(file)
     network = checkpoints.build(checkpoint, named=model)
     classes = checkpoints.class_names(checkpoint)
     run = None if arguments.out else run_folders.of_checkpoint(checkpoint.path)
@@ -65,8 +67,8 @@ def main(argv: list[str]) -> int:
     figures = {folder / f"explain-{which}.png": saliency}
     if filters:
         figures[folder / "explain-filters.png"] = filters
-    for file, figure in figures.items():
-        pictures.save(figure, file)
+    for target, figure in figures.items():
+        pictures.save(figure, target)
     line = summary.pictures([*figures])
     if run and checkpoint.progress:
         line += run_pictures.to_tensorboard([*figures], run, checkpoint.progress["steps"])
@@ -81,7 +83,7 @@ def _parser() -> Parser:
         "that speak for what the network reads there, and those that speak against it.",
         epilog="examples:\n"
         "  mnist-zoo explain --ckpt_path runs/ConvNetReLU/version_0/checkpoints/best.ckpt\n"
-        "  mnist-zoo explain --ckpt_path best.ckpt four.png\n\n"
+        "  mnist-zoo explain four.png                          (with installed weights)\n\n"
         "Exit status: 0; 1 if some pictures could not be read; 2 if none could.",
     )
     parser.add_argument(
@@ -89,7 +91,11 @@ def _parser() -> Parser:
         help="pictures of digits: files, folders, or - for standard input; default: the first"
         " test images of the checkpoint's data",
     )  # fmt: skip
-    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
+    parser.add_argument(
+        "--ckpt_path",
+        metavar="FILE",
+        help="checkpoint or weights (default: those that are installed with the package)",
+    )
     parser.add_argument("--model", help="its network, where that is a class of your own")
     parser.add_argument(
         "--data", help="its data, for test images, where that is a class of your own"

@@ -134,11 +134,10 @@ def _format(named: str | None, out: Path | None) -> str:
         ZooError: Neither gives it, or they disagree.
     """
     by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
-    said = by_suffix.get(out.suffix) if out else named
-    # When read, a safetensors file is recognised only by its suffix.
-    if named and said != named and (said or named == "safetensors"):
+    kind = named or (by_suffix.get(out.suffix) if out else None)
+    # Any other ending may be that of a file of another kind, replaced by a slip.
+    if named and out and out.suffix != SUFFIXES[named]:
         raise ZooError(f"--out {out}: for this format, the name must end in {SUFFIXES[named]}.")
-    kind = named or said
     if kind is None:
         raise ZooError(
             f"which format? Give --format {' or '.join(SUFFIXES)},\n"

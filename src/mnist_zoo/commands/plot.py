@@ -69,13 +69,23 @@ def main(argv: list[str]) -> int:
         {folder: known for folder, known in settings.items() if known is not None}
     )
     scalars = {folder: read_scalars(folder) for folder in folders}
-    figure = _figure(scalars, names, _chosen_tags(arguments.tag, scalars))
+    tags = _chosen_tags(arguments.tag, scalars)
+    drawn = [folder for folder in folders if any(tag in scalars[folder] for tag in tags)]
+    figure = _figure(scalars, names, tags)
     pictures.save(figure, out)
-    num_lines = len(set(names.values()))
+    for folder in folders:
+        lacking = [tag for tag in tags if tag not in scalars[folder]]
+        if lacking and (arguments.tag or folder not in drawn):
+            _warn(f"{folder} has no {' or '.join(lacking)} to draw")
+    num_lines = len({names[folder] for folder in drawn})
     lines = "1 line" if num_lines == 1 else f"{num_lines} lines"
-    runs = "1 run" if len(folders) == 1 else f"{len(folders)} runs"
+    runs = "1 run" if len(drawn) == 1 else f"{len(drawn)} runs"
     print(f"{runs} in {lines}: {shlex.quote(str(out))}")
     return 0
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -96,6 +106,8 @@ def _runs_in(folder: Path) -> list[Path]:
         if (folder / "config.yaml").is_file():
             hint = "It was trained without TensorBoard (--trainer.logger)."
         raise ZooError(f"{folder}: holds no curves (events.out.tfevents…). {hint}")
+    for other in sorted({file.parent for file in folder.rglob("config.yaml")} - {*found}):
+        _warn(f"{other} was trained without TensorBoard, and has nothing to draw")
     return found
 
 
@@ -146,9 +158,6 @@ def _chosen_tags(asked: Sequence[str] | None, scalars: Mapping[Path, Scalars]) -
         if tag not in known:
             hint = did_you_mean(tag, known)
             raise ZooError(f"--tag {tag}: no run has it.{hint}\nThere are {', '.join(known)}.")
-        for folder, each in scalars.items():
-            if tag not in each:
-                print(f"warning: {folder} has no {tag}, so it is left out there", file=sys.stderr)
     return list(dict.fromkeys(asked))
 
 

@@ -100,6 +100,8 @@ def _read(arguments: argparse.Namespace) -> int:
 
     from mnist_zoo.report import predictions
 
+    if arguments.save_sheet:
+        digits.require_not_among(arguments.images, arguments.save_sheet)
     network, classes = _network(arguments)
     pictures: list[tuple[str, list[predictions.Prediction]]] = []
     seen, failed = [], {}

@@ -232,7 +232,7 @@ def find(name: str | os.PathLike[str]) -> Path:
     if path.exists() or path.suffix or path.name != str(name):
         return path
     raise CheckpointError(
-        f"{name}: neither a file nor installed weights."
+        f"{name}: neither a file nor installed weights (there are {' and '.join(shipped)})."
         f"{did_you_mean(path.name, shipped) or _nearby(path)}"
     )
 
@@ -384,4 +384,9 @@ def _nearby(file: Path) -> str:
     found = beside or [str(path) for path in runs]
     if not found:
         return " Checkpoints are written by mnist-zoo fit."
-    return did_you_mean(str(file), found) or f" There is {found[-1]}"
+    if hint := did_you_mean(str(file), found):
+        return hint
+    newest = Path(found[-1])
+    last = newest.with_name("last.ckpt")
+    both = f"There are {newest.name} and {last.name} in {newest.parent}"
+    return f" {both if last.exists() and last != newest else f'There is {newest}'}"

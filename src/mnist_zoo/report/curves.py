@@ -30,6 +30,7 @@ _DASHES = (
     (0, ()), (0, (6, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)),
     (0, (3, 1.5)), (0, (7, 2, 1.5, 2, 1.5, 2)), (0, (1, 3)), (0, (10, 4)),
 )  # fmt: skip
+_MARKERS = "o", "s", "^", "D", "v", "P", "X", "<"
 _FEW = 25  # up to this many points get markers
 _LEGEND_WIDTH = 44  # characters per line of a name
 _MOST_COLUMNS = 8  # of the legend
@@ -154,13 +155,15 @@ def draw_curves(
             color=colour,
             linestyle=_DASHES[number % len(_DASHES)],
             linewidth=1.8,
-            marker="o" if len(x) <= _FEW else None,
+            marker=_MARKERS[number % len(_MARKERS)] if len(x) <= _FEW else None,
             markersize=3.5,
             label=name,
         )
         if len(values) > 1:
             lowest, highest = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
             axes.fill_between(x, lowest, highest, color=colour, alpha=0.18, linewidth=0)
+            if len(x) == 1:  # a band of no width
+                axes.vlines(x, lowest, highest, color=colour, alpha=0.5)
     if not drawn:
         raise ValueError("no curve has a finite value")
     axes.set_xlabel(xlabel, parse_math=False)

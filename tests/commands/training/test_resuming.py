@@ -193,7 +193,7 @@ class TestResume:
         last = f"--ckpt_path={tmp_path}/runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
         fit("--trainer.max_steps=3", epochs=-1)
         said = cli("fit", last, *ON_CPU, status=2).err
-        assert "has finished training.\nTo continue: --trainer.max_steps N" in said
+        assert "has nothing left to train.\nTo continue: --trainer.max_steps N" in said
         cli("fit", last, *ON_CPU, "--trainer.max_steps=5")
 
     def test_says_so_where_its_time_was_over_before_its_first_step(self, cli, tmp_path):

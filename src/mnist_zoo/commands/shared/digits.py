@@ -40,6 +40,16 @@ def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[
             yield name, reason
 
 
+def require_not_among(words: Sequence[str], file: Path) -> None:
+    """Refuse to write a file that is one of the given pictures.
+
+    Raises:
+        ZooError: It is.
+    """
+    if file.exists() and any(Path(word).exists() and file.samefile(word) for word in words):
+        raise ZooError(f"{file} is one of the pictures to read, and would be overwritten.")
+
+
 def drawable(name: str) -> str:
     """Return a picture's name without its folder, as valid UTF-8 that can be drawn."""
     return one_line(Path(name).name.encode(errors="backslashreplace").decode())

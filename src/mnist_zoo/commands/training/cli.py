@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from mnist_zoo.commands.shared.screen import silence
 from mnist_zoo.commands.training import checks, messages
 from mnist_zoo.commands.training import parser as lightning_parser
 from mnist_zoo.commands.training.parser import ZooParser
-from mnist_zoo.engine import probe, run_folders
+from mnist_zoo.engine import probe, processor, run_folders
 from mnist_zoo.engine.atomic_io import WholeFiles
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
@@ -109,7 +109,8 @@ class ZooCLI(LightningCLI):
         try:
             with contextlib.ExitStack() as self.until_the_end:
                 if request.subcommand == "fit":
-                    self.until_the_end.enter_context(_without_tiny_numbers())
+                    self.until_the_end.enter_context(processor.without_tiny_numbers())
+                processor.keep_freed_memory()
                 super().__init__(
                     Classifier,
                     data.ImageData,
@@ -223,12 +224,12 @@ class ZooCLI(LightningCLI):
                 ) from error
             first = messages.first_cause(error)
         except AttributeError as error:
-            if "before Module.__init__() call" not in str(error):
-                raise
+            first = error
+        if "before Module.__init__() call" in str(first):
             name = self.settings.model.class_path.rpartition(".")[2]
             raise ZooError(
                 f"{name}: its __init__ must begin with super().__init__(**kwargs)."
-            ) from error
+            ) from first
         # Without the parser's wrapping, which takes pages.
         raise first
 
@@ -263,7 +264,7 @@ class ZooCLI(LightningCLI):
         if limit := checks.limit_reached(self.trainer, self.request.progress):
             # A learning-rate schedule built for the whole run has ended with it.
             on = "" if self.model.scheduler_class else f"\nTo continue: {limit}"
-            raise FinishedError(f"{self.request.ckpt_path} has finished training.{on}")
+            raise FinishedError(f"{self.request.ckpt_path} has nothing left to train.{on}")
         outputs = probe.check(self.model)
         if probe.are_probabilities(outputs) and type(self.model).loss is Classifier.loss:
             console.print(
@@ -362,7 +363,7 @@ class ZooCLI(LightningCLI):
                 score=None if score is None else float(score),
                 train_acc=None if train_acc is None else float(train_acc),
                 checkpoint=best.best_model_path or last.best_model_path,
-                test_options=self._own_classes(),
+                test_options=self._own_classes() + self._test_file(),
                 curves=curves[0] if curves else None,
                 table=tables[0] if tables else None,
             )
@@ -425,6 +426,11 @@ class ZooCLI(LightningCLI):
         paths = (registry.path_of(type(made)) for made in (self.model, self.datamodule))
         return "".join(f" {flag} {path}" for flag, path in registry.to_be_named(*paths).items())
 
+    def _test_file(self) -> str:
+        """Return the flag that ``test`` needs if the data has no test images yet."""
+        lacks = getattr(self.datamodule, "test_file", "") is None
+        return " --data.test_file FILE" if lacks else ""
+
     def _claim_run_folder(self, trainer: Namespace) -> None:
         if self.request.ckpt_path:
             self.run_folder = run_folders.of_checkpoint(Path(self.request.ckpt_path))
@@ -474,18 +480,3 @@ class ZooCLI(LightningCLI):
             shown = metrics if self._is_whole(num_images) else {}
             line = run_pictures.after_evaluation(readings, shown, classes, title, self.request)
             console.print(line)
-
-
-@contextlib.contextmanager
-def _without_tiny_numbers() -> Iterator[None]:
-    """Have the CPU flush numbers below 1.2e-38 to zero.
-
-    Weights that decay towards zero end up there, and make a step take five times as long. Threads
-    of torch inherit the setting from the one that starts them, so this comes before all work.
-    """
-    before = bool(torch.tensor(1e-38) / 10 == 0)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)

@@ -320,7 +320,8 @@ def _require_a_network(request: Request) -> None:
         pairs = zip(request.argv, request.argv[1:], strict=False)
         words = [word for before, word in pairs if not before.startswith("-")]
         checkpoints = (".ckpt", ".safetensors")
-        if named := next((word for word in words if word.endswith(checkpoints)), None):
+        weights = registry.shipped_weights()
+        if named := next((w for w in words if w.endswith(checkpoints) or w in weights), None):
             raise ZooError(f"unknown argument {named}. Did you mean --ckpt_path {named}?")
         raise ZooError(
             "which checkpoint? Name one with --ckpt_path, such as"

@@ -1,0 +1,41 @@
+"""Settings of a process with which a CPU trains faster."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Iterator
+
+import torch
+
+# Parameters of glibc's mallopt, and the highest threshold that all its versions accept.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_CHUNK = 32 * 1024**2
+_NEVER = 2**31 - 1
+
+
+@contextlib.contextmanager
+def without_tiny_numbers() -> Iterator[None]:
+    """Have the CPU flush numbers below 1.2e-38 to zero.
+
+    Weights that decay towards zero end up there, and make a step take five times as long. Threads
+    of torch inherit the setting from the one that starts them, so this comes before all work.
+    """
+    before = bool(torch.tensor(1e-38) / 10 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed tensors for the next, until the process ends.
+
+    By default, glibc returns it to the system after a step of many images, and the system fills it
+    with zeros for the next: up to a third of the time. Other C libraries are left as they are.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_CHUNK)
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
