@@ -165,7 +165,8 @@ def to_pixels(images: Images | Sequence[Images]) -> Tensor:
         found = digits(images)
         if len(found) > 1:
             raise HandwritingError(
-                f"{len(found)} digits in one picture: separate them with handwriting.digits."
+                f"{len(found)} digits in one picture: separate them with"
+                " mnist_zoo.handwriting.digits."
             )
         images = found[0].image
     if isinstance(images, np.ndarray):

@@ -186,7 +186,6 @@ def test_a_network_of_ones_own_whose_first_layer_is_no_picture(fit, cli, tmp_pat
     ("arguments", "said"),
     [
         (("--ckpt_path=missing.ckpt",), "missing.ckpt does not exist"),
-        ((), "--ckpt_path"),
         (("--ckpt_path=missing.ckpt", "--num=17"), "must be from 1 to 16"),
     ],
 )

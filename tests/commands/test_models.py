@@ -59,6 +59,7 @@ def test_says_how_to_train_one(cli):
     [
         (["ConvNetRelux"], "no network matches ConvNetRelux. Did you mean ConvNetReLU?"),
         (["Trans*"], "no network matches Trans*."),
+        (["Conv"], "no network matches Conv. Did you mean 'Conv*'?"),
         (["--al"], "unknown option --al."),
         (["Dense", "MLP*"], "MLP*"),
     ],

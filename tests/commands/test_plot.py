@@ -176,6 +176,19 @@ def test_a_run_that_lacks_a_tag_is_left_out(cli, tmp_path):
     assert result.err == "warning: a has no val/loss to draw\n"
 
 
+def test_only_what_is_drawn_is_counted(cli, tmp_path):
+    write_run(tmp_path / "runs" / "a", lr=1)
+    write_run(tmp_path / "runs" / "b", lr=2, tag="other")
+    (tmp_path / "runs" / "c").mkdir()
+    (tmp_path / "runs" / "c" / "config.yaml").write_text("trainer: {logger: false}")
+    result = cli("plot", "runs")
+    assert result.out == "1 run in 1 line: plot.png\n"
+    assert result.err == (
+        "warning: runs/c was trained without TensorBoard, and has nothing to draw\n"
+        "warning: runs/b has no val/acc to draw\n"
+    )
+
+
 class TestErrors:
     def test_no_such_folder(self, cli, copied):
         result = cli("plot", "runs/ConvNetRelu/version_0", status=2)

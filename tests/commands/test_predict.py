@@ -165,6 +165,14 @@ def test_the_sheet_takes_names_in_any_letters(cli, pictures, tmp_path, recwarn):
     assert drawing.shortened(digits.drawable("a\nb\x1b.png")) == r"a b\x1b.png"
 
 
+def test_the_sheet_does_not_replace_what_is_read(cli, tmp_path):
+    Image.new("L", (28, 28)).save(tmp_path / "four.png")
+    before = (tmp_path / "four.png").read_bytes()
+    error = cli("predict", "four.png", "--save_sheet=four.png", status=2).err
+    assert error == "error: four.png is one of the pictures to read, and would be overwritten.\n"
+    assert (tmp_path / "four.png").read_bytes() == before
+
+
 def test_the_sheet_shows_what_the_network_saw(cli, pictures, tmp_path):
     result = cli("predict", "scans", "--save_sheet=seen.png")
     assert "seen.png" in result.err

@@ -5,6 +5,7 @@ import warnings
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 
 from mnist_zoo.report.curves import names, plot_curves
@@ -119,6 +120,12 @@ def test_groups_differ_in_colour_and_without_colour():
 def test_a_single_point_can_be_seen():
     (line,) = lines(plot_curves({"": [([0], [1])]}, ylabel="loss"))
     assert line.get_marker() == "o"
+
+
+def test_the_band_of_a_single_epoch_is_a_line():
+    axes = plot_curves({"a": [([1], [2]), ([1], [4])]}, ylabel="loss").axes[0]
+    (spread,) = [c for c in axes.collections if isinstance(c, LineCollection)]
+    assert spread.get_segments()[0].tolist() == [[1, 2], [1, 4]]
 
 
 @pytest.mark.parametrize("num_epochs", [1, 2, 3, 60])

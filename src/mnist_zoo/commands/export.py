@@ -69,11 +69,15 @@ def main(argv: list[str]) -> int:
     if kind == "state_dict":
         mean, std = network.pixel_mean, network.pixel_std
         print(
-            "The file does not include normalisation: its input is"
+            "The file does not include normalisation: its input is pixels / 255"
+            if (mean, std) == (0, 1)
+            else "The file does not include normalisation: its input is"
             f" (pixels / 255 - {mean:g}) / {std:g}"
         )
     if "test_acc" in record:
-        print(f"Accuracy on {record['num_test_images']:,} test images: {record['test_acc']:.2%}")
+        when = "" if arguments.measure else ", as recorded in the weights"
+        num = f"{record['num_test_images']:,}"
+        print(f"Accuracy on {num} test images{when}: {record['test_acc']:.2%}")
     return 0
 
 

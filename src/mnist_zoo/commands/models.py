@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
     names = registry.list_models(pattern)
     if not names:
         hint = did_you_mean(pattern, registry.list_models())
+        if registry.list_models(f"{pattern}*"):
+            hint = f" Did you mean '{pattern}*'?"
         raise ZooError(f"no network matches {pattern}.{hint}\nAll networks: mnist-zoo models")
 
     from mnist_zoo.report import results

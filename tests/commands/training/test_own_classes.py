@@ -170,6 +170,21 @@ def test_a_softmax_too_many_is_told(cli, tmp_path):
         assert "probabilities" not in cli("fit", f"--model={model}", *flags).out
 
 
+@pytest.mark.parametrize("argument", ["", "num: int = 3, "])
+@pytest.mark.parametrize("command", ["fit", "sweep"])
+def test_a_network_that_does_not_call_its_base_class_is_told(cli, tmp_path, argument, command):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "from mnist_zoo.models import Classifier\n"
+        "class Net(Classifier):\n"
+        f"    def __init__(self, {argument}**kwargs):\n"
+        "        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    )
+    named = ["mine.Net"] if command == "sweep" else ["--model=mine.Net"]
+    error = cli(command, *named, "--data=Digits", "--trainer.accelerator=cpu", status=2).err
+    assert error == "error: Net: its __init__ must begin with super().__init__(**kwargs).\n"
+
+
 @pytest.mark.parametrize(
     ("method", "text"),
     [
@@ -257,8 +272,8 @@ def test_a_network_with_a_view_of_its_own_trains_in_the_ordinary_layout(cli, tmp
 
 
 def test_a_class_that_fails_says_so_without_the_words_of_the_parser(cli, tmp_path):
-    (tmp_path / "mine.py").write_text(OWN.replace("        super().__init__(**kwargs)\n", ""))
-    with pytest.raises(AttributeError, match=r"before Module.__init__\(\) call"):
+    (tmp_path / "mine.py").write_text(OWN.replace("super().__init__(**kwargs)", "[].missing"))
+    with pytest.raises(AttributeError, match=r"^'list' object has no attribute 'missing'"):
         cli("fit", "--model=mine.Net", "--data=Digits", *ON_CPU)
 
 

@@ -8,6 +8,7 @@ flags override both).
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,7 +112,7 @@ def scan(argv: list[str]) -> Request:
         ZooError: A flag has no value, or a configuration does not hold settings.
     """
     request = Request([argv[0]], argv[0])
-    arguments, configs = iter(argv[1:]), list[str]()
+    arguments, configs, recipes = iter(argv[1:]), list[str](), list[str]()
     for argument in arguments:
         flag, equals, value = argument.partition("=")
         if flag in ("-h", "--help") or flag.endswith(".help"):
@@ -127,8 +128,9 @@ def scan(argv: list[str]) -> Request:
             request.argv.append(flag)
         elif flag in ("--config", "-c"):
             request.configured = True
-            recipe = registry.find_recipe(str(expanded(value)))
-            configs += ["--config", str(checked(recipe))]
+            file = registry.find_recipe(str(expanded(value)))
+            configs += ["--config", str(checked(file))]
+            recipes += [value] if value in registry.recipes() else []
         elif flag == "--ckpt_path":
             request.ckpt_path = str(expanded(value))
             # Lightning has keywords, such as last, that may also be the name of a file.
@@ -141,6 +143,19 @@ def scan(argv: list[str]) -> Request:
             request.argv += [flag, path]
             if flag == "--model":
                 request.model = path
+            elif recipe := registry.recipe_of(path):
+                print(
+                    f"fit takes these defaults only where the recipe {recipe.name} sets nothing;"
+                    " --print_config shows the result.\n"
+                )
+    chosen = (request.model or "").rpartition(".")[2]
+    for name in recipes:
+        network = registry.recipes()[name].network
+        if chosen not in ("", network):
+            print(
+                f"warning: {name} is a recipe of {network}; its settings may not suit {chosen}",
+                file=sys.stderr,
+            )
     own_model = request.model and not registry.is_known(request.model)
     dataset = request.data or ""
     own_data = "." in dataset and not registry.is_our_data(dataset)
