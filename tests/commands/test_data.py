@@ -24,7 +24,7 @@ def test_writes_a_split(tmp_path, capsys):
     assert out.read_text().startswith("# 30 images of Digits (train)")
     assert capsys.readouterr().out == (
         f"Wrote 30 images of Digits (train) to {out}\n"
-        "Train on it: mnist-zoo fit --model MLPLogSoftmax"
+        "Train on it: mnist-zoo fit --model ConvNetReLU"
         f" --data TextFile --data.train_file '{out}'\n"
     )
 

@@ -103,6 +103,13 @@ def test_a_network_names_the_classes_of_its_data(trained, tmp_path):
     assert networks["ConvNetReLU"].classes == list("ABCDEFGHIJ")
 
 
+@pytest.mark.parametrize(
+    "flags", [["--ckpt_path", "a", "b"], ["--ckpt_path", "a", "--ckpt_path", "b"]]
+)
+def test_several_networks_may_share_a_flag_or_have_one_each(flags):
+    assert demo._parser().parse_args(flags).ckpt_path == ["a", "b"]
+
+
 def names_of(host, address):
     return demo._names_of(host, SimpleNamespace(getsockname=lambda: (address, 7860)))
 

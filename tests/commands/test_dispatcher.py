@@ -60,6 +60,7 @@ def test_help_of_a_network_shows_its_options(cli):
     out = cli("fit", "--model.help", "ConvNetDropout").out
     for text in ("num_hidden", "Number of neurons in each hidden layer", "weight_decay"):
         assert text in out
+    assert out.startswith("fit takes these defaults only where the recipe ConvNetDropout ")
 
 
 @pytest.mark.parametrize(

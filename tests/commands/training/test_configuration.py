@@ -70,6 +70,15 @@ class TestConfiguration:
         )
         assert "Dense (79,510 parameters) on Digits" in cli("fit", "--config", "all.yaml").out
 
+    def test_a_recipe_of_another_network_is_warned_of(self, cli):
+        warning = (
+            "warning: ConvNetReLU-digits is a recipe of ConvNetReLU; its settings may not suit"
+        )
+        recipe = ("--config", "ConvNetReLU-digits", "--print_config")
+        assert cli("fit", "--model=Dense", *recipe).err == f"{warning} Dense\n"
+        assert cli("fit", "--model=ConvNetReLU", *recipe).err == ""
+        assert cli("fit", *recipe).err == ""
+
     @pytest.mark.slow
     def test_the_configuration_of_a_run_repeats_it(self, cli, trained, tmp_path):
         cli("fit", "--config", trained.folder / "config.yaml")

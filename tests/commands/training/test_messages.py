@@ -80,7 +80,7 @@ def mistake(cli, tmp_path):
         ("export --ckpt_path=ConvNetReLU --format=onnx --data=X", "--data and --root are for --m"),
         ("export --ckpt_path=ConvNetReLU --format=safetensors --out=x.bin", "end in .safetensors"),
         ("predict --model=Dense", "which checkpoint? Name one with --ckpt_path"),
-        ("test --ckpt_path=last", "last: neither a file nor installed weights."),
+        ("test --ckpt_path=last", "last: neither a file nor installed weights (there are "),
         ("fit --model=Dense --config", "--config"),
         (f"{FIT} again", "unknown argument again."),
         (f"{FIT} --trainer.acelerator cpu", "Did you mean --trainer.accelerator?"),
@@ -250,6 +250,11 @@ class TestCheckpoint:
 
     def test_that_does_not_exist(self, mistake):
         assert "checkpoint nowhere.ckpt does not exist." in mistake("test --ckpt_path=nowhere.ckpt")
+
+    def test_that_does_not_exist_names_the_newest_of_the_last_run(self, mistake, copied):
+        text = mistake("test --ckpt_path nothing-like-it.ckpt")
+        both = "There are best.ckpt and last.ckpt in runs/ConvNetReLU/version_0/checkpoints"
+        assert text == f"checkpoint nothing-like-it.ckpt does not exist. {both}\n"
 
     def test_whose_neighbour_is_meant(self, mistake, copied):
         text = mistake("test --ckpt_path", copied.best.with_name("bst.ckpt"))
