@@ -44,9 +44,7 @@ def main(argv: list[str]) -> int:
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
 
-    given: str | None = arguments.ckpt_path
-    file = checkpoints.default_weights() if given is None else checkpoints.find(given)
-    checkpoint = checkpoints.read(file)
+    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     network = checkpoints.build(checkpoint, named=model)
     classes = checkpoints.class_names(checkpoint)
     run = None if arguments.out else run_folders.of_checkpoint(checkpoint.path)
@@ -67,8 +65,8 @@ def main(argv: list[str]) -> int:
     figures = {folder / f"explain-{which}.png": saliency}
     if filters:
         figures[folder / "explain-filters.png"] = filters
-    for target, figure in figures.items():
-        pictures.save(figure, target)
+    for file, figure in figures.items():
+        pictures.save(figure, file)
     line = summary.pictures([*figures])
     if run and checkpoint.progress:
         line += run_pictures.to_tensorboard([*figures], run, checkpoint.progress["steps"])

@@ -161,7 +161,5 @@ def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
     from mnist_zoo.models import checkpoint as checkpoints
 
     named = registry.class_named(arguments.model)
-    given: str | None = arguments.ckpt_path
-    file = checkpoints.default_weights() if given is None else checkpoints.find(given)
-    checkpoint = checkpoints.read(file)
+    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
     return checkpoints.build(checkpoint, named), checkpoints.class_names(checkpoint)

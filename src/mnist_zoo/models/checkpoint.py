@@ -216,12 +216,14 @@ def class_names(checkpoint: Checkpoint) -> Sequence[str]:
     return data.get("classes") or tuple("0123456789")
 
 
-def find(name: str | os.PathLike[str]) -> Path:
-    """Return a file, given its path or the name of installed weights.
+def find(name: str | os.PathLike[str] | None) -> Path:
+    """Return a file, given its path or the name of installed weights; None: the default weights.
 
     Raises:
         CheckpointError: The name is empty, or that of no installed weights.
     """
+    if name is None:
+        return default_weights()
     if not str(name):
         raise CheckpointError("--ckpt_path is empty: name a file.")
     shipped = registry.shipped_weights()
