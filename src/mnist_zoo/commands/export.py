@@ -68,12 +68,9 @@ def main(argv: list[str]) -> int:
     print(f"Largest difference from the network on {len(images):,} images: {difference:.2g}")
     if kind == "state_dict":
         mean, std = network.pixel_mean, network.pixel_std
-        print(
-            "The file does not include normalisation: its input is pixels / 255"
-            if (mean, std) == (0, 1)
-            else "The file does not include normalisation: its input is"
-            f" (pixels / 255 - {mean:g}) / {std:g}"
-        )
+        scaled = (mean, std) == (0, 1)
+        expected = "pixels / 255" if scaled else f"(pixels / 255 - {mean:g}) / {std:g}"
+        print(f"The file does not include normalisation: its input is {expected}")
     if "test_acc" in record:
         when = "" if arguments.measure else ", as recorded in the weights"
         num = f"{record['num_test_images']:,}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo.commands.shared.arguments import Parser, png_file
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.errors import ZooError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print(printable(f"warning: {text}"), file=sys.stderr)
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -233,8 +233,9 @@ def find(name: str | os.PathLike[str] | None) -> Path:
         return shipped[str(name)]
     if path.exists() or path.suffix or path.name != str(name):
         return path
+    installed = f" (there are {' and '.join(shipped)})" if shipped else ""
     raise CheckpointError(
-        f"{name}: neither a file nor installed weights (there are {' and '.join(shipped)})."
+        f"{name}: neither a file nor installed weights{installed}."
         f"{did_you_mean(path.name, shipped) or _nearby(path)}"
     )
 
@@ -390,5 +391,6 @@ def _nearby(file: Path) -> str:
         return hint
     newest = Path(found[-1])
     last = newest.with_name("last.ckpt")
-    both = f"There are {newest.name} and {last.name} in {newest.parent}"
-    return f" {both if last.exists() and last != newest else f'There is {newest}'}"
+    if newest != last and last.exists():
+        return f" There are {newest.name} and {last.name} in {newest.parent}"
+    return f" There is {newest}"
