@@ -3,9 +3,9 @@
 import pytest
 
 from mnist_zoo import registry
-from mnist_zoo.report import results
+from mnist_zoo.report import run_records
 
-RECORDS = results.read(registry.shipped("results"))
+RECORDS = run_records.read(registry.shipped("results"))
 
 
 def test_there_are_records():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mnist_zoo import registry
-from mnist_zoo.report import results
+from mnist_zoo.report import run_records
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def records(tmp_path):
 
     def write(*made):
         for record in made:
-            results.append(tmp_path / "results", record)
+            run_records.append(tmp_path / "results", record)
 
     return write
 

@@ -10,10 +10,11 @@ from mnist_zoo import registry
 from mnist_zoo.commands.shared import screen
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.report import run_records
+from mnist_zoo.report.run_records import Accuracy, Record
 
 if TYPE_CHECKING:
     from mnist_zoo.report.models_table import Row
-    from mnist_zoo.report.results import Record
 
 
 def main(argv: list[str]) -> int:
@@ -40,9 +41,8 @@ def main(argv: list[str]) -> int:
             hint = f" Did you mean '{pattern}*'?"
         raise ZooError(f"no network matches {pattern}.{hint}\nAll networks: mnist-zoo models")
 
-    from mnist_zoo.report import results
-
-    records = results.current(results.read(registry.shipped("results")), registry.recipe_hashes())
+    made = run_records.read(registry.shipped("results"))
+    records = run_records.current(made, registry.recipe_hashes())
     if arguments.markdown:
         print(markdown(names, records))
         return 0
@@ -64,13 +64,12 @@ def markdown(networks: Iterable[str], records: Sequence[Record]) -> str:
 
 def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
     """Return a row for each recipe of each network."""
-    from mnist_zoo.report import results
     from mnist_zoo.report.models_table import Row
 
     found = []
     for network in networks:
         for recipe in registry.recipes_of(network):
-            made = results.as_published(records, recipe.name, recipe.published_flags)
+            made = run_records.as_published(records, recipe.name, recipe.published_flags)
             source = recipe.facts.get("Source", "").partition(" (")[0]
             system = recipe.facts.get("System", "none")
             found.append(
@@ -79,7 +78,7 @@ def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
                     recipe.facts.get("Parameters") or _count_parameters(network),
                     recipe.name,
                     recipe.published,
-                    results.measured(made),
+                    str(Accuracy.of(made)),
                     source if system.startswith("none") else f"{source} ({system})",
                 )
             )

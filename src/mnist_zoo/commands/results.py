@@ -20,9 +20,11 @@ from mnist_zoo.commands.shared import by_epoch, screen
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import expanded, whole
+from mnist_zoo.report import run_records
+from mnist_zoo.report.run_records import Accuracy, Record
 
 if TYPE_CHECKING:
-    from mnist_zoo.report.results import Record, Row
+    from mnist_zoo.report.results_table import Row
 
 _MARKED = re.compile(r"(<!-- begin: (mnist-zoo [^>]*?) -->\n).*?(?=<!-- end -->)", flags=re.S)
 
@@ -58,9 +60,9 @@ def main(argv: list[str]) -> int:
         _write_tables(arguments.readme, rows, records)
         print(f"tables written to {arguments.readme}")
     elif arguments.markdown:
-        from mnist_zoo.report import results
+        from mnist_zoo.report import results_table
 
-        print(results.markdown(rows))
+        print(results_table.markdown(rows))
     else:
         _print(rows)
     if arguments.plot:
@@ -74,11 +76,9 @@ def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:
     Raises:
         ZooError: There are none.
     """
-    from mnist_zoo.report import results
-
     here = Path("results")
     folder = folder or (here if here.is_dir() else registry.shipped("results"))
-    records = results.read(folder)
+    records = run_records.read(folder)
     names = {record["recipe"] for record in records}
     if not names:
         raise ZooError(f"no records in {folder}. mnist-zoo sweep writes them.")
@@ -91,9 +91,7 @@ def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:
 
 def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
     """Leave out records made before their recipe was changed, with a warning."""
-    from mnist_zoo.report import results
-
-    kept = results.current(records, registry.recipe_hashes())
+    kept = run_records.current(records, registry.recipe_hashes())
     before = Counter(record["recipe"] for record in records)
     before.subtract(record["recipe"] for record in kept)
     for recipe, number in (+before).items():
@@ -107,13 +105,12 @@ def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
 
 def _rows(records: Sequence[Record]) -> list[Row]:
     """Return the rows of records, in the order of the recipes, with the published figures."""
-    from mnist_zoo.report import results
-    from mnist_zoo.report.results import Accuracy
+    from mnist_zoo.report import results_table
 
     recipes = registry.recipes()
     order = {name: number for number, name in enumerate(sorted(recipes))}
     rows = []
-    for row in sorted(results.rows(records), key=lambda r: order.get(r.recipe, len(order))):
+    for row in sorted(results_table.rows(records), key=lambda r: order.get(r.recipe, len(order))):
         recipe = recipes.get(row.recipe)
         if recipe and row.flags == recipe.published_flags:
             holds = recipe.reproduced_by(Accuracy.of(row.records).mean)
@@ -123,16 +120,16 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _print(rows: Sequence[Row]) -> None:
-    from mnist_zoo.report import results
+    from mnist_zoo.report import results_table
 
     console = screen.console()
-    whole_table = results.table(rows)
+    whole_table = results_table.table(rows)
     # One wide table if the full names of the recipes fit.
     wide = console.measure(whole_table).minimum + 14 <= console.width
-    for names in (results.FIGURES,) if wide else results.NARROW:
-        console.print(results.table(rows, names))
+    for names in (results_table.FIGURES,) if wide else results_table.NARROW:
+        console.print(results_table.table(rows, names))
         console.print()
-    console.print(results.circumstances_table(rows))
+    console.print(results_table.circumstances_table(rows))
 
 
 def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) -> None:
@@ -141,13 +138,13 @@ def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) ->
     Raises:
         ZooError: The file cannot be read or written, or has no known mark.
     """
-    from mnist_zoo.report import results
+    from mnist_zoo.report import results_table
 
     tables = {
         "mnist-zoo models --markdown": models.markdown(
             sorted(registry.builtin_networks()), records
         ),
-        "mnist-zoo results --markdown": results.markdown(rows),
+        "mnist-zoo results --markdown": results_table.markdown(rows),
     }
 
     def filled(mark: re.Match[str]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from mnist_zoo.commands.sweep import command as sweep
-from mnist_zoo.report import results
+from mnist_zoo.report import run_records
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def comparable():
     """Return the records of a folder, without what no two runs have in common."""
 
     def read(folder):
-        found = results.read(folder)
+        found = run_records.read(folder)
         for record in found:
             del record["seconds"], record["date"]
         return sorted(found, key=lambda record: record["seed"])

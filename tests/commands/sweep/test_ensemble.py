@@ -12,7 +12,7 @@ from mnist_zoo.commands.sweep import ensemble
 from mnist_zoo.commands.sweep import run as sweep_run
 from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
-from mnist_zoo.report import results
+from mnist_zoo.report import results_table, run_records
 
 
 def test_an_ensemble_is_of_seeds_in_their_order_each_used_once(plan):
@@ -49,8 +49,8 @@ def test_networks_tested_together_answer_by_their_mean_probabilities(tmp_path, p
     assert record["num_steps"] == sum(one["num_steps"] for one in records)
     assert "--ensemble=3" in record["flags"]
 
-    results.append(tmp_path / "results", record)
-    assert results.read(tmp_path / "results") == [record]
+    run_records.append(tmp_path / "results", record)
+    assert run_records.read(tmp_path / "results") == [record]
 
 
 def test_an_ensemble_finds_the_data_where_its_members_did(tmp_path, monkeypatch, plan):
@@ -89,25 +89,25 @@ def test_an_ensemble_is_tested_once_and_of_finished_runs_alone(
         one.test_ensembles(2)
     assert tested == [[10, 11]]
     assert "--ensemble=2, seed 12: left out, since not all" in capsys.readouterr().out
-    (row,) = [r for r in results.rows(one.records()) if r.flags]
+    (row,) = [r for r in results_table.rows(one.records()) if r.flags]
     assert (row.recipe, row.flags) == ("Dense", ("--ensemble=2",))
     # Of the same first seed, but with another second one: another ensemble, and no other again.
     for seeds in ([10, 12], [10, 11], [12, 10]):
         other = sweep._Sweep(plan(seeds=seeds), tmp_path / "results", tmp_path / "runs")
         other.test_ensembles(2)
     assert tested[1:] == [[10, 12]]
-    records = results.read(tmp_path / "results")
+    records = run_records.read(tmp_path / "results")
     assert [r["seeds"] for r in records if r["flags"]] == [[10, 11], [10, 12]]
 
 
 def test_an_ensemble_of_which_a_run_has_no_record_is_left_out(tmp_path, monkeypatch, capsys, plan):
     runs = plan(seeds=[0, 1])
     record = runs[0].record({"status": "finished", "test_acc": 0.5, "seconds": 1.0})
-    results.append(tmp_path / "results", record)
+    run_records.append(tmp_path / "results", record)
     monkeypatch.setattr(ensemble, "test", lambda *_: pytest.fail("it was tested"))
     sweep._Sweep(runs, tmp_path / "results", tmp_path / "runs").test_ensembles(2)
     assert "--ensemble=2, seed 0: left out, since not all" in capsys.readouterr().out
-    assert results.read(tmp_path / "results") == [record]
+    assert run_records.read(tmp_path / "results") == [record]
 
 
 def test_an_ensemble_without_its_weights_is_left_out_and_the_table_still_printed(

@@ -16,7 +16,7 @@ from mnist_zoo.commands.sweep import command as sweep
 from mnist_zoo.commands.sweep import run as sweep_run
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import ZooError
-from mnist_zoo.report import events, results
+from mnist_zoo.report import events, run_records
 
 DIGITS = ("ConvNetReLU-digits", "--trainer.accelerator", "cpu")
 
@@ -40,7 +40,7 @@ def test_a_crashed_run_is_recorded_and_made_again_next_time(tmp_path, plan, reco
         one.run(workers, 1)
         assert [run.seed for run in workers.made] == made
         assert one.print_table() == 1
-    (crashed,) = [r for r in results.read(tmp_path / "results") if r["status"] == "crashed"]
+    (crashed,) = [r for r in run_records.read(tmp_path / "results") if r["status"] == "crashed"]
     assert crashed["reason"] == "ValueError: boom"
 
 
@@ -112,7 +112,7 @@ def test_what_ctrl_c_stops_is_no_crashed_run(tmp_path, capsys, plan):
         one.run(Interrupted(), 2)
     assert end.value.code == 130
     assert "The same command resumes here." in capsys.readouterr().out
-    assert results.read(tmp_path / "results") == []
+    assert run_records.read(tmp_path / "results") == []
 
 
 def test_a_run_that_another_sweep_is_making_is_left_to_it(tmp_path, capsys, plan, recorded):
@@ -193,7 +193,7 @@ class TestOnDigits:
         first = zoo(*self.ARGUMENTS, "--plot", "curves.png")
         assert first.returncode == 0, first.stderr
         assert (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
-        records = results.read(tmp_path / "results")
+        records = run_records.read(tmp_path / "results")
         assert [(r["seed"], r["status"], r["weights"]) for r in records] == [
             (0, "finished", "best"),
             (1, "finished", "best"),
@@ -206,7 +206,7 @@ class TestOnDigits:
         file.write_text(lines[1])
         again = zoo(*self.ARGUMENTS)
         assert "Runs: 2 (seeds 0 to 1); recorded already: 1" in again.stdout
-        remade = {r["seed"]: r for r in results.read(tmp_path / "results")}
+        remade = {r["seed"]: r for r in run_records.read(tmp_path / "results")}
         assert remade[0]["test_acc"] == records[0]["test_acc"]
         assert remade[1] == records[1]
 
@@ -232,7 +232,7 @@ class TestOnDigits:
             "--model.lr", "0.1,1e30", "--trainer.max_epochs", "1",
         )  # fmt: skip
         assert result.returncode == 1, result.stderr
-        records = results.read(tmp_path / "results")
+        records = run_records.read(tmp_path / "results")
         assert sorted(r["status"] for r in records) == [
             "crashed",
             "crashed",

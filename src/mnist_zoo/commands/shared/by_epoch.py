@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_zoo.commands.shared.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import require_writable
-
-if TYPE_CHECKING:
-    from mnist_zoo.report.results import Record
+from mnist_zoo.report import run_records
+from mnist_zoo.report.run_records import Record
 
 
 def add_options(parser: Parser) -> None:
@@ -47,11 +45,11 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     Raises:
         ZooError: No record has it by epoch, or the figure cannot be written.
     """
-    from mnist_zoo.report import curves, pictures, results
+    from mnist_zoo.report import curves, pictures
 
     known = sorted({name for record in records for name in record.get("epochs", ())})
     tag = tag or ("val/acc" if "val/acc" in known else "train/acc")
-    groups = results.curves(records, tag)
+    groups = run_records.curves(records, tag)
     if not groups:
         raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
     recipes = {recipe for recipe, _ in groups}

@@ -30,11 +30,12 @@ from mnist_zoo.commands.sweep.run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run,
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import expanded, require_writable
+from mnist_zoo.report import run_records
+from mnist_zoo.report.run_records import Record
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from mnist_zoo.report.results import Record
 
 # Flags that a sweep itself passes to fit.
 _ITS_OWN = (
@@ -206,15 +207,11 @@ class _Sweep:
 
     def records(self) -> list[Record]:
         """Return the current records of these runs, whichever sweep wrote them."""
-        from mnist_zoo.report import results
-
-        return [r for r in results.read(self.results) if results.key(r) in self.keys]
+        return [r for r in run_records.read(self.results) if run_records.key(r) in self.keys]
 
     def missing(self) -> list[Run]:
         """Return the runs without a record; crashed ones are made again."""
-        from mnist_zoo.report import results
-
-        done = {results.key(r) for r in self.records() if r["status"] != "crashed"}
+        done = {run_records.key(r) for r in self.records() if r["status"] != "crashed"}
         return [run for run in self.plan if run.key not in done]
 
     def run(self, where: workers.Workers, num_threads: int) -> None:
@@ -248,11 +245,9 @@ class _Sweep:
 
     def test_ensembles(self, size: int) -> None:
         """Test ensembles of this many seeds, unless already on record."""
-        from mnist_zoo.report import results
-
         groups = ensemble.groups(self.plan, size)
         self.keys |= {ensemble.key(members) for members in groups}
-        records = {results.key(record): record for record in self.records()}
+        records = {run_records.key(record): record for record in self.records()}
         for members in groups:
             if ensemble.key(members) in records:
                 continue
@@ -266,29 +261,26 @@ class _Sweep:
             except ZooError as error:
                 self._say(f"{together.title}: left out: {error}")
                 continue
-            results.append(self.results, record)
-            self._say(results.line(record))
+            run_records.append(self.results, record)
+            self._say(run_records.line(record))
 
     def print_table(self) -> int:
         """Print the table over seeds; return 1 if a run crashed, else 0."""
-        from mnist_zoo.report import results
+        from mnist_zoo.report import results_table
 
         records = self.records()
-        self.console.print(results.table(results.rows(records)))
+        self.console.print(results_table.table(results_table.rows(records)))
         return int(any(record["status"] == "crashed" for record in records))
 
     def say_where(self) -> None:
         """Print where the records and the runs are."""
-        from mnist_zoo.report import results
-
         recipes = {run.recipe for run in self.plan}
-        records = results.file_of(self.results, *recipes) if len(recipes) == 1 else self.results
+        records = run_records.file_of(self.results, *recipes) if len(recipes) == 1 else self.results
         self._say(f"Records: {records}; runs: {self.runs}")
 
     def _make(self, run: Run, where: workers.Workers) -> str:
         """Make a run unless another sweep is making or has made it; return a line about it."""
         from mnist_zoo.engine import run_folders
-        from mnist_zoo.report import results
 
         folder = self.runs / run.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -300,8 +292,8 @@ class _Sweep:
                 record = where.make(run, self._on_epoch(run, task))
                 self.progress.remove_task(task)
                 if not self.stopping.is_set():
-                    results.append(self.results, record)
-                return results.line(record)
+                    run_records.append(self.results, record)
+                return run_records.line(record)
         except run_folders.TakenError:
             return f"{run.title}: left to another sweep, which is making it"
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
 from mnist_zoo.commands.sweep.run import Run, last_checkpoint, rounded, tested_weights
 from mnist_zoo.errors import ZooError
-
-if TYPE_CHECKING:
-    from mnist_zoo.report.results import Key, Record
+from mnist_zoo.report import run_records
+from mnist_zoo.report.run_records import Key, Record
 
 
 def groups(plan: Sequence[Run], size: int) -> list[list[Run]]:
@@ -40,9 +39,7 @@ def run_of(members: Sequence[Run]) -> Run:
 
 def key(members: Sequence[Run]) -> Key:
     """Return the key of an ensemble's record."""
-    from mnist_zoo.report import results
-
-    return results.key(run_of(members).record({"seeds": [run.seed for run in members]}))
+    return run_records.key(run_of(members).record({"seeds": [run.seed for run in members]}))
 
 
 def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 from mnist_zoo import registry
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import FinishedError, ZooError
+from mnist_zoo.report import run_records
+from mnist_zoo.report.run_records import Key
 
 if TYPE_CHECKING:
     import torch
-
-    from mnist_zoo.report.results import Key
 
 OnEpoch = Callable[[int, int | None], None]
 """Called with the number of completed epochs and, if known, of all epochs."""
@@ -91,9 +91,7 @@ class Run:
     @property
     def key(self) -> Key:
         """The key of its record."""
-        from mnist_zoo.report import results
-
-        return results.key(self.record({}))
+        return run_records.key(self.record({}))
 
     @property
     def title(self) -> str:
