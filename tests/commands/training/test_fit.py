@@ -173,7 +173,7 @@ def test_a_name_that_is_never_logged_chooses_nothing(cli, tmp_path, name, hint):
 
 @pytest.mark.parametrize("flags", [[], ["--data.val_size=0"], ["--trainer.logger=false"]])
 def test_of_a_training_that_diverges_fit_says_so_and_what_to_try(fit, flags):
-    out = fit("--model.lr=1e30", "--trainer.limit_train_batches=5", *flags).out
+    out = fit("--model.lr=1e30", "--trainer.limit_train_batches=5", *flags, status=1).out
     told = "the training has diverged. Try a smaller --model.lr than 1e+30."
     assert told in " ".join(out.split())
 

@@ -86,6 +86,8 @@ class ZooCLI(LightningCLI):
         ZooError: Something went wrong that the user can fix.
     """
 
+    diverged = False
+    """Whether ``fit`` ended with a loss that is not a number."""
     run_folder: Path | None = None
     claim: run_folders.Claim | None = None
 
@@ -342,7 +344,8 @@ class ZooCLI(LightningCLI):
             return
         name = type(self.model).__name__
         losses = [self.trainer.callback_metrics.get(f"{s}/loss") for s in ("train", "val")]
-        if not all(loss is None or torch.isfinite(loss) for loss in losses):
+        self.diverged = not all(loss is None or torch.isfinite(loss) for loss in losses)
+        if self.diverged:
             console.print(
                 "The loss is not a number: the training has diverged."
                 f" Try a smaller --model.lr than {self.model.lr}.",

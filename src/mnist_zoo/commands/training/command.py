@@ -77,9 +77,12 @@ class Request:
 
 
 def main(argv: list[str]) -> int:
-    """Run one of the four commands; ``argv`` begins with its name."""
-    run(argv)
-    return 0
+    """Run one of the four commands; ``argv`` begins with its name.
+
+    Returns:
+        The exit status: 1 if the training has diverged, else 0.
+    """
+    return int(run(argv).diverged)
 
 
 def run(
