@@ -21,7 +21,7 @@ def main(file: str, pictures: list[str]) -> None:
     pixels = images[:, None].astype(np.float32) / 255
     (probabilities,) = session.run(["probabilities"], {"images": pixels})
     for picture, row in zip(pictures, probabilities, strict=True):
-        print(f"{picture}: {row.argmax()} ({row.max():.1%})")
+        print(f"{picture}: {row.argmax()} ({100 * row.max():.1f} %)")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main(weights: str, picture: str) -> None:
     with torch.no_grad():
         probabilities = net(torch.from_numpy(pixels).reshape(1, 1, 28, 28)).softmax(dim=1)[0]
     digit = int(probabilities.argmax())
-    print(f"{digit} ({probabilities[digit]:.1%})")
+    print(f"{digit} ({100 * probabilities[digit]:.1f} %)")
 
 
 if __name__ == "__main__":

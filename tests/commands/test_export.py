@@ -73,7 +73,7 @@ def test_safetensors_are_loaded_as_the_checkpoint_is(export, images, trained, cl
     weights = checkpoint.read(tmp_path / "x.safetensors")
     assert weights.run["num_epochs"] == 3
     assert weights.run["test_data"] == "Digits"
-    assert f"{weights.run['test_acc']:.2%}" in cli("test", "--ckpt_path", trained.best).out
+    assert f"{100 * weights.run['test_acc']:.2f} %" in cli("test", "--ckpt_path", trained.best).out
     assert str(tmp_path.anchor + "tmp") not in json.dumps([weights.run, weights.data])
 
 

@@ -22,7 +22,7 @@ def curve(run, tag):
 
 
 def accuracy(result):
-    return float(re.search(r"│ accuracy +│ +([\d.]+)%", result.out)[1]) / 100
+    return float(re.search(r"│ accuracy +│ +([\d.]+) %", result.out)[1]) / 100
 
 
 def test_an_epoch_of_convnet_relu(fit, tmp_path):

@@ -78,7 +78,7 @@ class TestGalleries:
         probabilities[0, 7], probabilities[0, 1] = 0.9996, 0.0004
         probabilities[1, 3], probabilities[1, 8] = 0.6, 0.4
         figure = pictures.wrongly_read(self.IMAGES[:2], probabilities, torch.tensor([1, 8]), DIGITS)
-        assert words(figure) == ["7 (1)\n>99.9%", "3 (8)\n60.0%"]
+        assert words(figure) == ["7 (1)\n>99.9 %", "3 (8)\n60.0 %"]
         assert len(drawn(figure)) == 2
 
     def test_sheet_has_two_rows_green_where_right_and_red_where_wrong(self):

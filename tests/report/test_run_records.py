@@ -114,7 +114,7 @@ def test_a_line_says_what_came_out(record, status):
     text = run_records.line(record(3, 0.1234, status=status))
     assert "seed 3" in text
     assert ("crashed" in text) == (status == "crashed")
-    assert ("12.34%" in text) == (status != "crashed")
+    assert ("12.34 %" in text) == (status != "crashed")
 
 
 def test_of_a_file_of_ones_own_the_settings_of_the_last_record_count():

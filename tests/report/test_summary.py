@@ -66,7 +66,7 @@ class TestAfterFit:
     def test_says_what_came_out_and_what_to_type_next(self, here):
         run = here / "runs" / "Net" / "version_0"
         assert self.said("val/acc", 0.98765, run / "best.ckpt", run) == [
-            "Best validation accuracy: 98.77%",
+            "Best validation accuracy: 98.77 %",
             "Checkpoint: runs/Net/version_0/best.ckpt",
             "Test it:    mnist-zoo test --ckpt_path runs/Net/version_0/best.ckpt",
             "Curves:     tensorboard --logdir runs/Net/version_0",
@@ -74,7 +74,7 @@ class TestAfterFit:
 
     def test_names_the_value_that_was_watched(self):
         assert self.said("val/loss", 0.12345, "a.ckpt")[0] == "Best validation loss: 0.1235"
-        assert self.said("train/acc", 0.5, "a.ckpt")[0] == "Best train/acc: 50.00%"
+        assert self.said("train/acc", 0.5, "a.ckpt")[0] == "Best train/acc: 50.00 %"
         assert self.said("val_[/x]", 0.5, "a.ckpt")[0] == "Best val_[/x]: 0.5000"
 
     def test_a_folder_with_a_space_is_quoted(self, here):
@@ -105,10 +105,10 @@ class TestMetricsTable:
         table = shown(summary.metrics_table("Title", "test", metrics, ["zero", "one"]))
         assert table.splitlines()[0].strip() == "Title"
         assert self.cells("Title", "test", metrics, ["zero", "one"]) == [
-            ["accuracy", "99.43%"],
+            ["accuracy", "99.43 %"],
             ["loss", "0.0200"],
-            ["accuracy on zero", "100.00%"],
-            ["accuracy on one", "50.00%"],
+            ["accuracy on zero", "100.00 %"],
+            ["accuracy on one", "50.00 %"],
         ]
 
     def test_shows_no_classes_that_were_not_measured(self):
@@ -118,16 +118,16 @@ class TestMetricsTable:
     def test_shows_what_a_network_of_ones_own_logs(self):
         metrics = {"test/acc": 0.5, "test_[/x]": 0.9943, "test/acc/0": 0.5, "seconds": 1234.5}
         assert self.cells("T", "test", metrics, ["zero"]) == [
-            ["accuracy", "50.00%"],
+            ["accuracy", "50.00 %"],
             ["test_[/x]", "0.9943"],
             ["seconds", "1234.5"],
-            ["accuracy on zero", "50.00%"],
+            ["accuracy on zero", "50.00 %"],
         ]
 
     def test_shows_names_as_they_are(self):
         table = summary.metrics_table("[/t]", "test", {"test/acc/0": 1.0}, ["[/x]"])
         assert shown(table).splitlines()[0].strip() == "[/t]"
-        assert "accuracy on [/x] │ 100.00%" in shown(table)
+        assert "accuracy on [/x] │ 100.00 %" in shown(table)
 
 
 def test_names_of_pictures_are_printed_as_they_are():

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     if "test_acc" in record:
         when = "" if arguments.measure else ", as recorded in the weights"
         num = f"{record['num_test_images']:,}"
-        print(f"Accuracy on {num} test images{when}: {record['test_acc']:.2%}")
+        print(f"Accuracy on {num} test images{when}: {100 * record['test_acc']:.2f} %")
     return 0
 
 

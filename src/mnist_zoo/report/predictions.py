@@ -42,10 +42,10 @@ Predictions = Sequence[tuple[str, Sequence[Prediction]]]
 
 def percent(probability: float) -> str:
     """Return a probability in percent; only 1 is shown as 100 %, and only 0 as 0 %."""
-    text = f"{probability:.1%}"
-    if text == "0.0%" and probability > 0:
-        return "<0.1%"
-    return ">99.9%" if text == "100.0%" and probability < 1 else text
+    text = f"{100 * probability:.1f} %"
+    if text == "0.0 %" and probability > 0:
+        return "<0.1 %"
+    return ">99.9 %" if text == "100.0 %" and probability < 1 else text
 
 
 def table(pictures: Predictions, classes: Sequence[str] = DIGITS) -> Table:

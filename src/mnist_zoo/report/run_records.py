@@ -121,7 +121,7 @@ def line(record: Record) -> str:
     if record["status"] == "crashed":
         return f"{name}, seed {record['seed']}: crashed, {record['reason']}"
     return (
-        f"{name}, seed {record['seed']}: test accuracy {record['test_acc']:.2%}"
+        f"{name}, seed {record['seed']}: test accuracy {100 * record['test_acc']:.2f} %"
         f" ({record['seconds']:.0f} s{', diverged' * (record['status'] == 'diverged')})"
     )
 

@@ -64,13 +64,13 @@ def after_fit(
     """
     lines = []
     if score is not None:
-        value = f"{score:.2%}" if str(monitor).endswith("acc") else f"{score:.4f}"
+        value = f"{100 * score:.2f} %" if str(monitor).endswith("acc") else f"{score:.4f}"
         name = {"val/acc": "validation accuracy", "val/loss": "validation loss"}.get(
             str(monitor), str(monitor)
         )
         lines.append(f"Best {escape(name)}: [bold]{value}[/]")
     elif train_acc is not None:
-        lines.append(f"Training accuracy: [bold]{train_acc:.2%}[/]")
+        lines.append(f"Training accuracy: [bold]{100 * train_acc:.2f} %[/]")
     if checkpoint:
         file = _quoted(Path(checkpoint))
         lines += [
@@ -117,7 +117,7 @@ def metrics_table(
     table.columns[1].justify = "right"
     others = dict(metrics)
     if (accuracy := others.pop(f"{stage}/acc", None)) is not None:
-        table.add_row("accuracy", f"[bold]{accuracy:.2%}[/]")
+        table.add_row("accuracy", f"[bold]{100 * accuracy:.2f} %[/]")
     if (loss := others.pop(f"{stage}/loss", None)) is not None:
         table.add_row("loss", f"{loss:.4f}")
     by_class = [others.pop(f"{stage}/acc/{number}", None) for number, _ in enumerate(classes)]
@@ -126,7 +126,7 @@ def metrics_table(
     table.add_section()
     if any(accuracy is not None for accuracy in by_class):
         for name, accuracy in zip(classes, by_class, strict=True):
-            shown = "no images" if accuracy is None else f"{accuracy:.2%}"
+            shown = "no images" if accuracy is None else f"{100 * accuracy:.2f} %"
             table.add_row(f"accuracy on {escape(one_line(name))}", shown)
     return table
 

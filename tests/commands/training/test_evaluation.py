@@ -39,10 +39,10 @@ class TestTest:
             for line in out.splitlines()
             if line.startswith("│")
         )
-        assert cells.pop("accuracy") == f"{right.float().mean():.2%}"
+        assert cells.pop("accuracy") == f"{100 * right.float().mean():.2f} %"
         assert cells.pop("loss") == f"{network.loss(outputs, targets):.4f}"
         assert cells == {
-            f"accuracy on {digit}": f"{right[targets == digit].float().mean():.2%}"
+            f"accuracy on {digit}": f"{100 * right[targets == digit].float().mean():.2f} %"
             for digit in range(10)
         }
         assert f"ConvNetReLU on {NUM_TEST} test images of Digits" in out
@@ -77,7 +77,7 @@ class TestValidate:
         out = cli("validate", "--ckpt_path", trained.best).out
         best = max(curve(trained.folder, "val/acc"))
         assert f"ConvNetReLU on {NUM_VAL} validation images of Digits" in out
-        assert f"{best:.2%}" in out
+        assert f"{100 * best:.2f} %" in out
 
     def test_a_run_that_held_nothing_out_is_told_so(self, cli, trained):
         result = cli("validate", f"--ckpt_path={trained.best}", "--data.val_size=0", status=2)

@@ -46,7 +46,7 @@ class TestFit:
         accuracies = curve(trained.folder, "val/acc")
         assert len(accuracies) == 3
         assert content(trained.best)["epoch"] == accuracies.index(max(accuracies))
-        assert f"Best validation accuracy: {max(accuracies):.2%}" in trained.out
+        assert f"Best validation accuracy: {100 * max(accuracies):.2f} %" in trained.out
 
     @pytest.mark.parametrize(("flags", "choose"), [([], min), (["--best.mode=max"], max)])
     def test_best_may_be_chosen_by_the_loss(self, fit, tmp_path, flags, choose, curve):
@@ -224,4 +224,4 @@ def test_a_share_that_is_no_image_at_all_is_none(fit, tmp_path):
 
 def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
     result = fit("--data.val_size=0")
-    assert re.search(r"^Training accuracy: \d+\.\d\d%$", result.out, re.M)
+    assert re.search(r"^Training accuracy: \d+\.\d\d %$", result.out, re.M)

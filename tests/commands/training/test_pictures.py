@@ -58,7 +58,7 @@ def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, co
         assert set(scalars) == {"test/acc", "test/loss"}
         ((step, acc),) = scalars["test/acc"]
         assert step == steps
-        assert f"{acc:.2%}" in out
+        assert f"{100 * acc:.2f} %" in out
 
 
 @pytest.mark.parametrize(

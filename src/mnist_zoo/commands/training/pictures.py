@@ -69,7 +69,7 @@ def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dic
     predictions = first.probabilities.argmax(dim=1)
     figures = {
         "confusion": pictures.confusion_matrix(counts, classes, title),
-        "classes": pictures.accuracy_per_class(counts, classes, f"{title}: {acc:.2%}"),
+        "classes": pictures.accuracy_per_class(counts, classes, f"{title}: {100 * acc:.2f} %"),
         "sheet": pictures.sheet(
             first.images, predictions, first.targets, classes, f"{title}: predicted (true)"
         ),
