@@ -25,8 +25,8 @@ import torch
 from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
 from steps import Stopwatch
 
-from mnist_zoo import registry
 from mnist_zoo.commands.training import command as training
+from mnist_zoo.recipes import all_recipes
 
 # Flags, and the factor from their time to that of the whole run.
 COMPARED: dict[str, tuple[list[str], float]] = {
@@ -83,7 +83,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     root = arguments.root.absolute()
-    named = [name for name in sorted(registry.recipes()) if re.search(r"-9\d(\.\d+)?$", name)]
+    named = [name for name in sorted(all_recipes()) if re.search(r"-9\d(\.\d+)?$", name)]
     recipes = [name for name in named if not arguments.only or name in arguments.only]
     sides = {name: ([f"--config={name}"], 1.0) for name in recipes} | COMPARED
     found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}

@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
+from mnist_zoo import registry
 
 REPOSITORY = Path(__file__).parents[1]
 # What would let a test depend on where it runs, or on the tests before it.
@@ -93,3 +96,27 @@ def zoo(tmp_path: Path) -> Zoo:
         )
 
     return run
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """Declare networks as installed packages do: name = module:Class."""
+
+    def declare(**networks):
+        entry_points = [
+            EntryPoint(name, value, registry.PLUGIN_GROUP) for name, value in networks.items()
+        ]
+        monkeypatch.setattr(registry, "plugins", lambda: entry_points)
+
+    return declare
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, whose files may be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    registry.look_into_current_folder()
+    yield tmp_path
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(file.stem, None)

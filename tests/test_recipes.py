@@ -2,15 +2,19 @@
 
 import re
 import shlex
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import yaml
 
-from mnist_zoo import registry
+from mnist_zoo import recipes, registry
 from mnist_zoo.__main__ import main
 from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.engine.best_and_last import Best
+from mnist_zoo.errors import UnknownNameError
+from mnist_zoo.recipes import Recipe, all_recipes, find_recipe, recipe_of, recipes_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ BRIEFLY = (
     "--data=Digits", "--data.num_train=null", "--data.num_test=null", "--data.val_size=0.1",
     "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu",
 )  # fmt: skip
-every_recipe = pytest.mark.parametrize("recipe", registry.recipes().values(), ids=lambda r: r.name)
+every_recipe = pytest.mark.parametrize("recipe", all_recipes().values(), ids=lambda r: r.name)
 
 
 def read(recipe):
@@ -107,7 +111,7 @@ def build(entry):
 
 @every_system
 def test_the_network_is_trained_as_published(name, system):
-    network = build(read(registry.recipes()[system.recipe])["model"])
+    network = build(read(all_recipes()[system.recipe])["model"])
     assert type(network).__name__ == system.recipe.partition("-")[0]
     assert network.lr == system.lr
     assert network.weight_decay == system.weight_decay
@@ -118,7 +122,7 @@ def test_the_network_is_trained_as_published(name, system):
 
 @every_system
 def test_it_is_trained_on_the_data_as_published(name, system):
-    config = read(registry.recipes()[system.recipe])
+    config = read(all_recipes()[system.recipe])
     data = build(config["data"])
     assert type(data).__name__ == "MNIST"
     for setting in ("batch_size", "expanded", "mean", "std", "num_train", "num_test"):
@@ -130,7 +134,7 @@ def test_it_is_trained_on_the_data_as_published(name, system):
 
 @every_system
 def test_the_head_names_system_figure_and_source(name, system):
-    facts = registry.recipes()[system.recipe].facts
+    facts = all_recipes()[system.recipe].facts
     assert facts["System"] == name
     assert facts["Published"].startswith(system.published)
     assert facts["Source"].startswith(system.source)
@@ -139,18 +143,18 @@ def test_the_head_names_system_figure_and_source(name, system):
 
 @every_system
 def test_the_published_run_holds_nothing_out_unless_the_publication_did(name, system):
-    flags = registry.recipes()[system.recipe].published_flags
+    flags = all_recipes()[system.recipe].published_flags
     assert flags == (() if system.val_size else ("--data.val_size=0",))
 
 
 def test_no_recipe_of_a_system_is_missing_here():
-    named = {recipe.facts["System"]: name for name, recipe in registry.recipes().items()}
+    named = {recipe.facts["System"]: name for name, recipe in all_recipes().items()}
     systems = {key: name for key, name in named.items() if re.match(r"S\d", key)}
     assert systems == {key: system.recipe for key, system in SYSTEMS.items()}
 
 
 def test_the_recipe_of_an_et_al_is_as_they_trained_it_but_for_shifts_by_whole_pixels():
-    config = read(registry.recipes()["ConvNetUnpadded"])
+    config = read(all_recipes()["ConvNetUnpadded"])
     network, data = build(config["model"]), build(config["data"])
     assert type(network).__name__ == "ConvNetUnpadded"
     assert network.hparams["kernel_size"] == 5
@@ -167,7 +171,7 @@ def test_the_recipe_of_an_et_al_is_as_they_trained_it_but_for_shifts_by_whole_pi
 
 
 def test_the_first_run_is_a_few_seconds_of_plain_descent():
-    config = read(registry.recipes()["ConvNetReLU-digits"])
+    config = read(all_recipes()["ConvNetReLU-digits"])
     network, data = build(config["model"]), build(config["data"])
     assert type(network).__name__ == "ConvNetReLU"
     assert (network.lr, network.weight_decay) == (0.2, 0.0)
@@ -179,7 +183,7 @@ def test_the_first_run_is_a_few_seconds_of_plain_descent():
 
 
 def test_mlp_dropout_keeps_the_weights_with_the_lowest_validation_loss():
-    config = read(registry.recipes()["MLPDropout"])
+    config = read(all_recipes()["MLPDropout"])
     assert config["best"] == {"monitor": "val/loss"}
     assert Best(**config["best"]).mode == "min"
 
@@ -221,13 +225,13 @@ def test_a_network_trains_in_half_precision(name, trains):
 
 
 def test_a_recipe_begins_with_its_title():
-    for recipe in registry.recipes().values():
+    for recipe in all_recipes().values():
         title = recipe.path.read_text(encoding="utf-8").splitlines()[0]
         assert re.match(r"# \w.{10,}", title), recipe.name
 
 
 def test_a_recipe_says_how_long_it_takes():
-    times = {recipe.name: recipe.facts["Time"] for recipe in registry.recipes().values()}
+    times = {recipe.name: recipe.facts["Time"] for recipe in all_recipes().values()}
     assert not {name: time for name, time in times.items() if not re.search(r"\d", time)}
 
 
@@ -235,3 +239,85 @@ def test_a_recipe_says_how_long_it_takes():
 def test_the_time_is_that_of_the_published_run(recipe):
     shown = " ".join(recipe.published_flags).replace("=", " ")
     assert shown in recipe.facts["Time"], "with other images held out, steps are fewer"
+
+
+class TestRecipes:
+    def test_every_network_has_one_of_its_own_name_that_comes_first(self):
+        for name in registry.builtin_networks():
+            found = recipes_of(name)
+            assert found[0].name == name
+            assert all(recipe.network == name for recipe in found)
+
+    def test_the_others_follow_in_the_order_of_their_names(self):
+        names = [recipe.name for recipe in recipes_of("ConvNetReLU")]
+        assert names[0] == "ConvNetReLU"
+        assert names[1:] == sorted(names[1:])
+        assert {"ConvNetReLU-decay", "ConvNetReLU-expanded"} <= set(names)
+
+    def test_a_recipe_is_found_by_name_and_by_path(self, here):
+        path = find_recipe("ConvNetReLU-decay")
+        assert path.name == "ConvNetReLU-decay.yaml"
+        assert find_recipe(str(path)) == path
+        (here / "mine.yaml").touch()
+        assert find_recipe("mine.yaml").samefile(here / "mine.yaml")
+
+    def test_a_recipe_that_does_not_exist(self, here):
+        with pytest.raises(UnknownNameError, match=r"Did you mean ConvNetReLU-decay\?"):
+            find_recipe("ConvNetReLU-decai")
+        with pytest.raises(UnknownNameError, match="neither a file nor a recipe") as caught:
+            find_recipe("xyz")
+        assert "Did you mean" not in str(caught.value)
+
+    def test_the_facts_are_the_lines_of_the_head_alone(self, tmp_path):
+        file = tmp_path / "Net.yaml"
+        file.write_text(
+            "# A title: with a colon in it\n#\n# System: S0\n#Time:  2 min: about \n\n# No: fact\n"
+            "model: Net\n# Published: 3 %\n"
+        )
+        assert recipes._facts(file) == {"System": "S0", "Time": "2 min: about"}
+
+    def test_a_class_of_ones_own_has_none_whatever_its_name(self, plugins, here):
+        plugins(Dense="a_plugin_of_mine.net:Dense")
+        assert recipe_of("mnist_zoo.models.dense.Dense").name == "Dense"
+        assert recipe_of("mnist_zoo.models.Dense").name == "Dense"
+        assert recipe_of("my_net.Dense") is None
+        assert recipe_of("a_plugin_of_mine.net.Dense") is None
+
+    def test_a_plugin_brings_its_own(self, plugins, here):
+        configs = here / "a_plugin_of_mine" / "configs"
+        configs.mkdir(parents=True)
+        (configs.parent / "__init__.py").write_text("1 / 0\n")
+        (configs / "TheirNet.yaml").write_text("# Published: 12.3 %\n")
+        (configs / "Dense.yaml").write_text("# Published: 100 %\n")
+        plugins(TheirNet="a_plugin_of_mine.net:TheirNet")
+        sys.path.append(str(here))
+        found = all_recipes.__wrapped__()
+        assert found["TheirNet"].facts == {"Published": "12.3 %"}
+        assert found["Dense"].facts["System"] == "S1", "a plugin replaces no recipe of the zoo"
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "mean", "holds"),
+    [
+        ("0.5 points", 99.50, True),
+        ("0.5 points", 99.49, False),
+        ("0.5 points", 100.0, True),
+        ("0.15 points", 99.85, True),
+        ("75 to 92 %", 75.0, True),
+        ("75 to 92 %", 92.1, False),
+        ("75 to 92 %", 74.9, False),
+        ("", 100.0, None),
+        ("0.5 points", float("nan"), None),
+    ],
+)
+def test_a_published_figure_holds_within_its_tolerance(tolerance, mean, holds):
+    facts = {"Published": "100.00 % (about)", "Tolerance": tolerance}
+    recipe = Recipe("A", Path("A.yaml"), facts)
+    assert recipe.published == "100.00 %"
+    assert recipe.reproduced_by(mean) is holds
+    assert Recipe("A", Path("A.yaml"), {}).reproduced_by(mean) is None
+
+
+def test_a_mean_far_above_the_published_figure_agrees_with_it():
+    facts = {"Published": "90.00 %", "Tolerance": "0.5 points"}
+    assert Recipe("A", Path("A.yaml"), facts).reproduced_by(99.0) is True

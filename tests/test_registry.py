@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
 import mnist_zoo
 from mnist_zoo import registry
-from mnist_zoo.registry import UnknownNameError
+from mnist_zoo.errors import UnknownNameError
 
 NETWORKS = [
     "ConvNetDropout", "ConvNetReLU", "ConvNetSimple", "ConvNetThreeDense", "ConvNetTwoConv",
@@ -20,30 +18,6 @@ NETWORKS = [
 @pytest.fixture
 def no_plugins(monkeypatch):
     monkeypatch.setattr(registry, "plugins", list)
-
-
-@pytest.fixture
-def plugins(monkeypatch):
-    """Declare networks as installed packages do: name = module:Class."""
-
-    def declare(**networks):
-        entry_points = [
-            EntryPoint(name, value, registry.PLUGIN_GROUP) for name, value in networks.items()
-        ]
-        monkeypatch.setattr(registry, "plugins", lambda: entry_points)
-
-    return declare
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """The current folder, whose files may be imported."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    registry.look_into_current_folder()
-    yield tmp_path
-    for file in tmp_path.glob("*.py"):
-        sys.modules.pop(file.stem, None)
 
 
 class TestNetworks:
@@ -149,15 +123,9 @@ class TestClassPath:
         with pytest.raises(UnknownNameError, match=rf"network {name}\. Did you mean {meant}\?"):
             registry.class_path(name)
 
-    @pytest.mark.parametrize("name", ["ConvNetBatchNorm-99", "ConvNetBatchNorm-99.4"])
-    def test_of_a_recipe_is_told_from_that_of_a_network(self, name):
-        text = f"that is a recipe of ConvNetBatchNorm, as in --config {name}$"
-        with pytest.raises(UnknownNameError, match=text):
-            registry.class_path(name)
-
     @pytest.mark.parametrize("name", ["nets/my_net.MyNet", "./nets/my_net.MyNet"])
     def test_of_a_file_in_a_folder_is_told_how_to_import_it(self, name):
-        with pytest.raises(registry.UnknownNameError, match=r"--model nets\.my_net\.MyNet$"):
+        with pytest.raises(UnknownNameError, match=r"--model nets\.my_net\.MyNet$"):
             registry.class_path(name)
 
     def test_of_something_else_suggests_nothing(self):
@@ -218,61 +186,6 @@ class TestImportClass:
         assert gone.startswith("plugin Gone left out: ")
 
 
-class TestRecipes:
-    def test_every_network_has_one_of_its_own_name_that_comes_first(self):
-        for name in registry.builtin_networks():
-            recipes = registry.recipes_of(name)
-            assert recipes[0].name == name
-            assert all(recipe.network == name for recipe in recipes)
-
-    def test_the_others_follow_in_the_order_of_their_names(self):
-        names = [recipe.name for recipe in registry.recipes_of("ConvNetReLU")]
-        assert names[0] == "ConvNetReLU"
-        assert names[1:] == sorted(names[1:])
-        assert {"ConvNetReLU-decay", "ConvNetReLU-expanded"} <= set(names)
-
-    def test_a_recipe_is_found_by_name_and_by_path(self, here):
-        path = registry.find_recipe("ConvNetReLU-decay")
-        assert path.name == "ConvNetReLU-decay.yaml"
-        assert registry.find_recipe(str(path)) == path
-        (here / "mine.yaml").touch()
-        assert registry.find_recipe("mine.yaml").samefile(here / "mine.yaml")
-
-    def test_a_recipe_that_does_not_exist(self, here):
-        with pytest.raises(UnknownNameError, match=r"Did you mean ConvNetReLU-decay\?"):
-            registry.find_recipe("ConvNetReLU-decai")
-        with pytest.raises(UnknownNameError, match="neither a file nor a recipe") as caught:
-            registry.find_recipe("xyz")
-        assert "Did you mean" not in str(caught.value)
-
-    def test_the_facts_are_the_lines_of_the_head_alone(self, tmp_path):
-        file = tmp_path / "Net.yaml"
-        file.write_text(
-            "# A title: with a colon in it\n#\n# System: S0\n#Time:  2 min: about \n\n# No: fact\n"
-            "model: Net\n# Published: 3 %\n"
-        )
-        assert registry._facts(file) == {"System": "S0", "Time": "2 min: about"}
-
-    def test_a_class_of_ones_own_has_none_whatever_its_name(self, plugins, here):
-        plugins(Dense="a_plugin_of_mine.net:Dense")
-        assert registry.recipe_of("mnist_zoo.models.dense.Dense").name == "Dense"
-        assert registry.recipe_of("mnist_zoo.models.Dense").name == "Dense"
-        assert registry.recipe_of("my_net.Dense") is None
-        assert registry.recipe_of("a_plugin_of_mine.net.Dense") is None
-
-    def test_a_plugin_brings_its_own(self, plugins, here):
-        configs = here / "a_plugin_of_mine" / "configs"
-        configs.mkdir(parents=True)
-        (configs.parent / "__init__.py").write_text("1 / 0\n")
-        (configs / "TheirNet.yaml").write_text("# Published: 12.3 %\n")
-        (configs / "Dense.yaml").write_text("# Published: 100 %\n")
-        plugins(TheirNet="a_plugin_of_mine.net:TheirNet")
-        sys.path.append(str(here))
-        found = registry.recipes.__wrapped__()
-        assert found["TheirNet"].facts == {"Published": "12.3 %"}
-        assert found["Dense"].facts["System"] == "S1", "a plugin replaces no recipe of the zoo"
-
-
 @pytest.mark.parametrize(
     ("path", "ours"),
     [
@@ -308,40 +221,13 @@ def test_the_package_has_a_version_and_no_other_names():
     "code",
     [
         "import mnist_zoo; mnist_zoo.__version__; mnist_zoo.list_models()",
-        "from mnist_zoo import registry; registry.recipes(); registry.class_path('Dense')",
+        "from mnist_zoo import recipes, registry; recipes.all_recipes(); registry.class_path('Dense')",
         "import mnist_zoo.models, mnist_zoo.errors, mnist_zoo.commands.training.command",
     ],
 )
 def test_looking_around_loads_no_torch(code):
     code += "; import sys; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-@pytest.mark.parametrize(
-    ("tolerance", "mean", "holds"),
-    [
-        ("0.5 points", 99.50, True),
-        ("0.5 points", 99.49, False),
-        ("0.5 points", 100.0, True),
-        ("0.15 points", 99.85, True),
-        ("75 to 92 %", 75.0, True),
-        ("75 to 92 %", 92.1, False),
-        ("75 to 92 %", 74.9, False),
-        ("", 100.0, None),
-        ("0.5 points", float("nan"), None),
-    ],
-)
-def test_a_published_figure_holds_within_its_tolerance(tolerance, mean, holds):
-    facts = {"Published": "100.00 % (about)", "Tolerance": tolerance}
-    recipe = registry.Recipe("A", Path("A.yaml"), facts)
-    assert recipe.published == "100.00 %"
-    assert recipe.reproduced_by(mean) is holds
-    assert registry.Recipe("A", Path("A.yaml"), {}).reproduced_by(mean) is None
-
-
-def test_a_mean_far_above_the_published_figure_agrees_with_it():
-    facts = {"Published": "90.00 %", "Tolerance": "0.5 points"}
-    assert registry.Recipe("A", Path("A.yaml"), facts).reproduced_by(99.0) is True
 
 
 def test_modules_of_the_current_folder_come_after_all_others(tmp_path, monkeypatch):

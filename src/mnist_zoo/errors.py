@@ -1,4 +1,4 @@
-"""The one exception that the command line shows as plain text instead of a traceback."""
+"""Errors that the command line shows as plain text instead of a traceback, and their wording."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class ZooError(Exception):
 
 class DataError(ZooError):
     """Data that is missing or damaged, or a request that it cannot meet."""
+
+
+class UnknownNameError(ZooError):
+    """A network, recipe or class that does not exist, or an ambiguous name."""
 
 
 class FinishedError(ZooError):

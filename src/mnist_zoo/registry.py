@@ -1,86 +1,31 @@
-"""Classes, recipes and published figures by name, without importing torch.
+"""Classes by name, without importing torch, and the folders shipped with the package.
 
 The networks of the package are found by reading the files of ``mnist_zoo/models/``, those of
-plugins by their entry points, the recipes by their file names and the comments at their heads.
+plugins by their entry points.
 """
 
 from __future__ import annotations
 
 import ast
 import fnmatch
-import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
-import re
 import sys
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.errors import UnknownNameError, did_you_mean
 
 PLUGIN_GROUP = "mnist_zoo.models"
 _PACKAGE = Path(__file__).parent
-_HEAD_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 
 
 # What messages call a class, by the flag that names it.
 KINDS = {"model": "network", "data": "data set"}
-
-
-class UnknownNameError(ZooError):
-    """A network or recipe that does not exist, or an ambiguous name."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One file of ``configs/``: the settings of a published run and what is known of it.
-
-    The head of the file is a block of comments; its lines ``Key: text`` are the ``facts``:
-    ``System``, ``Command``, ``Published``, ``Flags`` (what the published run changes in the
-    recipe), ``Tolerance``, ``Parameters``, ``Source``, ``Time``.
-    """
-
-    name: str
-    path: Path
-    facts: dict[str, str]
-
-    @property
-    def network(self) -> str:
-        """Name of the network: what stands before the first hyphen of the file name."""
-        return self.name.partition("-")[0]
-
-    @property
-    def published(self) -> str:
-        """The published accuracy, such as ``97.85 %``; empty if there is none."""
-        percent = re.match(r"[\d.]+ %", self.facts.get("Published", ""))
-        return percent[0] if percent else ""
-
-    @property
-    def published_flags(self) -> tuple[str, ...]:
-        """The flags that make the recipe the published run."""
-        return tuple(self.facts.get("Flags", "").split())
-
-    def reproduced_by(self, mean: float) -> bool | None:
-        """Return whether a measured mean accuracy, in percent, agrees with the published one.
-
-        It does if the published figure is at most ``Tolerance`` above the mean or, where the
-        tolerance is a range (``75 to 92 %``), if the mean lies in it. None if there is no published
-        figure or the mean is NaN.
-        """
-        tolerance = [float(part) for part in re.findall(r"[\d.]+", self.facts.get("Tolerance", ""))]
-        if not (self.published and tolerance) or mean != mean:
-            return None
-        if len(tolerance) > 1:
-            return tolerance[0] <= mean <= tolerance[1]
-        # A margin below any real difference: 0.15 is not a binary fraction.
-        return float(self.published.split()[0]) - mean <= tolerance[0] + 1e-9
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -170,10 +115,6 @@ def class_path(name: str) -> str:
         module = name.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise UnknownNameError(
             f"--model {name}: name the class in it, as in --model {module}.MyNet"
-        )
-    if name in recipes() and name not in list_models():
-        raise UnknownNameError(
-            f"--model {name}: that is a recipe of {recipes()[name].network}, as in --config {name}"
         )
     if "/" in name:
         right = name.removeprefix("./").replace("/", ".")
@@ -294,67 +235,6 @@ def import_all() -> list[str]:
     return problems
 
 
-@cache
-def recipes() -> dict[str, Recipe]:
-    """Return every recipe by name, the package's first, then those of plugins.
-
-    A plugin's recipes lie in a folder ``configs`` of its top-level package.
-    """
-    found: dict[str, Recipe] = {}
-    for folder in _recipe_folders():
-        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
-            found.setdefault(path.stem, Recipe(path.stem, path, _facts(path)))
-    return found
-
-
-def recipes_of(network: str) -> list[Recipe]:
-    """Return the recipes of a network, the default of ``fit --model`` first."""
-    return [recipe for recipe in recipes().values() if recipe.network == network]
-
-
-def recipe_of(path: str) -> Recipe | None:
-    """Return the recipe that ``fit --model`` uses, given the import path of a network.
-
-    The user's own classes have none, nor do plugin classes named like one of the zoo.
-    """
-    path = full_path(path)
-    name = path.rpartition(".")[2]
-    named_alike = builtin_networks().get(name, path) != path
-    return recipes().get(name) if is_known(path) and not named_alike else None
-
-
-def find_recipe(name: str) -> Path:
-    """Return the file of a recipe, given its name or a path.
-
-    Raises:
-        UnknownNameError: There is neither such a file nor such a recipe.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    if name in recipes():
-        return recipes()[name].path
-    hint = did_you_mean(name, recipes())
-    raise UnknownNameError(
-        f"--config {name}: neither a file nor a recipe.{hint}\nAll recipes: mnist-zoo models"
-    )
-
-
-def settings_hash(config: str) -> str:
-    """Return the SHA-256 of the settings in a recipe's text, ignoring comments."""
-    import yaml
-
-    settings = json.dumps(yaml.safe_load(config), sort_keys=True, default=str)
-    return hashlib.sha256(settings.encode()).hexdigest()
-
-
-def recipe_hashes() -> dict[str, str]:
-    """Return the settings hash of each recipe, by name."""
-    return {
-        name: settings_hash(recipe.path.read_text(encoding="utf-8"))
-        for name, recipe in recipes().items()
-    }
-
-
 def shipped_weights() -> dict[str, Path]:
     """Return the trained weights shipped with the package, by name."""
     return {file.stem: file for file in sorted(shipped("weights").glob("*.safetensors"))}
@@ -367,25 +247,6 @@ def shipped(name: str) -> Path:
     """
     installed = _PACKAGE / name
     return installed if installed.is_dir() else _PACKAGE.parents[1] / name
-
-
-def _recipe_folders() -> Iterator[Path]:
-    yield shipped("configs")
-    for plugin in plugins():
-        spec = importlib.util.find_spec(plugin.module.partition(".")[0])
-        for location in (spec and spec.submodule_search_locations) or ():
-            yield Path(location) / "configs"
-
-
-def _facts(path: Path) -> dict[str, str]:
-    facts: dict[str, str] = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if not line.startswith("#"):
-                break
-            if match := _HEAD_LINE.match(line):
-                facts[match[1]] = match[2].strip()
-    return facts
 
 
 def _name(base: ast.expr) -> str:

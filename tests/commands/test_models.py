@@ -3,6 +3,7 @@
 import pytest
 
 from mnist_zoo import registry
+from mnist_zoo.recipes import all_recipes, recipes_of
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def test_lists_every_network_once_and_every_recipe(cli):
         assert [row[0] for row in listed].count(network) >= 1
         assert f"{network} " in out
     words = {word for row in listed for word in row}
-    assert registry.recipes().keys() <= words
+    assert all_recipes().keys() <= words
 
 
 def test_shows_size_recipe_published_accuracy_and_source(cli):
@@ -34,7 +35,7 @@ def test_further_recipes_stand_below_the_first_of_their_network(cli):
     listed = rows(cli("models").out)
     (first,) = [i for i, row in enumerate(listed) if row[0] == "ConvNetReLU"]
     assert listed[first][1:5] == ["85,670", "ConvNetReLU", "99.43", "%"]
-    further = listed[first + 1 : first + len(registry.recipes_of("ConvNetReLU"))]
+    further = listed[first + 1 : first + len(recipes_of("ConvNetReLU"))]
     assert [row[0] for row in further] == sorted(row[0] for row in further)
     assert ["ConvNetReLU-decay", "85.31", "%"] in [row[:3] for row in further]
     assert ["ConvNetReLU-expanded", "99.51", "%"] in [row[:3] for row in further]
@@ -75,5 +76,5 @@ def test_fits_a_narrow_terminal(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     out = cli("models").out
     assert max(map(len, out.splitlines())) <= 80
-    for name in registry.recipes():
+    for name in all_recipes():
         assert name in out

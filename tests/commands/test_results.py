@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_zoo import registry
+from mnist_zoo.recipes import all_recipes, settings_hash
 from mnist_zoo.report import run_records
 
 
@@ -14,13 +14,13 @@ def _wide(monkeypatch):
 
 
 def recorded(seed, acc, recipe="Dense", flags=("--data.val_size=0",), **changed):
-    config = registry.recipes()[recipe].path.read_text(encoding="utf-8")
+    config = all_recipes()[recipe].path.read_text(encoding="utf-8")
     return {
         "recipe": recipe,
         "flags": list(flags),
         "seed": seed,
         "status": "finished",
-        "recipe_sha256": registry.settings_hash(config),
+        "recipe_sha256": settings_hash(config),
         "test_acc": acc,
         "seconds": 60.0,
         "device": "cpu",

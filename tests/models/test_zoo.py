@@ -12,6 +12,7 @@ from mnist_zoo import registry
 from mnist_zoo.data import Digits
 from mnist_zoo.engine.probe import are_probabilities
 from mnist_zoo.models.classifier import Classifier, num_parameters
+from mnist_zoo.recipes import recipes_of
 
 NETWORKS = sorted(registry.builtin_networks())
 PUBLISHED_PARAMETERS = {
@@ -106,12 +107,12 @@ def test_one_step_down_the_gradient_lowers_the_loss(network, images, targets):
 
 
 def test_has_a_recipe_whose_head_says_what_is_known_of_it(name, network):
-    recipe = registry.recipes_of(name)[0]
+    recipe = recipes_of(name)[0]
     assert recipe.name == name
     assert {"System", "Command", "Parameters", "Source", "Time"} <= recipe.facts.keys()
     assert ("Published" in recipe.facts) == (not recipe.facts["System"].startswith("none"))
     assert all(recipe.facts.values())
-    for recipe in registry.recipes_of(name):
+    for recipe in recipes_of(name):
         model = yaml.safe_load(recipe.path.read_text(encoding="utf-8"))["model"]
         assert registry.import_class(model["class_path"]) is type(network)
         arguments = model["init_args"]

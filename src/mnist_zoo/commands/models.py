@@ -10,6 +10,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands.shared import screen
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.recipes import recipe_hashes, recipes_of
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Accuracy, Record
 
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
         raise ZooError(f"no network matches {pattern}.{hint}\nAll networks: mnist-zoo models")
 
     made = run_records.read(registry.shipped("results"))
-    records = run_records.current(made, registry.recipe_hashes())
+    records = run_records.current(made, recipe_hashes())
     if arguments.markdown:
         print(markdown(names, records))
         return 0
@@ -68,7 +69,7 @@ def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
 
     found = []
     for network in networks:
-        for recipe in registry.recipes_of(network):
+        for recipe in recipes_of(network):
             made = run_records.as_published(records, recipe.name, recipe.published_flags)
             source = recipe.facts.get("Source", "").partition(" (")[0]
             system = recipe.facts.get("System", "none")
@@ -82,7 +83,7 @@ def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
                     source if system.startswith("none") else f"{source} ({system})",
                 )
             )
-        if not registry.recipes_of(network):
+        if not recipes_of(network):
             found.append(Row(network, _count_parameters(network), "", "", "", ""))
     return found
 

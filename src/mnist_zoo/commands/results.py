@@ -20,6 +20,7 @@ from mnist_zoo.commands.shared import by_epoch, screen
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import expanded, whole
+from mnist_zoo.recipes import all_recipes, recipe_hashes
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Accuracy, Record
 
@@ -54,6 +55,10 @@ def main(argv: list[str]) -> int:
     by_epoch.add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
     by_epoch.check_options(arguments.plot, arguments.tag)
+    if arguments.readme and arguments.recipes:
+        raise ZooError(
+            f"--readme writes the tables of all recipes: leave out {' '.join(arguments.recipes)}."
+        )
     records = _records(arguments.results, arguments.recipes)
     rows = _rows(records)
     if arguments.readme:
@@ -91,7 +96,7 @@ def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:
 
 def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
     """Leave out records made before their recipe was changed, with a warning."""
-    kept = run_records.current(records, registry.recipe_hashes())
+    kept = run_records.current(records, recipe_hashes())
     before = Counter(record["recipe"] for record in records)
     before.subtract(record["recipe"] for record in kept)
     for recipe, number in (+before).items():
@@ -107,7 +112,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     """Return the rows of records, in the order of the recipes, with the published figures."""
     from mnist_zoo.report import results_table
 
-    recipes = registry.recipes()
+    recipes = all_recipes()
     order = {name: number for number, name in enumerate(sorted(recipes))}
     rows = []
     for row in sorted(results_table.rows(records), key=lambda r: order.get(r.recipe, len(order))):

@@ -10,6 +10,7 @@ import pytest
 from mnist_zoo import registry
 from mnist_zoo.commands.sweep import run as sweep_run
 from mnist_zoo.errors import ZooError
+from mnist_zoo.recipes import recipe_hashes
 from mnist_zoo.report import run_records
 
 OWN = """
@@ -122,7 +123,7 @@ def test_code_of_ones_own_is_another_once_it_is_edited(own, recipe, flags, packa
     assert after.key != before.key
     assert after.folder != before.folder
     records = [run.record({}) for run in (before, plan(seeds=[0])[0], after)]
-    assert run_records.current(records, registry.recipe_hashes()) == records[1:]
+    assert run_records.current(records, recipe_hashes()) == records[1:]
 
 
 def test_so_is_code_in_a_package_within_the_package(own, plan):

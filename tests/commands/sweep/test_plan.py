@@ -2,9 +2,9 @@
 
 import pytest
 
-from mnist_zoo import registry
 from mnist_zoo.commands.sweep import command as sweep
 from mnist_zoo.errors import ZooError
+from mnist_zoo.recipes import all_recipes
 
 
 def test_the_plan_is_the_product_of_recipes_values_and_seeds(plan):
@@ -159,7 +159,7 @@ def test_two_recipes_of_one_name_are_refused(tmp_path, plan):
 
 def test_a_file_that_is_called_like_a_recipe_must_have_its_settings(tmp_path, plan):
     file = tmp_path / "Dense.yaml"
-    file.write_text(registry.recipes()["Dense"].path.read_text())
+    file.write_text(all_recipes()["Dense"].path.read_text())
     assert plan(recipes=[str(file)]) == plan()
     file.write_text("model: Dense")
     with pytest.raises(ZooError, match=r"Dense\.yaml: the zoo has a recipe Dense with other"):

@@ -32,7 +32,7 @@ class TestConfiguration:
     def test_the_recipe_of_the_network_is_taken(self, lr):
         assert lr("--model", "ConvNetReLU") == 0.03
 
-    @pytest.mark.parametrize("form", ["--config {}", "--config={}", "-c {}"])
+    @pytest.mark.parametrize("form", ["--config {}", "--config={}", "-c {}", "-c{}"])
     def test_a_recipe_is_taken_by_its_name(self, cli, form):
         arguments = form.format("ConvNetReLU-decay").split()
         config = yaml.safe_load(cli("fit", *arguments, "--print_config").out)

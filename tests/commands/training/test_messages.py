@@ -95,6 +95,12 @@ def mistake(cli, tmp_path):
         (f"{FIT} --model.lr", "--model.lr: a value is missing."),
         ("fit --model --data Digits", "--model: a value is missing.\n"),
         ("test --ckpt_path --data Digits", "--ckpt_path: a value is missing.\n"),
+        (f"{FIT} --config", "--config: a value is missing.\n"),
+        (f"{FIT} --data=", "--data: a value is missing.\n"),
+        (
+            "fit --model ConvNetBatchNorm-99.4",
+            "that is a recipe of ConvNetBatchNorm, as in --config ConvNetBatchNorm-99.4\n",
+        ),
         (f"{FIT} --model.lr 0,1", "--model.lr 0,1: expected float. Did you mean 0.1?"),
         ("train --model=Dense", "unknown command train. Did you mean fit?"),
         ("sweep", "which recipes?"),

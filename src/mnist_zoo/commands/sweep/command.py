@@ -27,9 +27,10 @@ from mnist_zoo.commands.shared import by_epoch, screen
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.commands.sweep import ensemble, workers
 from mnist_zoo.commands.sweep.run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run, adds_to
-from mnist_zoo.commands.training import command as training
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.commands.training import config_file
+from mnist_zoo.errors import UnknownNameError, ZooError, did_you_mean
 from mnist_zoo.files import expanded, require_writable
+from mnist_zoo.recipes import all_recipes, find_recipe, recipe_hashes, recipe_of, settings_hash
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Record
 
@@ -392,10 +393,10 @@ def _plan(
     Raises:
         ZooError: There is no such recipe, or records could not tell two apart.
     """
-    of_the_zoo, hashes = registry.recipe_hashes(), dict[str, str]()
+    of_the_zoo, hashes = recipe_hashes(), dict[str, str]()
     for recipe in recipes:
         name, config = _recipe(recipe)
-        sha256 = registry.settings_hash(config)
+        sha256 = settings_hash(config)
         if hashes.setdefault(name, sha256) != sha256:
             raise ZooError(f"two recipes are called {name}: records could not tell them apart")
         if of_the_zoo.get(name, sha256) != sha256:
@@ -412,13 +413,13 @@ def _plan(
 def _recipe(name: str) -> tuple[str, str]:
     """Return the name and the text of a recipe, a file, or the user's own network."""
     is_class = _is_path(name) and not name.endswith((".yaml", ".yml"))
-    if is_class and not Path(name).exists() and name not in registry.recipes():
-        if (known := registry.recipe_of(name)) is None:
+    if is_class and not Path(name).exists() and name not in all_recipes():
+        if (known := recipe_of(name)) is None:
             return name, f"model: {name}\n"
         name = str(known.path)
     try:
-        file = training.checked(registry.find_recipe(name))
-    except registry.UnknownNameError as error:
+        file = config_file.checked(find_recipe(name))
+    except UnknownNameError as error:
         raise ZooError(str(error).removeprefix("--config ")) from error
     return file.stem, file.read_text(encoding="utf-8")
 

@@ -8,6 +8,7 @@ flags override both).
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry, stored
+from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.commands.shared.checkpoint_data import data_here
-from mnist_zoo.errors import ZooError
+from mnist_zoo.commands.training import config_file
+from mnist_zoo.errors import UnknownNameError, ZooError
 from mnist_zoo.files import absolute, expanded
+from mnist_zoo.recipes import all_recipes, find_recipe, recipe_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -40,29 +44,29 @@ _NAME_CODE = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Request:
     """What is known of the arguments before they are parsed.
 
     Attributes:
-        argv: The arguments, with names of networks and recipes replaced by their paths.
         subcommand: fit, validate, test or predict.
-        model: Import path of the network named by ``--model``.
+        argv: All arguments, with names of networks and recipes replaced by their paths.
+        model: Import path of the network: the checkpoint's, or that named by ``--model``.
         data: Class named by ``--data``.
         ckpt_path: The checkpoint, if one is given.
+        checkpoint: Its contents.
         configured: Whether a configuration file is given.
         helping: Whether only help is requested.
-        checkpoint: The contents of the checkpoint, once it has been read.
     """
 
-    argv: list[str]
     subcommand: str
+    argv: list[str]
     model: str | None = None
     data: str | None = None
     ckpt_path: str | None = None
+    checkpoint: Checkpoint | None = None
     configured: bool = False
     helping: bool = False
-    checkpoint: Checkpoint | None = None
 
     @property
     def progress(self) -> dict[str, int]:
@@ -99,7 +103,9 @@ def run(
         ZooError: Something went wrong that the user can fix.
     """
     request = scan(argv)
-    if not request.helping:
+    if request.ckpt_path:
+        request = _with_checkpoint(request)
+    elif not request.helping:
         _require_a_network(request)
     from mnist_zoo.commands.training.cli import ZooCLI
 
@@ -114,61 +120,91 @@ def scan(argv: list[str]) -> Request:
         UnknownNameError: There is no such network or recipe.
         ZooError: A flag has no value, or a configuration does not hold settings.
     """
-    request = Request([argv[0]], argv[0])
-    arguments, configs, recipes = iter(argv[1:]), list[str](), list[str]()
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if flag in ("-h", "--help") or flag.endswith(".help"):
-            request.helping = True
-        if flag not in ("--model", "--model.help", "--data", "--config", "-c", "--ckpt_path"):
-            request.argv.append(argument)
-            continue
-        if not equals:
-            value = next(arguments, "")
-            if value.startswith("--"):
-                raise ZooError(f"{flag}: a value is missing.")
-        if not value:
-            request.argv.append(flag)
-        elif flag in ("--config", "-c"):
-            request.configured = True
-            file = registry.find_recipe(str(expanded(value)))
-            configs += ["--config", str(checked(file))]
-            recipes += [value] if value in registry.recipes() else []
-        elif flag == "--ckpt_path":
-            request.ckpt_path = str(expanded(value))
-            # Lightning has keywords, such as last, that may also be the name of a file.
-            request.argv += [flag, str(absolute(value))]
-        elif flag == "--data":
-            request.data = value
-            request.argv += [flag, value]
-        else:
-            path = registry.class_path(value)
-            request.argv += [flag, path]
-            if flag == "--model":
-                request.model = path
-            elif recipe := registry.recipe_of(path):
-                print(
-                    f"fit takes these defaults only where the recipe {recipe.name} sets nothing;"
-                    " --print_config shows the result.\n"
-                )
-    chosen = (request.model or "").rpartition(".")[2]
-    for name in recipes:
-        network = registry.recipes()[name].network
-        if chosen not in ("", network):
+    subcommand = argv[0]
+    parser = Parser(prog=f"mnist-zoo {subcommand}", add_help=False)
+    for flag in ("--model", "--model.help", "--data", "--ckpt_path"):
+        parser.add_argument(flag, dest=flag, nargs="?", const="")
+    parser.add_argument("--config", "-c", dest="--config", action="append", nargs="?", const="")
+    named, rest = parser.parse_known_args(argv[1:])
+    given = {flag: value for flag, value in vars(named).items() if value is not None}
+    for flag, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        if "" in values and flag != "--model.help":
+            raise ZooError(f"{flag}: a value is missing.")
+
+    configs = given.pop("--config", [])
+    model, data, ckpt_path = (given.get(flag) for flag in ("--model", "--data", "--ckpt_path"))
+    if model:
+        _require_no_recipe(model)
+        given["--model"] = model = registry.class_path(model)
+    if described := given.get("--model.help"):
+        given["--model.help"] = path = registry.class_path(described)
+        if recipe := recipe_of(path):
             print(
-                f"warning: {name} is a recipe of {network}; its settings may not suit {chosen}",
-                file=sys.stderr,
+                f"fit takes these defaults only where the recipe {recipe.name} sets nothing;"
+                " --print_config shows the result.\n"
             )
-    own_model = request.model and not registry.is_known(request.model)
-    dataset = request.data or ""
-    own_data = "." in dataset and not registry.is_our_data(dataset)
-    names_code = any(word.startswith(_NAME_CODE) for word in request.argv)
-    if request.configured or own_model or own_data or names_code:
+    if ckpt_path:
+        ckpt_path = str(expanded(ckpt_path))
+        # Lightning has keywords, such as last, that may also be the name of a file.
+        given["--ckpt_path"] = str(absolute(ckpt_path))
+    files = [config_file.checked(find_recipe(str(expanded(config)))) for config in configs]
+    _warn_of_other_networks(configs, model)
+
+    own_model = model and not registry.is_known(model)
+    own_data = data and "." in data and not registry.is_our_data(data)
+    if configs or own_model or own_data or any(word.startswith(_NAME_CODE) for word in argv):
         # The current folder is searched only if the user names their own code.
         registry.look_into_current_folder()
     # Flags override configurations, in any order.
-    request.argv[1:1] = configs
-    return request
+    words = [word for file in files for word in ("--config", str(file))]
+    words += [word for flag, value in given.items() for word in (flag, value) if word]
+    return Request(
+        subcommand,
+        [subcommand, *words, *rest],
+        model,
+        data,
+        ckpt_path,
+        configured=bool(configs),
+        helping=any(word in ("-h", "--help") or word.endswith(".help") for word in (*given, *rest)),
+    )
+
+
+def _require_no_recipe(model: str) -> None:
+    if model in all_recipes() and model not in registry.list_models():
+        network = all_recipes()[model].network
+        raise UnknownNameError(
+            f"--model {model}: that is a recipe of {network}, as in --config {model}"
+        )
+
+
+def _warn_of_other_networks(configs: Sequence[str], model: str | None) -> None:
+    """Warn of recipes whose network is not the chosen one."""
+    chosen = (model or "").rpartition(".")[2]
+    for name in configs:
+        if chosen and name in all_recipes() and all_recipes()[name].network != chosen:
+            print(
+                f"warning: {name} is a recipe of {all_recipes()[name].network}; its settings may"
+                f" not suit {chosen}",
+                file=sys.stderr,
+            )
+
+
+def _with_checkpoint(request: Request) -> Request:
+    """Read the checkpoint of a request.
+
+    Raises:
+        CheckpointError: It cannot be read, or its class may not be imported.
+        ZooError: ``fit`` cannot resume from it.
+    """
+    from mnist_zoo.models import checkpoint as checkpoints
+
+    checkpoint = checkpoints.read(checkpoints.find(request.ckpt_path))
+    if request.subcommand == "fit":
+        _require_resumable(str(request.ckpt_path), checkpoint)
+    path = checkpoints.trusted_class(checkpoint, named=request.model)
+    _refuse_unknown_arguments(checkpoint)
+    return dataclasses.replace(request, model=path, checkpoint=checkpoint)
 
 
 @contextmanager
@@ -176,24 +212,17 @@ def default_configs(request: Request) -> Iterator[list[str]]:
     """Yield the configuration files that come before the user's: recipe, then checkpoint.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read.
-        ZooError: ``--model`` names another network than the checkpoint's.
+        ZooError: The checkpoint's data is not known, or not the one named.
     """
-    if request.ckpt_path is None:
-        yield _recipe_files(request.model) if request.subcommand == "fit" else []
+    recipe = recipe_of(request.model) if request.model else None
+    recipes = [str(recipe.path)] if recipe and request.subcommand == "fit" else []
+    checkpoint = request.checkpoint
+    if checkpoint is None:
+        yield recipes
         return
 
     import yaml
 
-    from mnist_zoo.models import checkpoint as checkpoints
-
-    checkpoint = checkpoints.read(checkpoints.find(request.ckpt_path))
-    if request.subcommand == "fit":
-        _require_resumable(request.ckpt_path, checkpoint)
-    path = checkpoints.trusted_class(checkpoint, named=request.model)
-    request.model = path
-    _refuse_unknown_arguments(checkpoint)
-    request.checkpoint = checkpoint
     config: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.data is not None:
         config["data"] = data_here(checkpoint, named=request.data)
@@ -201,82 +230,12 @@ def default_configs(request: Request) -> Iterator[list[str]]:
         raise ZooError(
             f"{request.ckpt_path} does not say what it was trained on. Name its data: --data MNIST"
         )
-    recipes = []
     if request.subcommand == "fit":
-        recipes = _recipe_files(path)
         config |= _resumed_settings(checkpoint.run)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{Path(request.ckpt_path).stem}.yaml"
+        file = Path(folder) / f"{Path(str(request.ckpt_path)).stem}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         yield [*recipes, str(file)]
-
-
-def checked(config: Path) -> Path:
-    """Return the file if it holds settings in a form for which the parser's errors are plain.
-
-    Raises:
-        ZooError: It does not.
-    """
-    import yaml
-
-    try:
-        settings = yaml.load(config.read_text(encoding="utf-8"), _once_each())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "not text"
-        raise ZooError(f"--config {config}{line}: not valid YAML ({problem}).") from error
-    if not isinstance(settings, dict):
-        raise ZooError(f"--config {config}: holds no settings, which look like `trainer: ...`.")
-    if odd := [key for key in _keys(settings) if not isinstance(key, str)]:
-        raise ZooError(f"--config {config}: {odd[0]} is not the name of a setting.")
-    for key in ("trainer", "best", "last"):
-        if not isinstance(settings.get(key, {}), dict):
-            raise ZooError(f"--config {config}: {key} must hold settings, one per line below it.")
-    if settings.get("ckpt_path"):
-        raise ZooError(f"--config {config}: ckpt_path is not read there; use --ckpt_path.")
-    for key in ("model", "data"):
-        entry = settings.get(key, {})
-        if not isinstance(entry, str | dict):
-            raise ZooError(
-                f"--config {config}: {key} must be a name, or class_path and init_args below it."
-            )
-        if isinstance(entry, dict) and "class_path" in entry:
-            misplaced = sorted({*entry} - {"class_path", "init_args", "dict_kwargs"})
-            if misplaced:
-                raise ZooError(
-                    f"--config {config}: {key}.{misplaced[0]} belongs under {key}.init_args."
-                )
-    return config
-
-
-def _once_each() -> type:
-    """Return a YAML loader that rejects duplicate keys, of which YAML would keep the last."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            names = [key.value for key, _ in node.value]
-            for number, (key, _) in enumerate(node.value):
-                if key.value in names[:number]:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{key.value} is given twice", problem_mark=key.start_mark
-                    )
-            return super().construct_mapping(node, deep)
-
-    return Loader
-
-
-def _keys(settings: Any) -> Iterator[Any]:
-    """Yield the keys of settings, including nested ones."""
-    to_come, seen = [settings], set[int]()
-    while to_come:
-        value = to_come.pop()
-        # A YAML alias is the same object wherever it is used.
-        if isinstance(value, dict) and id(value) not in seen:
-            seen.add(id(value))
-            yield from value
-            to_come += value.values()
 
 
 def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
@@ -331,8 +290,6 @@ def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
 
 
 def _require_a_network(request: Request) -> None:
-    if request.ckpt_path:
-        return
     if request.subcommand != "fit":
         # What follows a flag may be its value.
         pairs = zip(request.argv, request.argv[1:], strict=False)
@@ -347,13 +304,8 @@ def _require_a_network(request: Request) -> None:
         )
     if not (request.model or request.configured):
         networks = registry.list_models()
-        known = {*networks, *registry.recipes()}
+        known = {*networks, *all_recipes()}
         if named := next((word for word in request.argv[1:] if word in known), None):
             flag = "--model" if named in networks else "--config"
             raise ZooError(f"unknown argument {named}. Did you mean {flag} {named}?")
         raise ZooError("which network? Name one with --model.\nAll networks: mnist-zoo models")
-
-
-def _recipe_files(model: str | None) -> list[str]:
-    recipe = registry.recipe_of(model) if model else None
-    return [str(recipe.path)] if recipe else []

@@ -15,7 +15,7 @@ from types import FrameType
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mnist_zoo import registry
-from mnist_zoo.errors import ZooError, did_you_mean, first_lines
+from mnist_zoo.errors import UnknownNameError, ZooError, did_you_mean, first_lines
 
 _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
 _GOT = re.compile(r"Got value: (.*)")
@@ -85,7 +85,7 @@ def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str
     if match := _CLASS.search(message):
         try:
             registry.import_class(match[1])
-        except registry.UnknownNameError as error:
+        except UnknownNameError as error:
             return str(error)
     if match := _NEEDS.search(message):
         needed = match[2].split(", ")
