@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mnist_zoo.commands.sweep.run import device_name, versions
+from mnist_zoo.commands.shared.provenance import device_name, today, versions
 from mnist_zoo.data import MNIST
 
 # Draw the progress bar, as at a terminal, although the output is redirected.
@@ -27,7 +26,7 @@ ROOT = MNIST().root
 def facts(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Return the date, device and versions of a measurement."""
     return {
-        "date": date.today().isoformat(),
+        "date": today(),
         "device": device,
         "device_name": device_name(torch.device(device)),
         "cores": os.cpu_count(),

@@ -221,7 +221,8 @@ def test_the_package_has_a_version_and_no_other_names():
     "code",
     [
         "import mnist_zoo; mnist_zoo.__version__; mnist_zoo.list_models()",
-        "from mnist_zoo import recipes, registry; recipes.all_recipes(); registry.class_path('Dense')",
+        "from mnist_zoo import registry; registry.class_path('Dense')",
+        "from mnist_zoo import recipes; recipes.all_recipes()",
         "import mnist_zoo.models, mnist_zoo.errors, mnist_zoo.commands.training.command",
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mnist_zoo import stored
+from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Dense
 
 
@@ -23,7 +24,7 @@ def quoted(text, times):
     ],
 )  # fmt: skip
 def test_numbers_and_words_are_harmless(value):
-    assert stored.is_harmless(value)
+    assert stored.is_plain(value)
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,11 @@ def test_numbers_and_words_are_harmless(value):
     ],
 )  # fmt: skip
 def test_what_could_be_read_as_more_is_not(value):
-    assert not stored.is_harmless(value)
+    assert not stored.is_plain(value)
 
 
 def test_numbers_of_numpy_and_torch_become_pythons_own():
-    held = stored.plain({"a": [np.float32(0.5), (torch.tensor(2), {np.int64(3)})], "b": "x"})
+    held = stored.to_python({"a": [np.float32(0.5), (torch.tensor(2), {np.int64(3)})], "b": "x"})
     assert held == {"a": [0.5, (2, {3})], "b": "x"}
     assert [type(held["a"][0]), type(held["a"][1][0])] == [float, int]
 
@@ -55,8 +56,9 @@ def test_a_network_is_its_class_and_the_arguments_that_it_takes():
     assert entry["class_path"] == "mnist_zoo.models.dense.Dense"
     assert entry["init_args"]["lr"] == 0.25
     assert Dense(**entry["init_args"]).hparams == network.hparams
-    assert stored.not_plain(network) == ""
+    stored.require_plain_arguments(network)
 
 
 def test_the_argument_that_is_not_plain_is_named():
-    assert stored.not_plain(Dense(optimizer_args={"momentum": torch.zeros(2)})) == "optimizer_args"
+    with pytest.raises(ZooError, match="Dense: its argument optimizer_args is of dict"):
+        stored.require_plain_arguments(Dense(optimizer_args={"momentum": torch.zeros(2)}))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shlex
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +23,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 def absolute(path: str | os.PathLike[str]) -> Path:
     """Expand ``~`` and make a path absolute."""
     return expanded(path).absolute()
+
+
+def shell_quoted(path: Path) -> str:
+    """Return a path as typed in a shell."""
+    return shlex.quote(str(path)) if os.name == "posix" else subprocess.list2cmdline([str(path)])
 
 
 def require_writable(folder: Path, hint: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mnist_zoo import registry
+from mnist_zoo.errors import ZooError
 
 # More than the settings of a network or data set ever need.
 _MOST_VALUES, _LONGEST_WORD, _MOST_LAYERS = 10_000, 10_000, 10
@@ -19,31 +20,39 @@ def class_and_arguments(made: Any) -> dict[str, Any]:
     Its ``hparams`` also hold arguments that its class passes to its base; these are left out.
     """
     names = registry.accepted(type(made))  # type: ignore[arg-type]  # mypy takes no class for hashable
-    arguments = {name: plain(value) for name, value in made.hparams.items() if name in names}
+    arguments = {name: to_python(value) for name, value in made.hparams.items() if name in names}
     return {"class_path": registry.path_of(type(made)), "init_args": arguments}
 
 
-def not_plain(made: Any) -> str:
-    """Return the first argument of a network or data set that is not plain, else ``""``.
+def require_plain_arguments(made: Any) -> None:
+    """Refuse a network or data set with an argument that a checkpoint cannot hold.
 
-    A checkpoint with other values could not be opened safely, and is refused.
+    A checkpoint with other than plain values could not be opened safely, and is refused.
+
+    Raises:
+        ZooError: It has one.
     """
-    arguments = class_and_arguments(made)["init_args"]
-    return next((name for name, value in arguments.items() if not is_harmless(value)), "")
+    for name, value in class_and_arguments(made)["init_args"].items():
+        if not is_plain(value):
+            kind = f"the text {value[:40]!r}" if isinstance(value, str) else type(value).__name__
+            raise ZooError(
+                f"{type(made).__name__}: its argument {name} is of {kind}, which a checkpoint"
+                " cannot hold.\nTake numbers, words, and lists or dicts of these."
+            )
 
 
-def plain(value: Any) -> Any:
+def to_python(value: Any) -> Any:
     """Return a value with NumPy and torch scalars, however deeply nested, as Python numbers."""
     if getattr(value, "ndim", None) == 0:
         return value.item()
     if type(value) in (list, tuple, set):
-        return type(value)(map(plain, value))
+        return type(value)(map(to_python, value))
     if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
+        return {key: to_python(part) for key, part in value.items()}
     return value
 
 
-def is_harmless(values: Any) -> bool:
+def is_plain(values: Any) -> bool:
     """Return whether values in a checkpoint are only numbers and strings, in lists and dicts.
 
     The command-line parser instantiates whatever names a class, and parses strings as YAML, so a

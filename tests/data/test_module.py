@@ -373,8 +373,11 @@ def test_a_data_set_of_ones_own_that_gives_images_alone_is_told_so():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("a", "b"), "Own.classes holds 2 names instead of ten"),
-        (("a",) * 10, "Own.classes holds a name twice; the ten names must differ"),
+        (("a", "b"), "Own.classes must hold ten different names, not a, b."),
+        (
+            ("a",) * 10,
+            "Own.classes must hold ten different names, not a, a, ",
+        ),
     ],
 )
 def test_classes_are_ten(names, message):

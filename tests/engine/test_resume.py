@@ -13,7 +13,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mnist_zoo.data import DataError, Digits
-from mnist_zoo.engine.atomic_io import WholeFiles
+from mnist_zoo.engine.atomic_io import AtomicCheckpointIO
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.stopping import Stopping
@@ -367,9 +367,9 @@ def test_a_run_resumed_after_a_validation_in_mid_epoch_validates_as_it_would_hav
 
 def test_a_checkpoint_is_on_disk_before_it_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
     file, before = tmp_path / "checkpoints" / "last.ckpt", []
-    WholeFiles().save_checkpoint({"step": 1}, file)
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, file)
     monkeypatch.setattr(os, "fsync", lambda _: before.append(torch.load(file, weights_only=True)))
-    WholeFiles().save_checkpoint({"step": 2}, file)
+    AtomicCheckpointIO().save_checkpoint({"step": 2}, file)
     assert before == [{"step": 1}]
     assert torch.load(file, weights_only=True) == {"step": 2}
     assert list(file.parent.iterdir()) == [file]
@@ -434,7 +434,7 @@ def test_a_checkpoint_that_a_full_disk_refuses_is_told_so(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
         with pytest.raises(ZooError, match=r"cannot write .*a.ckpt: File too large"):
-            WholeFiles().save_checkpoint({"a": torch.zeros(100_000)}, tmp_path / "a.ckpt")
+            AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(100_000)}, tmp_path / "a.ckpt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())

@@ -35,12 +35,12 @@ def test_draws_mean_and_band_from_lowest_to_highest():
 
 
 def test_a_single_curve_has_no_band_and_without_a_name_no_legend():
-    figure = plot_curves({"": [([0, 1], [1, 2])]}, ylabel="loss", xlabel="step", title="A title")
+    figure = plot_curves({"": [([0, 1], [1, 2])]}, ylabel="loss", title="A title")
     (axes,) = figure.axes
     assert not axes.collections
     assert axes.get_legend() is None
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title("left")) == (
-        "step",
+        "epoch",
         "loss",
         "A title",
     )
@@ -146,5 +146,5 @@ def test_leaves_the_settings_of_matplotlib_alone():
 
 def test_a_dollar_sign_is_no_formula(tmp_path):
     name = "$_$"
-    figure = plot_curves({name: [([0], [1])]}, ylabel=name, xlabel=name, title=name)
+    figure = plot_curves({name: [([0], [1])]}, ylabel=name, title=name)
     figure.savefig(tmp_path / "a.png")

@@ -77,7 +77,9 @@ class TestGalleries:
         probabilities = torch.zeros(2, 10)
         probabilities[0, 7], probabilities[0, 1] = 0.9996, 0.0004
         probabilities[1, 3], probabilities[1, 8] = 0.6, 0.4
-        figure = pictures.wrongly_read(self.IMAGES[:2], probabilities, torch.tensor([1, 8]), DIGITS)
+        figure = pictures.misclassified(
+            self.IMAGES[:2], probabilities, torch.tensor([1, 8]), DIGITS
+        )
         assert words(figure) == ["7 (1)\n>99.9 %", "3 (8)\n60.0 %"]
         assert len(drawn(figure)) == 2
 
@@ -111,7 +113,7 @@ class TestGalleries:
     def test_have_a_narrow_margin_and_a_whole_heading(self, tmp_path, classes, number):
         targets = torch.arange(number) % 10
         heading = "A heading " * 10
-        figure = pictures.wrongly_read(
+        figure = pictures.misclassified(
             self.IMAGES[:number], torch.eye(10)[targets], targets, classes, heading
         )
         pictures.save(figure, tmp_path / "a.png")
@@ -180,7 +182,7 @@ def test_a_dollar_sign_is_no_formula(tmp_path):
     targets = torch.tensor([0, 1])
     for figure in (
         pictures.saliency(images, images, [name, name], name),
-        pictures.wrongly_read(images, torch.eye(2), targets, classes, name),
+        pictures.misclassified(images, torch.eye(2), targets, classes, name),
         pictures.sheet(images, targets, targets, classes, name),
         pictures.filters(torch.randn(2, 1, 5, 5), name),
         pictures.confusion_matrix(counts, classes, name),

@@ -19,10 +19,10 @@ READINGS = [
 ]
 
 
-def shown(*arguments):
+def shown(classes=predictions.DIGITS):
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(predictions.table(READINGS, *arguments))
+        console.print(predictions.table(READINGS, classes))
     return [re.split(r"\s{2,}", line.strip()) for line in capture.get().splitlines()]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import absolute, require_writable_file
+from mnist_zoo.files import absolute, require_writable_file, shell_quoted
 
 if TYPE_CHECKING:
     from mnist_zoo.data import ImageData
@@ -33,7 +32,7 @@ def main(argv: list[str]) -> int:
         raise ZooError(f"{out} exists already.\nName another file, or replace it with --force.")
     num_images = _to_text(out, args)
     print(f"Wrote {num_images:,} images of {args.data} ({args.split}) to {out}")
-    file = shlex.quote(str(out))
+    file = shell_quoted(out)
     if args.split == "test":
         print(
             f"Test on it: mnist-zoo test --ckpt_path CKPT --data TextFile --data.test_file {file}"

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from mnist_zoo.commands.training import pictures as run_pictures
+    from mnist_zoo.commands.shared import run_pictures
     from mnist_zoo.engine import run_folders
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
+from mnist_zoo.commands.shared.provenance import today, versions
 from mnist_zoo.commands.shared.screen import silence
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable_file
@@ -174,9 +175,6 @@ def _measured(
     network: Classifier, checkpoint: Checkpoint, named: str | None, root: str | None
 ) -> dict[str, Any]:
     """Test a network on the test images of its data set."""
-    from datetime import datetime, timezone
-    from importlib.metadata import version
-
     if checkpoint.data is None:
         raise ZooError(f"--measure: {checkpoint.path} does not say what it was trained on.")
     data = data_with_test_images(checkpoint, named, root)
@@ -186,6 +184,6 @@ def _measured(
         "test_acc": num_right / len(targets),
         "num_test_images": len(targets),
         "test_data": type(data).__name__,
-        "versions": {name: version(name) for name in ("mnist-zoo", "torch", "lightning")},
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": versions(),
+        "date": today(),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_zoo.commands.shared.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean, printable
+from mnist_zoo.files import shell_quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     num_lines = len({names[folder] for folder in drawn})
     lines = "1 line" if num_lines == 1 else f"{num_lines} lines"
     runs = "1 run" if len(drawn) == 1 else f"{len(drawn)} runs"
-    print(f"{runs} in {lines}: {shlex.quote(str(out))}")
+    print(f"{runs} in {lines}: {shell_quoted(out)}")
     return 0
 
 
@@ -166,7 +166,7 @@ def _figure(
 ) -> Figure:
     from matplotlib.figure import Figure
 
-    from mnist_zoo.report.curves import draw_curves, legend_below, over_epochs
+    from mnist_zoo.report.curves import draw_curves, legend_below, note_on, over_epochs
 
     figure = Figure(figsize=(4.5 * len(tags) + 0.5, 3.6), dpi=130, layout="constrained")
     for axes, tag in zip(figure.subplots(1, len(tags), squeeze=False)[0], tags, strict=True):
@@ -179,7 +179,7 @@ def _figure(
             steps = [step for step, _ in points], [value for _, value in points]
             curve = over_epochs(scalars[folder], tag) if in_epochs else steps
             groups[names[folder]].append(curve)
-        notes = ["nothing was chosen by it"] if tag.startswith("test_curve/") else []
+        notes = [note] if (note := note_on(tag)) else []
         if any(len(curves) > 1 for curves in groups.values()):
             notes.append("mean, lowest to highest")
         if tag.endswith("loss") and len({folder.parent.name for folder in having}) > 1:

@@ -9,9 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnist_zoo.errors import DataError
+
 _COARSE = 7
 # Pixels at least this bright, of 255, count when a digit's size is measured.
 _INK = 52
+# The largest values, and whether they are allowed.
+_BOUNDS = {
+    "rotation": (180, True), "scale": (1, False), "shear": (90, False), "shift": (28, True),
+    "elastic": (28, True), "stretch": (1, True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,9 @@ class Augmentation:
             length, and the centre of mass stays anywhere within its pixel. (MNIST's digits are all
             20 pixels long, centred by whole pixels.) ``scale`` and ``shift``, which is then
             fractional, are applied on top.
+
+    Raises:
+        DataError: A value is out of range.
     """
 
     rotation: float = 0.0
@@ -47,6 +57,13 @@ class Augmentation:
     elastic: float = 0.0
     stretch: float = 0.0
     refit: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (most, inclusive) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not (0 <= value < most or (inclusive and value == most)):
+                below = "" if inclusive else "below "
+                raise DataError(f"--data.{name} {value}: must be from 0 to {below}{most}.")
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Return the random numbers for ``num_images``: uniform in [0, 1), (N, 5 to 104).

@@ -13,7 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from mnist_zoo.files import whole
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically, via a temporary file in the same folder.
 
     Lightning uses the system's temporary folder, often on another disk, where moving means copying.

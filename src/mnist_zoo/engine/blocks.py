@@ -14,26 +14,14 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import (
-    BatchSizeFinder,
-    Callback,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    ProgressBar,
-    StochasticWeightAveraging,
-    Timer,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mnist_zoo.engine.best_and_last import Last
+from mnist_zoo.engine import plain_loop
 from mnist_zoo.engine.cuda_graphs import GraphedSteps, Steps
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
@@ -41,36 +29,6 @@ from mnist_zoo.models.classifier import Classifier
 # Blocks of about this many images keep both Lightning's overhead and the delay after Ctrl-C small:
 # at 10 images per step, a block takes about 0.1 s on a CPU.
 _IMAGES_A_BLOCK = 640
-
-# Hooks of networks and callbacks called at every step, and other methods that define a step.
-_AT_EACH_STEP = (
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-)
-_HOW_TO_STEP = (
-    "training_step",
-    "backward",
-    "configure_optimizers",
-    "configure_gradient_clipping",
-    "optimizer_step",
-    "optimizer_zero_grad",
-    "lr_scheduler_step",
-)
-# Hooks of networks and data modules that see a minibatch on its way to the device.
-_ON_THE_WAY = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-# Callbacks for which the end of a block suffices, and callbacks that need Lightning's plain loop
-# although they override none of the hooks above.
-_PATIENT = LearningRateMonitor, ProgressBar, Timer, WeightAveraging
-_IMPATIENT = (
-    BatchSizeFinder,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    StochasticWeightAveraging,
-)
 
 
 class Blocks(Callback):
@@ -99,12 +57,12 @@ class Blocks(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have the data module yield blocks and the network train on them."""
         datamodule: Any = getattr(trainer, "datamodule", None)
-        if stage != "fit" or not _yields_blocks(datamodule):
+        if stage != "fit" or not plain_loop.yields_blocks(datamodule):
             return
-        if _needs_every_step(trainer, pl_module):
+        if plain_loop.is_needed(trainer, pl_module):
             return
         wanted = self.num_steps or max(1, _IMAGES_A_BLOCK // datamodule.batch_size)
-        datamodule.block_size = 1 if _counts_batches(trainer) else wanted
+        datamodule.block_size = 1 if plain_loop.counts_batches(trainer) else wanted
         datamodule.limit_train_batches = trainer.limit_train_batches
         trainer.limit_train_batches = 1.0
         pl_module.automatic_optimization = False
@@ -190,9 +148,8 @@ class _BlockStep:
         self.network = network
         self.batch_size = batch_size
         # Only the loss and the optimizer take part in a step.
-        self.plain = isinstance(trainer.strategy, SingleDeviceStrategy) and not _scales_loss(
-            trainer
-        )
+        on_one = isinstance(trainer.strategy, SingleDeviceStrategy)
+        self.plain = on_one and not plain_loop.scales_loss(trainer)
         self.cuda_graph = cuda_graph
         self._steps: Steps | None = None
 
@@ -326,61 +283,6 @@ def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] 
             weight.grad = None
 
     return zero_grad, torch.no_grad()(partial(inspect.unwrap(type(optimizer).step), optimizer))
-
-
-def _yields_blocks(datamodule: Any) -> bool:
-    """Whether a data module uses our training loader, not its own."""
-    return hasattr(datamodule, "block_size") and _is_ours(datamodule, "train_dataloader")
-
-
-def _is_ours(datamodule: Any, method: str) -> bool:
-    """Whether a data module's method is the zoo's or Lightning's, not its own."""
-    owner = next(cls for cls in type(datamodule).__mro__ if method in vars(cls))
-    return owner.__module__.startswith(("mnist_zoo.", "lightning."))
-
-
-def _needs_every_step(trainer: Trainer, network: Classifier) -> bool:
-    """Whether something must act at every step, which a block would skip."""
-    # Gradients must be unscaled before they are clipped, as Lightning does.
-    return (
-        trainer.accumulate_grad_batches != 1
-        or (_scales_loss(trainer) and bool(trainer.gradient_clip_val))
-        or not network.automatic_optimization
-        or any(
-            is_overridden(hook, network, Classifier)
-            for hook in (*_AT_EACH_STEP, *_HOW_TO_STEP, *_ON_THE_WAY)
-        )
-        or not all(_is_ours(trainer.datamodule, hook) for hook in _ON_THE_WAY)  # type: ignore[attr-defined]
-        or any(map(_takes_part, trainer.callbacks))  # type: ignore[attr-defined]
-    )
-
-
-def _scales_loss(trainer: Trainer) -> bool:
-    """Whether half precision multiplies the loss, and so the gradients, by a large factor."""
-    return getattr(trainer.precision_plugin, "scaler", None) is not None
-
-
-def _takes_part(callback: Callback) -> bool:
-    """Whether a callback acts at every step, or sometimes between steps."""
-    if isinstance(callback, (Last, *_PATIENT)):
-        return False
-    if isinstance(callback, ModelCheckpoint):
-        often = callback._every_n_train_steps > 0
-        return often or callback._train_time_interval is not None
-    hooked = any(is_overridden(hook, callback) for hook in _AT_EACH_STEP)
-    return hooked or isinstance(callback, _IMPATIENT)
-
-
-def _counts_batches(trainer: Trainer) -> bool:
-    """Whether something is due within an epoch, after some batches or time."""
-    interval = getattr(trainer, "val_check_interval", None)
-    return (
-        # 1 is after every batch, 1.0 after all of them.
-        isinstance(interval, int)
-        or interval not in (None, 1.0)
-        or getattr(trainer, "_val_check_time_interval", None) is not None
-        or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
-    )
 
 
 def _count_blocks_anew(trainer: Trainer) -> None:

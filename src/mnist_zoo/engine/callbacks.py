@@ -1,15 +1,12 @@
-"""A run's progress display, its records, and the average of its weights."""
+"""Callbacks of fit: what a run shows and logs, what it refuses, and the average of its weights."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from enum import Enum
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     Callback,
@@ -17,48 +14,12 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     RichProgressBar,
 )
-from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mnist_zoo.errors import FinishedError, ZooError
-from mnist_zoo.files import whole
-
-# Settings that decide what a run computes and keeps; a resumed run takes them from its checkpoint.
-# Plain numbers and strings only: nothing by which an untrusted file could import code.
-RESUMED_SETTINGS = {
-    "trainer": (
-        "accumulate_grad_batches",
-        "check_val_every_n_epoch",
-        "deterministic",
-        "gradient_clip_algorithm",
-        "gradient_clip_val",
-        "limit_train_batches",
-        "limit_val_batches",
-        "max_epochs",
-        "max_steps",
-        "max_time",
-        "min_epochs",
-        "min_steps",
-        "overfit_batches",
-        "precision",
-        "val_check_interval",
-    ),
-    "best": ("monitor", "mode"),
-    "last": ("every_n_train_steps",),
-    "average": ("decay", "every_n_steps"),
-}
-# The same for settings outside any group.
-RESUMED_VALUES = ("seed_everything", "channels_last", "test_curve")
 
 _SECONDS_BETWEEN_DRAWINGS = 0.1
-
-
-def callback_names(trainer: Mapping[str, Any]) -> list[str]:
-    """Return the class names of the callbacks in the settings of a trainer."""
-    callbacks = trainer["callbacks"] or []
-    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-    return [str(callback["class_path"]).rpartition(".")[2] for callback in callbacks]
 
 
 def _logged(trainer: Trainer, *stages: str) -> dict[str, float]:
@@ -186,43 +147,3 @@ class Epochs(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({"stopped": 1.0}, trainer.global_step)
                 logger.save()
-
-
-class SaveConfig(SaveConfigCallback):
-    """Saves ``config.yaml`` in the run's folder, and in checkpoints what resuming needs.
-
-    A resumed run's file is replaced only with the first checkpoint: until then, changed settings
-    may still be refused.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save it before training, unless the run has one already."""
-        is_there = (Path(trainer.default_root_dir) / "config.yaml").exists()
-        # The first process writes it at once, maybe before others have checked.
-        if not trainer.strategy.broadcast(is_there):
-            super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save it there, wherever the logger writes."""
-        # Some of Lightning's callbacks have Enum defaults, which jsonargparse keeps.
-        yaml.SafeDumper.add_multi_representer(Enum, lambda dump, it: dump.represent_data(it.value))
-        file = Path(trainer.default_root_dir) / "config.yaml"
-        # When reused, it should start a new run.
-        config = self.config.clone()
-        config.ckpt_path = None
-        with whole(file) as unfinished:
-            text = self.parser.dump(config, skip_unset=False)
-            unfinished.write_text(text, encoding="utf-8")
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the settings that a resumed run takes over."""
-        if trainer.is_global_zero and not self.already_saved:
-            self.save_config(trainer, pl_module, "fit")
-            self.already_saved = True
-        checkpoint["mnist_zoo_run"] = {name: self.config[name] for name in RESUMED_VALUES} | {
-            group: {key: self.config[group][key] for key in keys}
-            for group, keys in RESUMED_SETTINGS.items()
-        }
-        checkpoint["mnist_zoo_run"]["callbacks"] = callback_names(self.config["trainer"])

@@ -16,7 +16,7 @@ _NEVER = 2**31 - 1
 
 
 @contextlib.contextmanager
-def without_tiny_numbers() -> Iterator[None]:
+def flush_denormals() -> Iterator[None]:
     """Have the CPU flush numbers below 1.2e-38 to zero.
 
     Weights that decay towards zero end up there, and make a step take five times as long. Threads

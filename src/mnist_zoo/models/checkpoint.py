@@ -306,7 +306,7 @@ def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(entry["init_args"])
-    if not stored.is_harmless(arguments):
+    if not stored.is_plain(arguments):
         raise ValueError("more than numbers and words among the arguments")
     found = {"class_path": str(entry["class_path"]), "init_args": arguments}
     if classes := entry.get("classes"):

@@ -74,16 +74,16 @@ class Classifier(LightningModule, ABC):
         super().__init__()
         self.save_hyperparameters()
         # Saved in checkpoints with the optimizer's state, so they must be plain numbers.
-        self.lr: float = stored.plain(lr)
-        self.weight_decay: float = stored.plain(weight_decay)
+        self.lr: float = stored.to_python(lr)
+        self.weight_decay: float = stored.to_python(weight_decay)
         if not self.lr > 0:
             raise ZooError(f"--model.lr {self.lr}: must be above 0.")
         self.optimizer_class = optimizers.class_in(torch.optim, optimizer, "optimizer")
-        self.optimizer_args: dict[str, Any] = stored.plain(optimizer_args or {})
+        self.optimizer_args: dict[str, Any] = stored.to_python(optimizer_args or {})
         self.scheduler_class = scheduler and optimizers.class_in(
             torch.optim.lr_scheduler, scheduler, "scheduler"
         )
-        self.scheduler_args: dict[str, Any] = stored.plain(scheduler_args or {})
+        self.scheduler_args: dict[str, Any] = stored.to_python(scheduler_args or {})
 
         self._before: dict[str, Any] = {}
         self.train_mean_loss = _MeanLoss()
@@ -166,9 +166,9 @@ class Classifier(LightningModule, ABC):
         self.train_mean_loss.reset()
         self.train_acc.reset()
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        _require_plain_arguments(self)
+        stored.require_plain_arguments(self)
         if datamodule is not None:
-            _require_plain_arguments(datamodule)
+            stored.require_plain_arguments(datamodule)
         if hasattr(datamodule, "mean"):
             self.pixel_mean, self.pixel_std = datamodule.mean, datamodule.std
 
@@ -223,7 +223,7 @@ class Classifier(LightningModule, ABC):
         optimizer = self._optimizer()
         if not self.scheduler_class:
             return optimizer
-        with optimizers.accepted("scheduler", self.scheduler_class):
+        with optimizers.arguments_explained("scheduler", self.scheduler_class):
             scheduler_args = optimizers.scheduler_args(self)
             scheduler = self.scheduler_class(optimizer, **scheduler_args)
         return {
@@ -439,14 +439,3 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 def num_parameters(network: nn.Module) -> int:
     """Count the trainable parameters of a network."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def _require_plain_arguments(made: Any) -> None:
-    """Refuse a network or data set with an argument that a checkpoint cannot hold."""
-    if name := stored.not_plain(made):
-        value = made.hparams[name]
-        kind = f"the text {value[:40]!r}" if isinstance(value, str) else type(value).__name__
-        raise ZooError(
-            f"{type(made).__name__}: its argument {name} is of {kind}, which a checkpoint cannot"
-            " hold.\nTake numbers, words, and lists or dicts of these."
-        )

@@ -29,7 +29,7 @@ class ExportError(ZooError):
     """A network that cannot be exported, or whose file gives other results."""
 
 
-class Pixels(nn.Module):
+class EndToEnd(nn.Module):
     """A network with the pre- and postprocessing of ``Classifier.predict``.
 
     Maps images (N, 1, 28, 28) in [0, 1] to probabilities (N, 10).
@@ -94,7 +94,7 @@ def _onnx(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
         ) from error
     try:
         program = torch.onnx.export(
-            Pixels(network).eval(),
+            EndToEnd(network).eval(),
             (torch.zeros(2, 1, 28, 28),),
             dynamo=True,
             verbose=False,
@@ -122,7 +122,7 @@ def _onnx(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
 def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
     try:
         program = torch.export.export(
-            Pixels(network).eval(),
+            EndToEnd(network).eval(),
             (torch.zeros(2, 1, 28, 28),),
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )

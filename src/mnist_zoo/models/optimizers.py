@@ -54,7 +54,7 @@ def require_usable(cls: type[Optimizer]) -> None:
 
 
 @contextmanager
-def accepted(kind: str, cls: type) -> Iterator[None]:
+def arguments_explained(kind: str, cls: type) -> Iterator[None]:
     """Raise ``ZooError`` if a class of ``torch.optim`` rejects its arguments."""
     try:
         yield
@@ -79,7 +79,7 @@ def build(network: Classifier) -> Optimizer:
     known = inspect.signature(network.optimizer_class).parameters
     decay = {"weight_decay": network.weight_decay}
     groups = network.parameter_groups()
-    with accepted("optimizer", network.optimizer_class):
+    with arguments_explained("optimizer", network.optimizer_class):
         optimizer: Optimizer = network.optimizer_class(
             groups,
             lr=network.lr,

@@ -20,9 +20,8 @@ Curve = tuple[Sequence[float], Sequence[float | None]]
 
 K = TypeVar("K", bound=Hashable)
 
-_COLOURS = BLUE, VERMILION, GREEN, BLACK, PURPLE, SKY, ORANGE = (
-    "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00",
-)  # fmt: skip
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+_COLOURS = (BLUE, VERMILION, GREEN, "#000000", "#CC79A7", "#56B4E9", "#E69F00")
 """The colour-blind-safe palette of Okabe and Ito, without yellow, which is pale on white."""
 
 # Eight dashes for seven colours, so that pairs repeat late; they identify lines in grey print.
@@ -90,6 +89,11 @@ def _as_typed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def note_on(tag: str) -> str:
+    """Return what a figure must say of a tag; empty if nothing."""
+    return "nothing was chosen by it" if tag.startswith("test_curve/") else ""
+
+
 def over_epochs(scalars: events.Scalars, tag: str) -> Curve:
     """Return a tag's finite values over the number of completed epochs."""
     values = events.by_epoch(scalars, tag)
@@ -101,17 +105,16 @@ def plot_curves(
     groups: Mapping[str, Sequence[Curve]],
     *,
     ylabel: str,
-    xlabel: str = "epoch",
     title: str = "",
 ) -> Figure:
     """Draw the mean of each group of curves, and a band from its lowest to its highest.
 
     Args:
-        groups: Curves by their name in the legend. The curves of a group may have different
-            lengths; the mean at an x is over the curves that reach it. None and values that are
-            not finite are left out. A single group with an empty name has no legend.
+        groups: Curves over epochs by their name in the legend. The curves of a group may have
+            different lengths; the mean at an epoch is over the curves that reach it. None and
+            values that are not finite are left out. A single group with an empty name has no
+            legend.
         ylabel: Label of the values, with their unit.
-        xlabel: Label of the x axis.
         title: Heading of the figure.
 
     Returns:
@@ -122,7 +125,7 @@ def plot_curves(
     """
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    draw_curves(axes, groups, ylabel=ylabel, xlabel=xlabel, title=title, legend=False)
+    draw_curves(axes, groups, ylabel=ylabel, title=title, legend=False)
     if list(groups) != [""]:
         legend_below(figure)
     return figure

@@ -121,7 +121,7 @@ def accuracy_per_class(counts: Tensor, classes: Sequence[str], title: str = "") 
     return figure
 
 
-def wrongly_read(
+def misclassified(
     images: Tensor,
     probabilities: Tensor,
     targets: Tensor,

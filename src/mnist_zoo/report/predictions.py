@@ -48,7 +48,7 @@ def percent(probability: float) -> str:
     return ">99.9 %" if text == "100.0 %" and probability < 1 else text
 
 
-def table(pictures: Predictions, classes: Sequence[str] = DIGITS) -> Table:
+def table(pictures: Predictions, classes: Sequence[str]) -> Table:
     """Lay out one picture per line: its digits, their probabilities, and the next best.
 
     Args:
@@ -70,12 +70,11 @@ def table(pictures: Predictions, classes: Sequence[str] = DIGITS) -> Table:
     return out
 
 
-def as_csv(pictures: Predictions, classes: Sequence[str] = DIGITS) -> str:
+def as_csv(pictures: Predictions, classes: Sequence[str]) -> str:
     """Return one line per digit: picture, number in reading order, box, class, probabilities."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    num_classes = next((len(r.probabilities) for _, rs in pictures for r in rs), 10)
-    columns = [f"p{number}" for number in range(num_classes)]
+    columns = [f"p{number}" for number in range(len(classes))]
     box = ["left", "top", "right", "bottom"]
     writer.writerow(["file", "number", *box, "prediction", "class", "probability", *columns])
     for name, predictions in pictures:
@@ -86,7 +85,7 @@ def as_csv(pictures: Predictions, classes: Sequence[str] = DIGITS) -> str:
     return out.getvalue()
 
 
-def as_objects(pictures: Predictions, classes: Sequence[str] = DIGITS) -> list[dict[str, Any]]:
+def as_objects(pictures: Predictions, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return the pictures and their digits as objects for JSON."""
     return [
         {

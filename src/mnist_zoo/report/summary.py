@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mnist_zoo.errors import one_line
+from mnist_zoo.files import shell_quoted
 
 
 def before_fit(
@@ -131,13 +130,12 @@ def metrics_table(
     return table
 
 
-def _shown(path: Path) -> str:
+def _shown(path: Path) -> Path:
     """Return a path, relative if it is inside the current folder."""
     here, path = Path.cwd(), Path(os.path.abspath(path))  # noqa: PTH100  # without its ".."
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _quoted(path: Path) -> str:
     """Return a path as typed in a shell, with brackets escaped, which would be markup."""
-    quote = shlex.quote if os.name == "posix" else lambda text: subprocess.list2cmdline([text])
-    return escape(quote(_shown(path)))
+    return escape(shell_quoted(_shown(path)))

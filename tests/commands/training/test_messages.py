@@ -6,7 +6,7 @@ import yaml
 
 import mnist_zoo
 from mnist_zoo import registry
-from mnist_zoo.commands.training.messages import plain
+from mnist_zoo.commands.training.parser_messages import in_plain_words
 
 FIT = "fit --model=ConvNetReLU --data=Digits --trainer.accelerator=cpu"
 DENSE = "fit --model=Dense --data=Digits"
@@ -157,7 +157,7 @@ def test_a_mistyped_command_says_what_is_wrong(mistake, command, text):
     ],
 )
 def test_a_name_of_other_projects_is_understood(name, flag):
-    text = plain(f"unrecognized arguments: --{name}=3", options=(), classes={})
+    text = in_plain_words(f"unrecognized arguments: --{name}=3", options=(), classes={})
     assert text == f"unknown option --{name}. Did you mean {flag}?"
 
 

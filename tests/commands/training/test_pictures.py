@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from mnist_zoo.commands.training import pictures as run_pictures
+from mnist_zoo.commands.shared import run_pictures
 from mnist_zoo.engine.readings import Examples, Readings
 from mnist_zoo.report.events import read_scalars
 

@@ -54,7 +54,7 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
         raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
     recipes = {recipe for recipe, _ in groups}
     of = f"{recipes.pop()}: " if len(recipes) == 1 else ""
-    note = "; nothing was chosen by it" if tag.startswith("test_curve/") else ""
+    note = f"; {note}" if (note := curves.note_on(tag)) else ""
     names = curves.names({group: _settings(*group) for group in groups})
     if len({*names.values()}) < len(names):
         names = {group: " ".join((group[0], *group[1])) for group in groups}

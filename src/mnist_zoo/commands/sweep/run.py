@@ -11,24 +11,22 @@ import contextlib
 import hashlib
 import math
 import os
-import platform
-import re
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
+from mnist_zoo.commands.shared.provenance import device_name, today, versions
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import FinishedError, ZooError
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Key
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 OnEpoch = Callable[[int, int | None], None]
 """Called with the number of completed epochs and, if known, of all epochs."""
@@ -114,7 +112,7 @@ class Run:
             **outcome,
             "recipe_sha256": self.sha256,
             **({"code": dict(self.code)} if self.code else {}),
-            "date": datetime.now(timezone.utc).date().isoformat(),
+            "date": today(),
         }
 
     def crashed(self, reason: str) -> dict[str, Any]:
@@ -269,31 +267,3 @@ def _checkpoint(file: Path) -> list[str]:
     dataset = checkpoint.data["class_path"] if checkpoint.data else None
     named = registry.to_be_named(checkpoint.model["class_path"], dataset)
     return [f"--ckpt_path={file}", *(f"{flag}={path}" for flag, path in named.items())]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a record was made with."""
-    import lightning
-    import torch
-
-    from mnist_zoo import __version__
-
-    return {
-        "mnist-zoo": __version__,
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def device_name(device: torch.device) -> str:
-    """Return the name of a device's processor or accelerator."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with contextlib.suppress(OSError):
-        cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        if match := re.search(r"^model name\s*: (.+)$", cpu, flags=re.M):
-            return match[1]
-    return platform.processor() or platform.machine()

@@ -29,19 +29,19 @@ from mnist_zoo.commands.shared.screen import silence
 from mnist_zoo.commands.training import checks, messages
 from mnist_zoo.commands.training import parser as lightning_parser
 from mnist_zoo.commands.training.parser import ZooParser
+from mnist_zoo.commands.training.parser_messages import without_value
 from mnist_zoo.engine import probe, processor, run_folders
-from mnist_zoo.engine.atomic_io import WholeFiles
+from mnist_zoo.engine.atomic_io import AtomicCheckpointIO
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
     Average,
     FinalMetrics,
     ProgressBar,
-    SaveConfig,
     SomethingToTrain,
-    callback_names,
 )
 from mnist_zoo.engine.readings import Gather
+from mnist_zoo.engine.run_settings import SaveConfig, callback_names
 from mnist_zoo.engine.test_curve import TestCurve
 from mnist_zoo.errors import FinishedError, ZooError, first_lines
 from mnist_zoo.files import expanded, require_writable
@@ -111,7 +111,7 @@ class ZooCLI(LightningCLI):
         try:
             with contextlib.ExitStack() as self.until_the_end:
                 if request.subcommand == "fit":
-                    self.until_the_end.enter_context(processor.without_tiny_numbers())
+                    self.until_the_end.enter_context(processor.flush_denormals())
                 processor.keep_freed_memory()
                 super().__init__(
                     Classifier,
@@ -152,7 +152,7 @@ class ZooCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ZooError as error:
-            if "expected one argument" in str(error) and (text := messages.without_value(args)):
+            if "expected one argument" in str(error) and (text := without_value(args)):
                 raise ZooError(text) from error
             raise
         checks.settings(self.request.subcommand, self.settings)
@@ -239,7 +239,7 @@ class ZooCLI(LightningCLI):
         """Build the trainer; what it rejects is a wrong flag."""
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        kwargs["plugins"] = [WholeFiles(), *plugins]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *plugins]
         if (run := self.run_folder) is not None:
             # Not in the configuration: a saved one that is used again must start a new run.
             kwargs["default_root_dir"] = str(run)
@@ -353,11 +353,10 @@ class ZooCLI(LightningCLI):
             )
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
-        loggers = self.trainer.loggers
-        curves = [Path(log.log_dir) for log in loggers if isinstance(log, TensorBoardLogger)]
-        tables = [
-            Path(log.log_dir) / "metrics.csv" for log in loggers if isinstance(log, CSVLogger)
-        ]
+        curves, tables = (
+            [Path(log.log_dir) for log in self.trainer.loggers if isinstance(log, kind)]
+            for kind in (TensorBoardLogger, CSVLogger)
+        )
         score = best.best_model_score
         train_acc = self.trainer.callback_metrics.get("train/acc")  # None for a custom step
         console.print(
@@ -368,11 +367,11 @@ class ZooCLI(LightningCLI):
                 checkpoint=best.best_model_path or last.best_model_path,
                 test_options=self._own_classes() + self._test_file(),
                 curves=curves[0] if curves else None,
-                table=tables[0] if tables else None,
+                table=tables[0] / "metrics.csv" if tables else None,
             )
         )
         if self._draws() and self.trainer.is_global_zero:
-            from mnist_zoo.commands.training import pictures as run_pictures
+            from mnist_zoo.commands.shared import run_pictures
 
             if drawn := run_pictures.after_fit(self.run_folder, name, self.trainer.global_step):
                 console.print(drawn)
@@ -477,7 +476,7 @@ class ZooCLI(LightningCLI):
         if not math.isfinite(metrics.get(f"{stage}/loss", 0.0)):
             console.print("The loss is not a number: the training of this network has diverged.")
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
-            from mnist_zoo.commands.training import pictures as run_pictures
+            from mnist_zoo.commands.shared import run_pictures
 
             # Metrics of a part would be mixed with those of the whole.
             shown = metrics if self._is_whole(num_images) else {}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_zoo import registry, stored
+from mnist_zoo import registry
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.commands.shared.checkpoint_data import data_here
 from mnist_zoo.commands.training import config_file
@@ -223,6 +223,8 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 
     import yaml
 
+    from mnist_zoo.engine.run_settings import resumed_settings
+
     config: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.data is not None:
         config["data"] = data_here(checkpoint, named=request.data)
@@ -231,37 +233,11 @@ def default_configs(request: Request) -> Iterator[list[str]]:
             f"{request.ckpt_path} does not say what it was trained on. Name its data: --data MNIST"
         )
     if request.subcommand == "fit":
-        config |= _resumed_settings(checkpoint.run)
+        config |= resumed_settings(checkpoint.run)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(str(request.ckpt_path)).stem}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         yield [*recipes, str(file)]
-
-
-def _resumed_settings(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what a resumed run takes over: the plain settings that decide what it computes.
-
-    Anything else in the file, such as a callback to import, is left out.
-    """
-    from mnist_zoo.engine.callbacks import RESUMED_SETTINGS, RESUMED_VALUES
-
-    settings: dict[str, Any] = {}
-    for group, keys in RESUMED_SETTINGS.items():
-        held = run[group] if isinstance(run.get(group), dict) else {}
-        settings[group] = {
-            key: held[key]
-            for key in keys
-            if key in held and _is_setting(held[key]) and stored.is_harmless(held[key])
-        }
-    return settings | {
-        name: run[name] for name in RESUMED_VALUES if isinstance(run.get(name), bool | int)
-    }
-
-
-def _is_setting(value: Any) -> bool:
-    if isinstance(value, dict):  # a time, such as {"minutes": 5}
-        return all(isinstance(part, int) for part in value.values())
-    return isinstance(value, bool | int | float | str | None)
 
 
 def _require_resumable(name: str, checkpoint: Checkpoint) -> None:

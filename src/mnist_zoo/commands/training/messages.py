@@ -1,132 +1,14 @@
-"""Errors of jsonargparse and Lightning in one or two plain lines.
-
-jsonargparse answers a wrong value with every type that it tried; users need the flag, the value
-and the possible types.
-"""
+"""Exceptions of Lightning, PyTorch and the user's own code in one or two plain lines."""
 
 from __future__ import annotations
 
-import inspect
-import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import FrameType
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from mnist_zoo import registry
-from mnist_zoo.errors import UnknownNameError, ZooError, did_you_mean, first_lines
-
-_TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
-_GOT = re.compile(r"Got value: (.*)")
-_GIVEN = re.compile(r"Given value: (.*)")
-_NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)$")
-# Flags of other projects, and names with a part left out.
-_ELSEWHERE = {
-    "lr": "--model.lr",
-    "learning_rate": "--model.lr",
-    "wd": "--model.weight_decay",
-    "weight_decay": "--model.weight_decay",
-    "optimizer": "--model.optimizer",
-    "batch_size": "--data.batch_size",
-    "batch-size": "--data.batch_size",
-    "bs": "--data.batch_size",
-    "epochs": "--trainer.max_epochs",
-    "max_epochs": "--trainer.max_epochs",
-    "device": "--trainer.accelerator",
-    "accelerator": "--trainer.accelerator",
-    "precision": "--trainer.precision",
-    "seed": "--seed_everything",
-}
-_NO_CLASS = re.compile(r"Expected a dot import path string: (.*)")
-_NEEDS = re.compile(r"given class_path '([\w.]+)':\s+the following arguments are required: (.*)")
-_CLASS = re.compile(r"given class_path '([\w.]+)'")
-
-
-def plain(message: str, options: Iterable[str], classes: dict[str, type]) -> str:
-    """Return the relevant part of a parser's message, with a suggestion.
-
-    Args:
-        message: The parser's message, of any number of lines.
-        options: All flags, such as ``--trainer.max_epochs``.
-        classes: The known classes for ``model`` or ``data``, by name.
-    """
-    if match := re.match(r"unrecognized arguments: (\S+)", message):
-        word = match[1].partition("=")[0]
-        kind = "option" if word.startswith("-") else "argument"
-        return f"unknown {kind} {word}.{_meant(word, options)}"
-    if match := re.search(r"does not accept option '([^']+)'", message):
-        flags = [option.lstrip("-") for option in options]
-        return f"unknown setting {match[1]} in a configuration.{did_you_mean(match[1], flags)}"
-
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    key = ".".join(keys)
-    kind = registry.KINDS.get(key, "class")
-    if match := re.search(r"Option '([^']+)' is not accepted", message):
-        flag = f"--{key}.{match[1]}"
-        everyone = classes.values() if key in registry.KINDS else ()
-        if any(match[1] in registry.accepted(cls) for cls in everyone):
-            return f"unknown option {flag}. The chosen {kind} has no such option."
-        chosen = _CLASS.search(message) if key in registry.KINDS else None
-        accepted = registry.accepted(registry.import_class(chosen[1])) if chosen else ()
-        return f"unknown option {flag}.{_meant(flag, [f'--{key}.{name}' for name in accepted])}"
-
-    got, given = _GOT.findall(message), _GIVEN.findall(message)
-    value = (got or given or [""])[0].strip()
-    if match := _NESTED.match(value):
-        value = match[2].strip("'\"")
-    known = {name: cls for name, cls in classes.items() if not inspect.isabstract(cls)}
-    choices = f"\nChoose from {', '.join(known)}." if key == "data" else ""
-    if match := _NO_CLASS.search(message):
-        hint = did_you_mean(match[1], known)
-        return f"--{key} {match[1]}: no such class.{hint or choices}"
-    if key in registry.KINDS and "but is abstract" in message:
-        return f"--{key} {value}: not a {kind}, but the base class of all.{choices}"
-    if match := _CLASS.search(message):
-        try:
-            registry.import_class(match[1])
-        except UnknownNameError as error:
-            return str(error)
-    if match := _NEEDS.search(message):
-        needed = match[2].split(", ")
-        name = match[1].rpartition(".")[2]
-        how = " and ".join(f"--{key}.{argument}" for argument in needed)
-        return f"{name} needs {' and '.join(needed)}: give {how}."
-    if match := re.search(r"does not correspond to a subclass of (\w+)", message):
-        return f"--{key} {value}: not a {kind} (a subclass of {match[1]})."
-    if key in registry.KINDS and "Not a valid subclass" in message:
-        return f"{key} has no class_path in the configuration. Give one there, or with --{key}."
-    if re.search(r"arguments are required: .*\bmodel\b|Classifier is abstract", message):
-        return "which network? Name one with --model.\nAll networks: mnist-zoo models"
-    expected = [
-        choice.strip("'")
-        for name, values in _TYPE.findall(message)
-        for choice in (name or values).split(", ")
-        if choice != "NoneType"
-    ]
-    if key and expected:
-        comma = re.fullmatch(r"(\d*),(\d+)", value)
-        hint = f" Did you mean {comma[1] or 0}.{comma[2]}?" if comma and "float" in expected else ""
-        return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}.{hint}"
-    return "\n".join(line.strip() for line in message.splitlines() if line.strip())[:400]
-
-
-def _meant(word: str, options: Iterable[str]) -> str:
-    """Return ``" Did you mean --X?"`` for an unknown flag: other projects' names, then typos."""
-    last = word.rpartition(".")[2].lstrip("-")
-    flag = _ELSEWHERE.get(last, "")
-    prefix = word.rpartition(".")[0]
-    if flag and flag.startswith(prefix):
-        return f" Did you mean {flag}?"
-    return did_you_mean(word, options)
-
-
-def without_value(words: Sequence[str]) -> str:
-    """Return which flag lacks a value: the parser names only the beginning of the flag."""
-    for word, following in zip(words, [*words[1:], "--"], strict=False):
-        if word.startswith("--") and "=" not in word and following.startswith("--"):
-            return f"{word}: a value is missing."
-    return ""
+from mnist_zoo.errors import ZooError, first_lines
 
 
 def of_exception(error: BaseException) -> str | None:

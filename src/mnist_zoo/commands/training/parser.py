@@ -8,7 +8,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mnist_zoo import data
-from mnist_zoo.commands.training import messages
+from mnist_zoo.commands.training.parser_messages import in_plain_words
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
@@ -63,7 +63,7 @@ class ZooParser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         base = data.ImageData if 'Parser key "data' in message else Classifier
-        text = messages.plain(message, parser._option_string_actions, _subclasses(base))
+        text = in_plain_words(message, parser._option_string_actions, _subclasses(base))
         more = "" if "\n" in text else f"\nFor all options: mnist-zoo {self.subcommand} --help"
         raise ZooError(f"{text}{more}") from ex
 

@@ -1,4 +1,4 @@
-"""The pictures that fit, validate and test draw in a run's folder."""
+"""The pictures of a run, in its folder and in its TensorBoard."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dic
         if num_wrong > len(wrong.targets):
             which = f"the most confident {len(wrong.targets)} of {num_wrong:,}"
         heading = f"{title}: {which} wrong, predicted (true)"
-        figures["wrong"] = pictures.wrongly_read(*wrong, classes, heading)
+        figures["wrong"] = pictures.misclassified(*wrong, classes, heading)
     return figures
 
 
