@@ -71,10 +71,12 @@ def test_safetensors_are_loaded_as_the_checkpoint_is(export, images, trained, cl
     assert torch.equal(network.predict(images), mnist_zoo.load(trained.best).predict(images))
     assert not network.training
     weights = checkpoint.read(tmp_path / "x.safetensors")
-    assert weights.run["num_epochs"] == 3
-    assert weights.run["test_data"] == "Digits"
-    assert f"{100 * weights.run['test_acc']:.2f} %" in cli("test", "--ckpt_path", trained.best).out
-    assert str(tmp_path.anchor + "tmp") not in json.dumps([weights.run, weights.data])
+    assert weights.record["num_epochs"] == 3
+    assert weights.record["test_data"] == "Digits"
+    assert (
+        f"{100 * weights.record['test_acc']:.2f} %" in cli("test", "--ckpt_path", trained.best).out
+    )
+    assert str(tmp_path.anchor + "tmp") not in json.dumps([weights.record, weights.data])
 
 
 def test_where_ones_data_lie_is_not_told(export, trained, tmp_path):
@@ -86,7 +88,7 @@ def test_where_ones_data_lie_is_not_told(export, trained, tmp_path):
     export("safetensors", ckpt_path="own.ckpt")
     weights = checkpoint.read(tmp_path / "x.safetensors")
     assert weights.data == {**entry, "init_args": {"batch_size": 7}}
-    assert None not in weights.run["settings"].values()
+    assert None not in weights.record["settings"].values()
 
 
 def test_weights_are_exported_again_with_their_record(export, tmp_path):

@@ -252,7 +252,7 @@ def test_test_images_saved_as_pictures_are_read_as_tensors_are(mnist_root):
         stream = io.BytesIO()
         Image.fromarray(image.numpy()).save(stream, "PNG")
         pictures.append(Image.open(stream))
-    network = checkpoint.load(checkpoint.default_weights())
+    network = checkpoint.load(checkpoint.find(None))
     read = network.predict(pictures)
     assert torch.equal(read, network.predict(images))
     assert (read.argmax(dim=1) == targets).float().mean() > 0.97
@@ -261,7 +261,7 @@ def test_test_images_saved_as_pictures_are_read_as_tensors_are(mnist_root):
 @pytest.mark.slow
 def test_digits_of_other_sources_are_read():
     images, targets = data.Digits(val_size=0).load(train=True)
-    network = checkpoint.load(checkpoint.default_weights())
+    network = checkpoint.load(checkpoint.find(None))
     right = total = 0
     for image, target in zip(images[:200], targets, strict=False):
         picture = Image.new("L", (400, 300), 30)
@@ -278,10 +278,10 @@ def test_digits_of_other_sources_are_read():
 def test_weights_are_as_accurate_as_they_say(name, mnist_root):
     weights = checkpoint.read(registry.shipped_weights()[name])
     images, targets = data.MNIST(root=mnist_root).load(train=False)
-    assert weights.run["test_data"] == "MNIST"
-    assert weights.run["num_test_images"] == len(targets) == 10_000
+    assert weights.record["test_data"] == "MNIST"
+    assert weights.record["num_test_images"] == len(targets) == 10_000
     read = checkpoint.build(weights).predict(images).argmax(dim=1)
-    assert int((read == targets).sum()) / len(targets) == weights.run["test_acc"]
+    assert int((read == targets).sum()) / len(targets) == weights.record["test_acc"]
 
 
 def test_weights_are_small():

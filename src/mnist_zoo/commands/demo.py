@@ -95,21 +95,21 @@ def _parser() -> Parser:
 def _networks(checkpoints: list[str], model: str | None = None) -> dict[str, Network]:
     """Load the networks; the names of those of one class include their files."""
     from mnist_zoo.demo.app import Network
-    from mnist_zoo.models.checkpoint import build, class_names, default_weights, find, read
+    from mnist_zoo.models.checkpoint import DEFAULT_WEIGHTS, build, class_names, find, read
 
     named = registry.class_named(model)
-    files = checkpoints or [str(default_weights())]
-    contents = {path: read(find(path)) for path in files}
+    names: list[str | None] = [*checkpoints] or [None]
+    contents = {name or DEFAULT_WEIGHTS: read(find(name)) for name in names}
     # Networks of the zoo may be given together with a custom one.
     known = [registry.is_known(content.model["class_path"]) for content in contents.values()]
     loaded = [
-        (path, build(content, None if is_known and not all(known) else named), class_names(content))
-        for (path, content), is_known in zip(contents.items(), known, strict=True)
+        (name, build(content, None if is_known and not all(known) else named), class_names(content))
+        for (name, content), is_known in zip(contents.items(), known, strict=True)
     ]
-    names = [type(network).__name__ for _, network, _ in loaded]
+    kinds = [type(network).__name__ for _, network, _ in loaded]
     return {
-        name if names.count(name) == 1 else f"{name} ({path})": Network(network.predict, classes)
-        for name, (path, network, classes) in zip(names, loaded, strict=True)
+        kind if kinds.count(kind) == 1 else f"{kind} ({name})": Network(network.predict, classes)
+        for kind, (name, network, classes) in zip(kinds, loaded, strict=True)
     }
 
 

@@ -68,8 +68,8 @@ def main(argv: list[str]) -> int:
     for file, figure in figures.items():
         pictures.save(figure, file)
     line = summary.pictures([*figures])
-    if run and checkpoint.progress:
-        line += run_pictures.to_tensorboard([*figures], run, checkpoint.progress["steps"])
+    if run and not checkpoint.is_weights:
+        line += run_pictures.to_tensorboard([*figures], run, checkpoint.num_steps)
     Console(highlight=False, soft_wrap=True).print(line)
     return int(failed)
 

@@ -160,13 +160,13 @@ def _data(checkpoint: Checkpoint) -> dict[str, Any] | None:
 
 def _record(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what is known about the run that trained a network."""
-    if not checkpoint.progress:
-        return dict(checkpoint.run)
-    settings = checkpoint.run.get("trainer", {}).items()
+    if checkpoint.is_weights:
+        return dict(checkpoint.record)
+    settings = checkpoint.settings.get("trainer", {}).items()
     return {
-        "num_epochs": checkpoint.progress["epochs"],
-        "num_steps": checkpoint.progress["steps"],
-        "seed": checkpoint.run.get("seed_everything"),
+        "num_epochs": checkpoint.num_epochs,
+        "num_steps": checkpoint.num_steps,
+        "seed": checkpoint.settings.get("seed_everything"),
         "settings": {key: value for key, value in settings if value is not None},
     }
 

@@ -7,7 +7,7 @@ import math
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,12 @@ class Checkpoint:
         data: The same for the data, and the names of its ``classes``; None if the run used plain
             data loaders.
         pixels: ``mean`` and ``std`` that pixels in [0, 1] were normalised by.
-        run: Trainer settings that a resumed run takes over, and the seed; for weights, the record
-            of the run that made them.
-        progress: Completed epochs and optimizer steps; empty for weights.
         state_dict: The weights.
+        is_weights: Whether these are exported weights, not a checkpoint of a run.
+        record: Of weights: what is known of the run that made them.
+        settings: Of a checkpoint: settings that a resumed run takes over, and the seed.
+        num_epochs: Of a checkpoint: completed epochs.
+        num_steps: Of a checkpoint: completed optimizer steps.
         resumable: Whether it holds the optimizer state, so that training can be resumed.
     """
 
@@ -51,9 +53,12 @@ class Checkpoint:
     model: dict[str, Any]
     data: dict[str, Any] | None
     pixels: dict[str, Any]
-    run: dict[str, Any]
-    progress: dict[str, int]
     state_dict: dict[str, torch.Tensor]
+    is_weights: bool = False
+    record: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    num_epochs: int = 0
+    num_steps: int = 0
     resumable: bool = False
 
     @property
@@ -64,7 +69,7 @@ class Checkpoint:
     @property
     def is_averaged(self) -> bool:
         """Whether its run keeps a moving average of the weights."""
-        average = self.run.get("average")
+        average = self.settings.get("average")
         return isinstance(average, dict) and average.get("decay") is not None
 
 
@@ -90,15 +95,11 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             _class_and_arguments(zoo["model"]),
             _class_and_arguments(zoo["data"]) if "data" in zoo else None,
             _pixels(zoo),
-            dict(content.get("mnist_zoo_run", {})),
-            {
-                "epochs": int(
-                    content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-                ),
-                "steps": int(content["global_step"]),
-            },
             _tensors(content["state_dict"]),
-            {"optimizer_states", "pytorch-lightning_version"} <= content.keys(),
+            settings=dict(content.get("mnist_zoo_run", {})),
+            num_epochs=int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]),
+            num_steps=int(content["global_step"]),
+            resumable={"optimizer_states", "pytorch-lightning_version"} <= content.keys(),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise CheckpointError(
@@ -223,7 +224,11 @@ def find(name: str | os.PathLike[str] | None) -> Path:
         CheckpointError: The name is empty, or that of no installed weights.
     """
     if name is None:
-        return default_weights()
+        name = DEFAULT_WEIGHTS
+        if name not in registry.shipped_weights():
+            raise CheckpointError(
+                "no weights are installed. Name a checkpoint: --ckpt_path best.ckpt"
+            )
     if not str(name):
         raise CheckpointError("--ckpt_path is empty: name a file.")
     shipped = registry.shipped_weights()
@@ -238,18 +243,6 @@ def find(name: str | os.PathLike[str] | None) -> Path:
         f"{name}: neither a file nor installed weights{installed}."
         f"{did_you_mean(path.name, shipped) or _nearby(path)}"
     )
-
-
-def default_weights() -> Path:
-    """Return the installed weights that are called ``DEFAULT_WEIGHTS``.
-
-    Raises:
-        CheckpointError: They are not installed.
-    """
-    file = registry.shipped_weights().get(DEFAULT_WEIGHTS)
-    if file is None:
-        raise CheckpointError("no weights are installed. Name a checkpoint: --ckpt_path best.ckpt")
-    return file
 
 
 def _content(file: Path) -> Any:
@@ -283,9 +276,9 @@ def _read_weights(file: Path) -> Checkpoint:
                 _class_and_arguments(zoo["model"]),
                 _class_and_arguments(zoo["data"]) if zoo.get("data") else None,
                 _pixels(zoo),
-                dict(zoo["record"]),
-                {},
                 {key: content.get_tensor(key) for key in content.keys()},  # noqa: SIM118
+                is_weights=True,
+                record=dict(zoo["record"]),
             )
     except OSError as error:  # whose own message names the wrong cause
         raise CheckpointError(

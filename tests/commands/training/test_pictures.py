@@ -95,7 +95,7 @@ def test_a_folder_that_takes_no_pictures_costs_nothing_but_a_warning(cli, copied
 
 def test_where_nothing_is_wrong_any_more_no_mistakes_of_before_are_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    request = SimpleNamespace(ckpt_path="other.ckpt", subcommand="test", progress={})
+    request = SimpleNamespace(ckpt_path="other.ckpt", subcommand="test", checkpoint=None)
     first = Examples(torch.zeros(10, 28, 28), torch.eye(10), torch.arange(10))
     right = torch.eye(10, dtype=torch.int64)
     mistake = Examples(*(part[3:4] for part in first))

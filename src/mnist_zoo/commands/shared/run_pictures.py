@@ -46,10 +46,11 @@ def after_evaluation(
         return _none(error)
     figures = of_evaluation(readings, classes, title)
     files, line = _write(figures, (run or Path.cwd()) / "pictures", request.subcommand)
-    if files and run and request.progress:
+    before = request.checkpoint
+    if files and run and before and not before.is_weights:
         # Validation is already in the run's curves, and accuracy per class in a picture.
         tested = {name: metrics[name] for name in ("test/acc", "test/loss") if name in metrics}
-        line += to_tensorboard(files, run, request.progress["steps"], tested)
+        line += to_tensorboard(files, run, before.num_steps, tested)
     return line
 
 

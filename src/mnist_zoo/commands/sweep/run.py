@@ -189,7 +189,7 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     diverged = not math.isfinite(test_loss) or trained.get("train/loss", 0) is None
     at_their_step = min(
         scalars.get("val/acc", ()),
-        key=lambda point: abs(point[0] - weights.progress["steps"]),
+        key=lambda point: abs(point[0] - weights.num_steps),
         default=None,
     )
     return {
@@ -201,8 +201,8 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
         "train_acc": trained.get("train/acc"),
         "val_acc": at_their_step and rounded(at_their_step[1]),
         "num_train_images": cli.datamodule.num_train_images,
-        "num_epochs": last.progress["epochs"],
-        "num_steps": last.progress["steps"],
+        "num_epochs": last.num_epochs,
+        "num_steps": last.num_steps,
         "seconds": round(events.read_seconds(run_folder), 1),
         "device": device.type,
         "device_name": device_name(device),

@@ -131,10 +131,12 @@ def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
             raise ZooError(f"{name} monitors {monitor}, but there is no validation: {without} 0.")
 
 
-def limit_reached(trainer: Trainer, progress: Mapping[str, int]) -> str | None:
+def limit_reached(trainer: Trainer, before: Checkpoint | None) -> str | None:
     """Return the flag that would let the checkpoint's run continue, if a limit ended it."""
-    for name, unit in (("max_steps", "steps"), ("max_epochs", "epochs")):
-        limit, done = getattr(trainer, name), progress.get(unit, -1)
+    if before is None:
+        return None
+    for name, done in (("max_steps", before.num_steps), ("max_epochs", before.num_epochs)):
+        limit = getattr(trainer, name)
         if limit is not None and 0 <= limit <= done:
             return f"--trainer.{name} N, above the {done:,} already done"
     return None
@@ -154,12 +156,12 @@ def nothing_later(before: Checkpoint) -> None:
     if path == last:
         return
     try:
-        done = checkpoints.read(last).progress["steps"]
+        done = checkpoints.read(last).num_steps
     except checkpoints.CheckpointError:
         return  # it is gone or damaged, and nothing is lost
-    if done > before.progress["steps"]:
+    if done > before.num_steps:
         raise ZooError(
-            f"{before.path} is from step {before.progress['steps']:,}, but its run went on to step"
+            f"{before.path} is from step {before.num_steps:,}, but its run went on to step"
             f" {done:,}, which would be overwritten.\nResume from {last.name}, or copy"
             f" {before.path.name} elsewhere to start a new run from it."
         )

@@ -156,7 +156,8 @@ class ZooCLI(LightningCLI):
                 raise ZooError(text) from error
             raise
         checks.settings(self.request.subcommand, self.settings)
-        if not self.request.progress:
+        before = self.request.checkpoint
+        if before is None or before.is_weights:
             # Lightning cannot load weights without the rest of a checkpoint.
             self.settings.ckpt_path = None
         trainer = self.settings.trainer
@@ -211,8 +212,9 @@ class ZooCLI(LightningCLI):
             checks.arguments(key, chosen.class_path, chosen.get("init_args") or {})
         try:
             super().instantiate_classes()
-            if self.request.checkpoint and not self.request.progress:
-                checkpoint.fill(self.model, self.request.checkpoint)
+            before = self.request.checkpoint
+            if before and before.is_weights:
+                checkpoint.fill(self.model, before)
             return
         except ValueError as error:
             cause, network = error.__cause__, messages.built_when_raised(error.__cause__)
@@ -263,7 +265,7 @@ class ZooCLI(LightningCLI):
             ZooError: These settings cannot be trained.
             FinishedError: The run has already reached its limit.
         """
-        if limit := checks.limit_reached(self.trainer, self.request.progress):
+        if limit := checks.limit_reached(self.trainer, self.request.checkpoint):
             # A learning-rate schedule built for the whole run has ended with it.
             on = "" if self.model.scheduler_class else f"\nTo continue: {limit}"
             raise FinishedError(f"{self.request.ckpt_path} has nothing left to train.{on}")
@@ -299,9 +301,9 @@ class ZooCLI(LightningCLI):
                 batch_size=self.datamodule.batch_size,
             )
         )
-        if steps := self.request.progress.get("steps", 0):
-            done = self.request.progress["epochs"]
-            console.print(f"Resuming after {done} epoch{'s' * (done != 1)}, {steps:,} steps.")
+        if before := self.request.checkpoint:
+            done = f"{before.num_epochs} epoch{'s' * (before.num_epochs != 1)}"
+            console.print(f"Resuming after {done}, {before.num_steps:,} steps.")
         given = callback_names(self.settings.trainer)
         if missing := [name for name in self.request.callbacks if name not in given]:
             names = escape(", ".join(missing))
@@ -329,7 +331,8 @@ class ZooCLI(LightningCLI):
             if isinstance(ended, SIGTERMException):
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
-        if self.trainer.global_step == self.request.progress.get("steps"):
+        before = self.request.checkpoint
+        if before and self.trainer.global_step == before.num_steps:
             raise FinishedError(
                 f"{self.request.ckpt_path} has finished training."
                 "\nTo continue: --trainer.max_time DD:HH:MM:SS (total over all parts of the run)"

@@ -69,14 +69,9 @@ class Request:
     helping: bool = False
 
     @property
-    def progress(self) -> dict[str, int]:
-        """Completed epochs and steps of the checkpoint; empty for weights."""
-        return self.checkpoint.progress if self.checkpoint else {}
-
-    @property
     def callbacks(self) -> list[str]:
         """Names of the user's callbacks that the checkpoint was trained with."""
-        names = self.checkpoint.run.get("callbacks") if self.checkpoint else None
+        names = self.checkpoint.settings.get("callbacks") if self.checkpoint else None
         return [str(name) for name in names] if isinstance(names, list) else []
 
 
@@ -233,7 +228,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
             f"{request.ckpt_path} does not say what it was trained on. Name its data: --data MNIST"
         )
     if request.subcommand == "fit":
-        config |= resumed_settings(checkpoint.run)
+        config |= resumed_settings(checkpoint.settings)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(str(request.ckpt_path)).stem}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -241,7 +236,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 
 
 def _require_resumable(name: str, checkpoint: Checkpoint) -> None:
-    if not checkpoint.progress:
+    if checkpoint.is_weights:
         raise ZooError(
             f"{name} holds only weights, which test, validate, predict and export accept.\n"
             "fit resumes from a checkpoint, such as the last.ckpt that it writes."
