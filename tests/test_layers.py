@@ -74,9 +74,14 @@ def test_the_engine_knows_the_contract_and_no_network():
         assert all(within(name, *contract) for name in known), file
 
 
+NO_NETWORKS = (
+    "__init__", "checkpoint", "classifier", "export", "muon", "optimizers", "resuming",
+)  # fmt: skip
+
+
 def test_the_networks_know_the_contract_and_not_one_another():
     for file in files_of("models"):
-        if file.stem in ("__init__", "checkpoint", "classifier", "export", "muon", "optimizers"):
+        if file.stem in NO_NETWORKS:
             continue
         ours = {name for name in imports(file) if within(name, "mnist_zoo")}
         assert ours == {"mnist_zoo.models.classifier.Classifier"}, file

@@ -71,7 +71,7 @@ def _require_an_optimizer(network: Classifier) -> None:
     if type(network).configure_optimizers is not Classifier.configure_optimizers:
         return
     try:
-        network._optimizer()
+        network.build_optimizer()
     except ZooError:
         raise
     except Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.types import LRSchedulerConfig, OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
@@ -21,12 +20,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 from mnist_zoo import handwriting, stored
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import optimizers
+from mnist_zoo.models.resuming import ChangedSettings
 
 Batch = tuple[Tensor, Tensor]
-
-# What a resumed run cannot change, and schedulers' names for the length of a run.
-_FIXED = ("optimizer", "scheduler", "scheduler_args")
-_LENGTHS = {"total_steps", "T_max"}
 
 
 class Classifier(LightningModule, ABC):
@@ -85,7 +81,6 @@ class Classifier(LightningModule, ABC):
         )
         self.scheduler_args: dict[str, Any] = stored.to_python(scheduler_args or {})
 
-        self._before: dict[str, Any] = {}
         self.train_mean_loss = _MeanLoss()
         self.train_acc = self._accuracy()
         self.val_mean_loss = _MeanLoss()
@@ -147,30 +142,12 @@ class Classifier(LightningModule, ABC):
         return answers
 
     def configure_callbacks(self) -> list[Callback]:
-        """Have Lightning call the hooks below even if a network overrides them."""
-        return [_Bookkeeping()]
+        """Return what a network needs whatever hooks its class overrides.
 
-    def on_fit_start(self) -> None:
-        """Reset the figures, record the pixel normalisation, warn of evaluation mode.
-
-        Raises:
-            ZooError: A checkpoint cannot hold an argument of the network or its data.
+        In Lightning's base class, hooks do nothing, so users override them without ``super()``.
         """
-        if not self.training:
-            # Lightning keeps it, and ``mnist_zoo.load`` returns networks in it.
-            rank_zero_warn(
-                f"{type(self).__name__} is in evaluation mode and will be trained in it, without"
-                " dropout and with the statistics of batch norm as they are: call train() before."
-            )
-        # An earlier run may have been interrupted within an epoch.
-        self.train_mean_loss.reset()
-        self.train_acc.reset()
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        stored.require_plain_arguments(self)
-        if datamodule is not None:
-            stored.require_plain_arguments(datamodule)
-        if hasattr(datamodule, "mean"):
-            self.pixel_mean, self.pixel_std = datamodule.mean, datamodule.std
+        own = type(self).configure_optimizers is not Classifier.configure_optimizers
+        return [_Bookkeeping(), ChangedSettings(own_optimizer=own)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a minibatch: images (N, 1, 28, 28) and targets (N,)."""
@@ -220,7 +197,7 @@ class Classifier(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler if any, from the arguments."""
-        optimizer = self._optimizer()
+        optimizer = self.build_optimizer()
         if not self.scheduler_class:
             return optimizer
         with optimizers.arguments_explained("scheduler", self.scheduler_class):
@@ -235,46 +212,26 @@ class Classifier(LightningModule, ABC):
             },
         }
 
+    def build_optimizer(self) -> Optimizer:
+        """Build the optimizer alone.
+
+        Raises:
+            ZooError: It cannot be used, or does not accept its arguments.
+        """
+        return optimizers.build(self)
+
     def parameter_groups(self) -> Iterable[Any]:
         """Return all parameters, or parameter groups with their own settings."""
         return self.parameters()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the pixel normalisation; note which settings a resumed run changes."""
-        pixels = checkpoint.get("mnist_zoo", {}).get("pixels")
-        if pixels:
-            self.pixel_mean, self.pixel_std = float(pixels["mean"]), float(pixels["std"])
-        before = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        settings = "lr", "weight_decay", "optimizer_args", *_FIXED
-        self._before = {
-            name: before[name]
-            for name in settings
-            if name in before and before[name] != self.hparams[name]
-        }
-
-    def on_train_start(self) -> None:
-        """Reapply changed settings, which restoring the optimizer has overwritten.
-
-        Raises:
-            ZooError: The optimizer or the learning-rate schedule cannot be changed midway.
-        """
-        if self.trainer.ckpt_path is None:
-            return
-        self._refuse_changes()
-        for optimizer in self.trainer.optimizers:
-            optimizers.require_state_sizes(optimizer)
-            optimizers.lay_out_as_weights(optimizer)
-        if self._before:
-            # Settings no longer given return to the optimizer's defaults.
-            given = self.optimizer_args.keys() | (self._before.get("optimizer_args") or {}).keys()
-            settings = ("lr", "weight_decay", *given)
-            restored = self.trainer.optimizers[0].param_groups
-            for group, wanted in zip(restored, self._optimizer().param_groups, strict=True):
-                group.update({name: wanted[name] for name in settings if name in group})
-
     def num_training_steps(self) -> float:
         """Return the number of optimizer steps in the whole run; infinity if unlimited."""
         return self.trainer.estimated_stepping_batches
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the pixel normalisation."""
+        if pixels := checkpoint.get("mnist_zoo", {}).get("pixels"):
+            self.pixel_mean, self.pixel_std = float(pixels["mean"]), float(pixels["std"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild this network and its data, as plain types."""
@@ -291,44 +248,6 @@ class Classifier(LightningModule, ABC):
             # Lightning's own entry also holds arguments that the class does not accept.
             if part.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
                 checkpoint[part.CHECKPOINT_HYPER_PARAMS_KEY] = dict(entry["init_args"])
-
-    def _refuse_changes(self) -> None:
-        """Refuse settings that the restored optimizer or its scheduler cannot take over midway."""
-        fixed = self._before.keys() & {*_FIXED}
-        if "lr" in self._before and self.scheduler_class:
-            fixed.add("lr")
-        if type(self).configure_optimizers is not Classifier.configure_optimizers:
-            # Only the class itself knows how it uses the settings.
-            fixed |= self._before.keys()
-        if fixed:
-            raise ZooError(
-                f"a resumed run cannot change --model.{min(fixed)}: the optimizer continues from"
-                " where it stopped.\nLeave the flag out, or start a new run."
-            )
-        for config in self.trainer.lr_scheduler_configs:
-            for name, wanted in self._lengths_now(config).items():
-                planned = getattr(config.scheduler, name)
-                if planned != wanted:
-                    raise ZooError(
-                        f"the learning-rate schedule was built for {name} {planned} and cannot be"
-                        f" changed to {wanted} midway.\nLeave out what changes the length of the"
-                        " run, such as --trainer.max_epochs, or start a new run."
-                    )
-
-    def _lengths_now(self, config: LRSchedulerConfig) -> dict[str, float]:
-        """Return the lengths that a scheduler would be built with now, by name."""
-        if self.scheduler_class:
-            now = optimizers.scheduler_args(self)
-            return {name: now[name] for name in _LENGTHS & now.keys()}
-        # A subclass's own scheduler must not be stepped past its end.
-        laid_out = getattr(config.scheduler, "total_steps", math.inf)
-        by_steps = config.interval == "step" and config.frequency == 1
-        if by_steps and laid_out < self.num_training_steps() < math.inf:
-            return {"total_steps": self.num_training_steps()}
-        return {}
-
-    def _optimizer(self) -> Optimizer:
-        return optimizers.build(self)
 
     def _accuracy(self) -> MulticlassAccuracy:
         return MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
@@ -371,19 +290,33 @@ class Classifier(LightningModule, ABC):
 
 
 class _Bookkeeping(Callback):
-    """Calls the hooks of ``Classifier`` that record the network and its data in checkpoints.
-
-    In Lightning's base class they do nothing, so users override them without ``super()``.
-    Calling them twice is harmless.
-    """
+    """Prepares a network for training, and records it and its data in checkpoints."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Reset the figures, record the pixel normalisation."""
-        Classifier.on_fit_start(pl_module)
+        """Reset the figures, record the pixel normalisation, warn of evaluation mode.
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Apply settings that a resumed run changes."""
-        Classifier.on_train_start(pl_module)
+        Raises:
+            ZooError: A checkpoint cannot hold an argument of the network or its data.
+        """
+        if not pl_module.training:
+            # Lightning keeps it, and ``mnist_zoo.load`` returns networks in it.
+            name = type(pl_module).__name__
+            rank_zero_warn(
+                f"{name} is in evaluation mode and will be trained in it, without dropout and with"
+                " the statistics of batch norm as they are: call train() before."
+            )
+        # An earlier run may have been interrupted within an epoch.
+        pl_module.train_mean_loss.reset()
+        pl_module.train_acc.reset()
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        stored.require_plain_arguments(pl_module)
+        if datamodule is not None:
+            stored.require_plain_arguments(datamodule)
+        if hasattr(datamodule, "mean"):
+            pl_module.pixel_mean, pl_module.pixel_std = datamodule.mean, datamodule.std
+
+    # Without a trainer, and for weights alone, Lightning calls only the network's own two hooks.
+    # Calling them twice is harmless.
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -394,7 +327,7 @@ class _Bookkeeping(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Note which settings a resumed run changes."""
+        """Restore the pixel normalisation."""
         Classifier.on_load_checkpoint(pl_module, checkpoint)
 
 
