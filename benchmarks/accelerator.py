@@ -14,7 +14,6 @@ is timed; ``--accelerator cpu`` tries out the script on a CPU, without a floor.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import statistics
@@ -23,8 +22,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import common
 import torch
-from common import ROOT, facts, write
+from common import facts, write
 from lightning import Trainer, seed_everything
 from steps import Stopwatch, fit
 from torch.autograd import DeviceType
@@ -67,14 +67,7 @@ def lightning(steps: int, root: Path, accelerator: str) -> float:
 def floor(steps: int = 50) -> float:
     """Return the milliseconds that the kernels of a step take."""
     net = ConvNetDropout().cuda().to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.005, fused=True)
-    images, targets = torch.rand(10, 1, 28, 28).cuda(), torch.arange(10).cuda()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        net.loss(net(images), targets).backward()
-        optimizer.step()
-
+    step = common.bare_step(net, net.loss)
     for _ in range(steps):
         step()
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
@@ -88,15 +81,10 @@ def floor(steps: int = 50) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = common.parser("accelerator", __doc__)
     # An epoch has 5,500 steps.
     parser.add_argument("--steps", type=int, default=5000, help="of fit; a tenth for the others")
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument(
-        "--json", type=Path, default=Path("runs/benchmarks/accelerator.json"), help="for figures"
-    )
     arguments = parser.parse_args()
     on_gpu = arguments.accelerator == "gpu"
     if on_gpu and not torch.cuda.is_available():

@@ -11,7 +11,6 @@ the data, the last checkpoint) is listed separately. The recipes' accuracies are
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import statistics
@@ -21,8 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import common
 import torch
-from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
+from common import AT_A_TERMINAL, ON_CPU, facts, write
 from steps import Stopwatch
 
 from mnist_zoo.commands.training import command as training
@@ -70,17 +70,9 @@ def measured(flags: list[str], root: Path, threads: int) -> dict[str, float]:
 def main() -> None:
     if sys.argv[1:2] == ["--train"]:
         return train(sys.argv[2:])
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = common.parser("records", __doc__)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE")
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=Path("runs/benchmarks/records.json"),
-        help="file for the results",
-    )
     arguments = parser.parse_args()
     root = arguments.root.absolute()
     named = [name for name in sorted(all_recipes()) if re.search(r"-9\d(\.\d+)?$", name)]

@@ -10,7 +10,6 @@ of weights that differ at the end must be 0.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
@@ -22,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
 from common import facts, write
 
@@ -83,16 +83,10 @@ def kill_at(target: int, folder: Path, flags: list[str], rng: random.Random) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = common.parser("resume", __doc__, rounds=None)
     parser.add_argument("--kills", type=int, default=20, help="in both runs together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=RUNS)
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=Path("runs/benchmarks/resume.json"),
-        help="file for the results",
-    )
     arguments = parser.parse_args()
     # A shell makes background jobs ignore Ctrl-C, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

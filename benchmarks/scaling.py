@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -25,10 +24,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
+from common import AT_A_TERMINAL, ON_CPU, facts, write
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -122,14 +122,7 @@ def _floor_of(
     system: str, network: type[Classifier], matrix_rate: float, conv_rate: float, rounds: int
 ) -> dict[str, Any]:
     net = network().to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, fused=True)
-    images, targets = torch.rand(10, 1, 28, 28), torch.arange(10)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        net.loss(net(images), targets).backward()
-        optimizer.step()
-
+    step = common.bare_step(net, net.loss)
     with FlopCounterMode(display=False) as counter:
         step()
     counts = counter.get_flop_counts()["Global"]
@@ -154,15 +147,7 @@ def _floor_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=Path("runs/benchmarks/scaling.json"),
-        help="file for the results",
-    )
+    parser = common.parser("scaling", __doc__)
     arguments = parser.parse_args()
     root = arguments.root.absolute()
     torch.set_num_threads(1)

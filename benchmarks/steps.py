@@ -19,7 +19,6 @@ the table gives its median and range over the rounds. On a machine busy with oth
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import statistics
@@ -29,9 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
 import torch.nn.functional as F
-from common import AT_A_TERMINAL, ON_CPU, ROOT, facts, write
+from common import AT_A_TERMINAL, ON_CPU, facts, write
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
@@ -42,8 +42,8 @@ from mnist_zoo.data import MNIST, to_float
 from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 
 Clock = Callable[[], float]
-# Name, network, flags of fit beyond the recipe, batch size, steps per round.
 HALF = "--trainer.precision=bf16-mixed"
+# Name, network, flags of fit beyond the recipe, batch size, steps per round.
 CASES: list[tuple[str, type[Classifier], list[str], int, int]] = [
     ("S1", Dense, [], 10, 2000),
     ("S4", ConvNetReLU, [], 10, 600),
@@ -164,17 +164,12 @@ def _loss(network: type[Classifier], outputs: torch.Tensor, targets: torch.Tenso
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder with MNIST/raw")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = common.parser("steps", __doc__, rounds=5)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch, for all loops")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: CPU time of the process"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="CASE", help="such as S1 S4")
-    parser.add_argument(
-        "--json", type=Path, default=Path("runs/benchmarks/steps.json"), help="file for the results"
-    )
     arguments = parser.parse_args()
     root = arguments.root.absolute()
     clock = CLOCKS[arguments.clock]
