@@ -15,8 +15,8 @@ from torch import nn
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine import cuda_graphs
-from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.cuda_graphs import GraphedSteps
+from mnist_zoo.engine.blocks import Blocks, _BlockStep, _Rates
+from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates
 from mnist_zoo.models import ConvNetBatchNorm, ConvNetReLU, Dense, MLPDropout
 
 
@@ -263,12 +263,12 @@ def test_a_graph_that_leaves_the_optimizer_another_is_given_up(imitation):
     assert len(other.said) == 1
 
 
-def train(network_class, accelerator="cpu", **settings):
+def train(network_class, accelerator="cpu", cuda_graph=None, lr=0.05, **settings):
     seed_everything(3, verbose=False)
-    net = network_class(lr=0.05)
+    net = network_class(lr=lr, **settings)
     trainer = Trainer(
         max_epochs=2, accelerator=accelerator, devices=1, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=[Blocks(8, **settings)],
+        enable_model_summary=False, enable_checkpointing=False, callbacks=[Blocks(8, cuda_graph)],
     )  # fmt: skip
     trainer.fit(net, Digits(batch_size=10, val_size=60))
     return net, trainer
@@ -277,6 +277,143 @@ def train(network_class, accelerator="cpu", **settings):
 def test_without_a_gpu_nothing_is_recorded(monkeypatch):
     monkeypatch.setattr(GraphedSteps, "__call__", None)
     train(Dense, cuda_graph=True)
+
+
+class AtRates:
+    """The small network, its learning rate going up and down by steps."""
+
+    def __init__(self, momentum=0.9):
+        self.training = Training(momentum)
+        self.network, self.optimizer = self.training.network, self.training.optimizer
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, max_lr=0.5, total_steps=12, cycle_momentum=False
+        )
+        self.said = self.training.said
+
+    def plainly(self, images, targets):
+        return self._take(images, targets, self.scheduler.step)
+
+    def at_rates(self, images, targets, rates):
+        return self._take(images, targets, _Rates(self.optimizer, rates).step)
+
+    def _take(self, images, targets, then):
+        batches = zip(images.split(4), targets.split(4), strict=True)
+        losses, outputs = zip(*(self._step(*batch, then) for batch in batches), strict=True)
+        return torch.stack(losses).mean(), torch.cat(outputs)
+
+    def _step(self, images, targets, then):
+        loss, outputs = self.training.steps(images, targets)
+        then()
+        return loss, outputs
+
+    def graphed(self):
+        return GraphedStepsAtRates(
+            self.at_rates, self.plainly, self.network, self.optimizer, [self.scheduler],
+            lambda num_images: math.ceil(num_images / 4), self.said.append,
+        )  # fmt: skip
+
+
+def train_both_at_rates(imitation, sizes=(8, 8, 4, 8, 8)):
+    plain, other = AtRates(), AtRates()
+    graphed = imitation.owner = other.graphed()
+    for take in (plain.plainly, graphed):
+        torch.manual_seed(7)
+        for number, size in enumerate(sizes):
+            take(*block(number, size))
+    return plain, other
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_rate_that_changes_at_every_step_is_replayed(imitation):
+    plain, other = train_both_at_rates(imitation)
+    assert len(imitation.recorded) == 1
+    assert not other.said
+    assert other.optimizer.param_groups[0]["lr"] == plain.optimizer.param_groups[0]["lr"]
+    assert other.scheduler.state_dict().keys() == plain.scheduler.state_dict().keys()
+    assert other.scheduler.last_epoch == plain.scheduler.last_epoch == 9
+    for one, wanted in zip(other.network.parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_that_fixes_the_rate_is_given_up_with_a_line(imitation):
+    recorded = []
+
+    def at_the_first_rates(images, targets, rates):
+        recorded.append(rates.clone())
+        return imitation.owner.steps(images, targets, recorded[0])
+
+    imitation.replay = at_the_first_rates
+    plain, other = train_both_at_rates(imitation)
+    (line,) = other.said
+    assert line.endswith("it takes no learning rate that changes at every step")
+    assert other.scheduler.last_epoch == plain.scheduler.last_epoch
+    for one, wanted in zip(other.network.parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def as_on_a_gpu(imitation, monkeypatch):
+    """Let blocks decide as on a GPU; return what they decided on."""
+    made = []
+
+    def decide(block, device):
+        made.append(graphed(block, torch.device("cuda")))
+        imitation.owner = made[0]
+        return made[0]
+
+    graphed = _BlockStep._graphed
+    monkeypatch.setattr(_BlockStep, "_graphed", decide)
+    return made
+
+
+ONE_CYCLE = {"scheduler": "OneCycleLR", "scheduler_args": {"cycle_momentum": False}}
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "Muon"])
+def test_a_network_is_trained_at_the_rates_of_its_scheduler(as_on_a_gpu, imitation, optimizer):
+    plain, _ = train(MLPDropout, optimizer=optimizer, lr=0.01, **ONE_CYCLE, cuda_graph=False)
+    as_on_a_gpu.clear()
+    graphed, trainer = train(MLPDropout, optimizer=optimizer, lr=0.01, **ONE_CYCLE)
+    assert isinstance(as_on_a_gpu[0], GraphedStepsAtRates)
+    assert len(imitation.recorded) == 1
+    assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-6
+    for (name, one), other in zip(graphed.named_parameters(), plain.parameters(), strict=True):
+        # Adam magnifies rounding where gradients are tiny.
+        assert (one - other).norm() <= 0.01 * other.norm(), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({**ONE_CYCLE, "scheduler_args": {}}, "the scheduler changes the momentum at every step"),
+        ({**ONE_CYCLE, "optimizer": "NAdam"}, "NAdam counts steps on the CPU"),
+        ({**ONE_CYCLE, "optimizer": "Adafactor"}, "Adafactor cannot have its rate changed"),
+    ],
+)
+def test_why_there_is_no_graph_is_said_in_a_line(as_on_a_gpu, capsys, settings, reason):
+    train(Dense, **settings)
+    assert as_on_a_gpu == [None]
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert line.startswith(f"No CUDA graph (slower): {reason}")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "Muon"])
+@pytest.mark.parametrize("network_class", [ConvNetReLU, ConvNetBatchNorm])
+def test_on_a_gpu_rates_that_change_are_replayed(network_class, optimizer, monkeypatch, capsys):
+    replays = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph))
+    )
+    settings = {"optimizer": optimizer, "lr": 0.01, **ONE_CYCLE}
+    graphed, trainer = train(network_class, "gpu", **settings)
+    assert "CUDA graph" not in capsys.readouterr().out
+    # One more replay, at a rate of zero, for the check.
+    assert len(replays) == 2 * (trainer.train_dataloader.num_batches // 8) + 1
+    plain, _ = train(network_class, "gpu", cuda_graph=False, **settings)
+    for (name, one), other in zip(graphed.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.01, atol=0.005, msg=name)
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine import plain_loop
-from mnist_zoo.engine.cuda_graphs import GraphedSteps, Steps
+from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates, Steps
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
@@ -170,21 +170,24 @@ class _BlockStep:
             self._steps = self._graphed(images.device) or self._take
         global_step = trainer.global_step
         mean_loss, outputs = self._steps(images, targets)
-        num_steps = math.ceil(len(targets) / self.batch_size)
+        num_steps = self._num_steps(len(targets))
         self._count(global_step + num_steps - trainer.global_step)
         # Lightning adds one for the block, but logger axes must count steps.
         trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
         self.network.log_training(mean_loss, outputs, targets)
 
-    def _take(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _take(
+        self, images: Tensor, targets: Tensor, rates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Train on the images of a block; return its mean loss and all its outputs.
 
         Images are (B, 1, 28, 28), outputs (B, 10), where B is the number of steps times
-        ``batch_size``, or less in the last block of an epoch.
+        ``batch_size``, or less in the last block of an epoch. ``rates``, (steps, groups), replaces
+        the step-wise schedulers.
         """
         network = self.network
         step = self._step()
-        schedulers = self._schedulers()
+        schedulers = self._schedulers() if rates is None else [_Rates(self._optimizer(), rates)]
         losses, all_outputs = [], []
         counts = self._steps == self._take and self.plain
         parts = (torch.split(part, self.batch_size) for part in (images, targets))
@@ -210,15 +213,36 @@ class _BlockStep:
 
     def _graphed(self, device: torch.device) -> GraphedSteps | None:
         """Return the same steps as a CUDA graph, if possible."""
-        possible = self.cuda_graph and self.plain and not self._schedulers()
-        if device.type != "cuda" or not possible:
+        if device.type != "cuda" or not (self.cuda_graph and self.plain):
             return None
-        optimizer: Any = self.network.optimizers()
-        # Adam and similar optimizers count steps outside the graph unless fused.
+        network, optimizer, notify = self.network, self._optimizer(), self.trainer.print
         groups = optimizer.param_groups
         if not all(group.get("capturable", True) or group.get("fused") for group in groups):
+            notify(f"No CUDA graph (slower): {type(optimizer).__name__} counts steps on the CPU")
             return None
-        return GraphedSteps(self._take, self.network, optimizer.optimizer, self.trainer.print)
+        schedulers = self._schedulers()
+        if not schedulers:
+            return GraphedSteps(self._take, network, optimizer, notify)
+        if any(getattr(scheduler, "cycle_momentum", False) for scheduler in schedulers):
+            notify("No CUDA graph (slower): the scheduler changes the momentum at every step")
+            return None
+        # Others take only numbers, which a graph would fix.
+        takes_tensors = getattr(optimizer, "takes_tensors_as_lr", False)
+        if not takes_tensors and not all(group.get("fused") for group in groups):
+            name = type(optimizer).__name__
+            notify(f"No CUDA graph (slower): {name} cannot have its rate changed at every step")
+            return None
+        return GraphedStepsAtRates(
+            self._take, self._take, network, optimizer, schedulers, self._num_steps, notify
+        )
+
+    def _optimizer(self) -> Optimizer:
+        wrapped: Any = self.network.optimizers()
+        optimizer: Optimizer = wrapped.optimizer
+        return optimizer
+
+    def _num_steps(self, num_images: int) -> int:
+        return math.ceil(num_images / self.batch_size)
 
     def _schedulers(self) -> list[Any]:
         """Return the step-wise schedulers."""
@@ -254,6 +278,25 @@ class _BlockStep:
         device = network.device.type
         mixed = torch.is_autocast_enabled(device)
         return torch.autocast(device, enabled=False)(step) if mixed else step
+
+
+class _Rates:
+    """Sets the learning rates of each step, in the place of schedulers.
+
+    Args:
+        optimizer: Its groups get the rates of the first step at once.
+        rates: (steps, groups).
+    """
+
+    def __init__(self, optimizer: Optimizer, rates: Tensor) -> None:
+        self.optimizer = optimizer
+        self.to_come = iter(rates)
+        self.step()
+
+    def step(self) -> None:
+        """Go on to the rates of the next step, if there is one."""
+        for group, rate in zip(self.optimizer.param_groups, next(self.to_come, ()), strict=False):
+            group["lr"] = rate
 
 
 def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] | None:

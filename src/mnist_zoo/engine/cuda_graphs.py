@@ -7,7 +7,7 @@ A graph starts all kernels of a block at once, with the same numbers in the same
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 
 Steps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Trains on the images and targets of a block; returns its mean loss and all its outputs."""
+StepsAtRates = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""The same, with the learning rate of each step and parameter group, (steps, groups)."""
 
 # Largest difference allowed between graph and plain steps, relative to how far the block moved the
 # weights. Rounding stays far below, a wrong replay is far above.
@@ -32,14 +34,21 @@ class GraphedSteps:
 
     Args:
         steps: What to replay: GPU work only, whose results depend only on the network, the
-            optimizer and the two arguments.
+            optimizer and its arguments.
         network: The network to train.
         optimizer: Its optimizer; a new learning rate means a new graph.
         notify: Called with a line that says why there is no graph.
     """
 
+    # Settings of the optimizer that are among the arguments of the steps.
+    _given: tuple[str, ...] = ()
+
     def __init__(
-        self, steps: Steps, network: nn.Module, optimizer: Optimizer, notify: Callable[[str], None]
+        self,
+        steps: Callable[..., tuple[Tensor, Tensor]],
+        network: nn.Module,
+        optimizer: Optimizer,
+        notify: Callable[[str], None],
     ) -> None:
         self.steps = steps
         self.network = network
@@ -48,38 +57,47 @@ class GraphedSteps:
         self.failed = False
         self.graph: torch.cuda.CUDAGraph | None = None
         self._settings: Any = None
-        self._inputs: tuple[Tensor, Tensor]
+        self._inputs: tuple[Tensor, ...]
         self._results: tuple[Tensor, Tensor]
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on a block; return its mean loss and all its outputs."""
-        smaller = self.graph is not None and len(images) < len(self._inputs[0])
-        if self.failed or smaller:
+        if not self._is_for(images):
             return self.steps(images, targets)
-        if self.graph is None or self._settings != self._settings_now(images):
-            return self._first(images, targets)
-        for static, given in zip(self._inputs, (images, targets), strict=True):
+        return self._take(images, targets)
+
+    def _is_for(self, images: Tensor) -> bool:
+        """Whether a block is worth a graph: none has failed, and it is not a smaller one."""
+        smaller = self.graph is not None and len(images) < len(self._inputs[0])
+        return not (self.failed or smaller)
+
+    def _take(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Replay a block, or record it."""
+        if self.graph is None or self._settings != self._settings_now(inputs[0]):
+            return self._first(*inputs)
+        for static, given in zip(self._inputs, inputs, strict=True):
             static.copy_(given)
         self.graph.replay()
         loss, outputs = self._results
         return loss.clone(), outputs.clone()
 
-    def _first(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _first(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Train on a block plainly, then again from the same state with a new graph."""
-        before, numbers = self._state(), torch.cuda.get_rng_state(images.device)
+        device = inputs[0].device
+        before, numbers = self._state(), torch.cuda.get_rng_state(device)
         try:
             # PyTorch also requires such a warm-up before recording.
-            plainly = self._on_another_stream(images, targets)
+            plainly = self._on_another_stream(*inputs)
         except RuntimeError as error:
             # Synchronising steps cannot be recorded, and a failed recording leaves debris.
             if not any(isinstance(name, tuple) for name in before):
                 self.optimizer.state.clear()
             self._restore(before)
-            torch.cuda.set_rng_state(numbers, images.device)
+            torch.cuda.set_rng_state(numbers, device)
             self._give_up(_reason(error))
-            return self.steps(images, targets)
-        after, numbers_after = self._state(), torch.cuda.get_rng_state(images.device)
-        if any(tensor.device != images.device for tensor in after.values()):
+            return self.steps(*inputs)
+        after, numbers_after = self._state(), torch.cuda.get_rng_state(device)
+        if any(tensor.device != device for tensor in after.values()):
             # A replay does not update what lies elsewhere, such as an optimizer's count of steps.
             self._give_up("not all of the state that a step changes is on the GPU")
             return plainly
@@ -91,19 +109,22 @@ class GraphedSteps:
             reason = "the weights are not finite"
         try:
             self._restore(before)
-            torch.cuda.set_rng_state(numbers, images.device)
-            self._record(images, targets)
+            torch.cuda.set_rng_state(numbers, device)
+            self._record(*inputs)
             if self._same(before, after):
                 loss, outputs = self._results
-                return loss.clone(), outputs.clone()
+                results = loss.clone(), outputs.clone()
+                if self._takes_other_inputs():
+                    return results
+                reason = "it takes no learning rate that changes at every step"
         except RuntimeError as error:
             reason = _reason(error)
         self._give_up(reason)
         self._restore(after)
-        torch.cuda.set_rng_state(numbers_after, images.device)
+        torch.cuda.set_rng_state(numbers_after, device)
         return plainly
 
-    def _on_another_stream(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _on_another_stream(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Take the steps; raise RuntimeError if any of them synchronises with the GPU."""
         main, other = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         other.wait_stream(main)
@@ -114,7 +135,7 @@ class GraphedSteps:
             torch.cuda.set_sync_debug_mode("error")
         try:
             with torch.cuda.stream(other):
-                results = self.steps(images, targets)
+                results = self.steps(*inputs)
                 # The graph allocates its own.
                 self.optimizer.zero_grad()
         finally:
@@ -122,17 +143,21 @@ class GraphedSteps:
             main.wait_stream(other)
         return results
 
-    def _record(self, images: Tensor, targets: Tensor) -> None:
+    def _record(self, *inputs: Tensor) -> None:
         """Record a graph of these steps, and take them with it."""
-        self._settings = self._settings_now(images)
-        self._inputs = images.clone(), targets.clone()
+        self._settings = self._settings_now(inputs[0])
+        self._inputs = tuple(given.clone() for given in inputs)
         self.graph = torch.cuda.CUDAGraph()
         # Some versions of PyTorch leave their stream in place if recording fails.
         current = torch.cuda.stream(torch.cuda.current_stream())
         with self._capturable(), current, torch.cuda.graph(self.graph):
             self._results = self.steps(*self._inputs)
         self.graph.replay()
-        torch.cuda.synchronize(images.device)
+        torch.cuda.synchronize(inputs[0].device)
+
+    def _takes_other_inputs(self) -> bool:
+        """Whether inputs have an effect that the first replay does not show; leaves no trace."""
+        return True
 
     @contextmanager
     def _capturable(self) -> Iterator[None]:
@@ -155,7 +180,7 @@ class GraphedSteps:
     def _settings_now(self, images: Tensor) -> Any:
         """Return what a graph fixes but Python might change."""
         groups = [
-            {name: value for name, value in group.items() if name != "params"}
+            {name: value for name, value in group.items() if name not in ("params", *self._given)}
             for group in self.optimizer.param_groups
         ]
         modes = [module.training for module in self.network.modules()]
@@ -199,6 +224,73 @@ class GraphedSteps:
             if names and not distance(now, after) <= _TOLERANCE * distance(after, before):
                 return False
         return True
+
+
+class GraphedStepsAtRates(GraphedSteps):
+    """Graphed steps whose learning rate a scheduler changes at every step.
+
+    Args:
+        steps: What to replay; the learning rates are among its arguments.
+        plainly: The same steps, whose schedulers it steps itself.
+        network: The network to train.
+        optimizer: Its optimizer.
+        schedulers: They may change nothing but the learning rate.
+        num_steps: Returns the number of steps in a block of so many images.
+        notify: Called with a line that says why there is no graph.
+    """
+
+    _given = ("lr",)
+
+    def __init__(
+        self,
+        steps: StepsAtRates,
+        plainly: Steps,
+        network: nn.Module,
+        optimizer: Optimizer,
+        schedulers: Sequence[Any],
+        num_steps: Callable[[int], int],
+        notify: Callable[[str], None],
+    ) -> None:
+        super().__init__(steps, network, optimizer, notify)
+        self.plainly = plainly
+        self.schedulers = schedulers
+        self.num_steps = num_steps
+
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on a block; return its mean loss and all its outputs."""
+        if not self._is_for(images):
+            return self.plainly(images, targets)
+        groups, rates = self.optimizer.param_groups, []
+        with warnings.catch_warnings():
+            # PyTorch expects the optimizer's step before the scheduler's.
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(self.num_steps(len(images))):
+                rates.append([group["lr"] for group in groups])
+                for scheduler in self.schedulers:
+                    scheduler.step()
+        after = [group["lr"] for group in groups]
+        given = torch.tensor(rates).to(images.device, non_blocking=True)
+        try:
+            return self._take(images, targets, given)
+        finally:
+            # The steps leave the tensors of the last one there.
+            for group, rate in zip(groups, after, strict=True):
+                group["lr"] = rate
+
+    def _takes_other_inputs(self) -> bool:
+        """Whether nothing moves at a rate of zero: a graph may have recorded the rates as numbers.
+
+        The first block does not show that: its rates are those that were recorded.
+        """
+        assert self.graph
+        device = self._inputs[2].device
+        after, numbers_after = self._state(), torch.cuda.get_rng_state(device)
+        self._inputs[2].zero_()
+        self.graph.replay()
+        now = self._state()
+        self._restore(after)
+        torch.cuda.set_rng_state(numbers_after, device)
+        return all(torch.equal(now[name], after[name]) for name in self._weights())
 
 
 def _reason(error: BaseException) -> str:

@@ -36,6 +36,9 @@ class Muon(Optimizer):
         ValueError: A setting is outside its range.
     """
 
+    takes_tensors_as_lr = True
+    """Whether a group's learning rate may be a tensor, which a CUDA graph reads at every replay."""
+
     def __init__(
         self, params: Any, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0
     ) -> None:
@@ -76,9 +79,13 @@ class Muon(Optimizer):
                 orthogonal(update) if weight.ndim >= 2 and weight is not output else update
                 for weight, update in zip(weights, ahead, strict=True)
             ]
-            if decay := lr * group["weight_decay"]:
-                torch._foreach_mul_(weights, 1 - decay)
-            torch._foreach_add_(weights, updates, alpha=-lr)
+            if group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+            if isinstance(lr, Tensor):
+                torch._foreach_mul_(updates, -lr)
+                torch._foreach_add_(weights, updates)
+            else:
+                torch._foreach_add_(weights, updates, alpha=-lr)
         return loss
 
     def _velocity(self, weight: Tensor) -> Tensor:
