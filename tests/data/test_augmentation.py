@@ -67,6 +67,38 @@ def test_the_field_that_bends_has_the_deviation_that_was_asked_for():
     assert shifts.std() == pytest.approx(1.5, rel=0.1)
 
 
+def test_it_bends_sideways_and_up_and_down_each_in_its_own_way():
+    bend = Augmentation(elastic=1.5)
+    ramp = (9 * torch.arange(28, dtype=torch.uint8)).expand(200, 28, 28)
+    draws = draw(bend, 200)
+    right, down = (
+        (bend(ramp, draws).float() - ramp)[:, 9:19, 9:19],
+        (bend(ramp.mT, draws).float() - ramp.mT)[:, 9:19, 9:19],
+    )
+    assert down.std() == pytest.approx(float(right.std()), rel=0.1)
+    assert abs(torch.corrcoef(torch.stack([right.flatten(), down.flatten()]))[0, 1]) < 0.1
+
+
+def test_what_comes_from_outside_is_black():
+    white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
+    aside = Augmentation(shift=3)(white, torch.tensor([[0.5, 0.5, 0.5, 0.99, 0.0]]))
+    assert not aside[0, :, :3].any()
+    assert not aside[0, -3:].any()
+    assert (aside[0, :-3, 3:] == 255).all()
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_every_shift_up_to_the_bound_is_as_likely(shift):
+    dot = torch.zeros(2000, 28, 28, dtype=torch.uint8)
+    dot[:, 14, 14] = 255
+    shifting = Augmentation(shift=shift)
+    places = shifting(dot, draw(shifting, 2000)).nonzero()[:, 1:] - 14
+    for direction in (0, 1):
+        values, counts = places[:, direction].unique(return_counts=True)
+        assert values.tolist() == list(range(-shift, shift + 1))
+        assert counts.min() > 0.7 * 2000 / (2 * shift + 1)
+
+
 def test_the_field_that_bends_is_smooth():
     bend = Augmentation(elastic=1.5)
     ramp = (9 * torch.arange(28, dtype=torch.uint8)).expand(200, 28, 28)
@@ -81,7 +113,9 @@ def test_larger_digits_cover_more(images):
     grow = Augmentation(scale=0.3)
     larger = grow(images, torch.tensor([[0.5, 0.5, 1.0, 0.5, 0.5]]).expand(40, 5))
     smaller = grow(images, torch.tensor([[0.5, 0.5, 0.0, 0.5, 0.5]]).expand(40, 5))
-    assert smaller.float().mean() < images.float().mean() < larger.float().mean()
+    for changed, times in ((larger, 1.3), (smaller, 0.7)):
+        for side, before in zip(box(changed), box(images), strict=True):
+            assert (side / before).mean() == pytest.approx(times, abs=0.05)
 
 
 def test_a_stretched_digit_is_wider_and_less_high(images):
@@ -127,6 +161,16 @@ def test_refitted_digits_keep_their_size_and_their_place(images):
     assert (after - before.round()).std() == pytest.approx(12**-0.5, rel=0.2), "anywhere in it"
 
 
+def test_a_refitted_digit_is_scaled_afterwards(images):
+    larger = Augmentation(rotation=30, scale=0.2, refit=True)
+    draws = draw(larger)
+    draws[:, 2] = 1.0
+    size = torch.maximum(*box(images))
+    assert (torch.maximum(*box(larger(images, draws))) / size).mean() == pytest.approx(
+        1.2, abs=0.04
+    )
+
+
 @pytest.mark.parametrize("faintness", [1, 6])
 def test_refitting_leaves_the_shape_of_a_digit_that_is_not_distorted(images, faintness):
     images = images // faintness
@@ -155,6 +199,27 @@ def test_an_image_is_distorted_alike_in_any_batch(images, refit):
     assert torch.equal(torch.cat(parts), whole)
 
 
+@pytest.mark.parametrize(
+    ("setting", "most", "message"),
+    [
+        ("rotation", 180, "must be from 0 to 180."),
+        ("scale", 1, "must be from 0 to below 1."),
+        ("shear", 90, "must be from 0 to below 90."),
+        ("shift", 28, "must be from 0 to 28."),
+        ("elastic", 28, "must be from 0 to 28."),
+        ("stretch", 1, "must be from 0 to 1."),
+    ],
+)
+def test_values_out_of_range_are_refused(setting, most, message):
+    for value in (-1, most + 1, math.nan, *([most] if "below" in message else [])):
+        with pytest.raises(DataError, match=f"^--data.{setting} {value}: {message}$"):
+            Augmentation(**{setting: value})
+        with pytest.raises(DataError, match=f"^--data.{setting} {value}: {message}$"):
+            Digits(**{setting: value})
+    if "below" not in message:
+        assert getattr(Augmentation(**{setting: most}), setting) == most
+
+
 def epoch(loader):
     return torch.cat([batch for batch, _ in loader])
 
@@ -169,6 +234,13 @@ def test_epochs_differ_and_come_again_with_the_seed(images):
     first = epoch(one)
     assert torch.equal(first, epoch(other))
     assert not torch.equal(first.sort(dim=0).values, epoch(one).sort(dim=0).values)
+
+
+def test_order_and_distortions_come_from_different_numbers(images):
+    shuffled = loader(images)
+    order = torch.randperm(40, generator=shuffled._generator(5, 0))
+    assert torch.equal(shuffled._order(), order)
+    assert not torch.equal(shuffled._draws(), EVERYTHING.draw(40, shuffled._generator(5, 0)))
 
 
 def test_the_distortions_follow_from_seed_and_epoch(images):
