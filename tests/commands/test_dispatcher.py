@@ -1,6 +1,8 @@
 """``mnist-zoo`` itself: help, version, and what each command loads."""
 
+import contextlib
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import sys
 import pytest
 
 import mnist_zoo
-from mnist_zoo.__main__ import COMMANDS
+from mnist_zoo.__main__ import COMMANDS, main
 
 # Prints which of the slow libraries a command has loaded.
 _LOADED = """
@@ -20,6 +22,29 @@ except SystemExit:
     pass
 print("loaded:", *[name for name in ("torch", "lightning", "torchvision", "sklearn", "scipy") if name in sys.modules])
 """  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (OSError(errno.ENOENT, "No such file", "a.txt"), 2, "error: a.txt: No such file.\n"),
+        (OSError(errno.ENOSPC, "No space left"), 1, "error: cannot write: No space left.\n"),
+        (OSError(errno.EPIPE, "Broken pipe"), 1, ""),
+    ],
+)
+def test_errors_of_the_system_end_in_a_line(tmp_path, monkeypatch, error, status, text):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr("mnist_zoo.commands.models.main", fail)
+    said = io.StringIO()
+    with (
+        (tmp_path / "out").open("w") as out,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(said),
+    ):
+        assert main(["models"]) == status
+    assert said.getvalue() == text
 
 
 def test_help_names_every_command(cli):

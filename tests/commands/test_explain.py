@@ -51,6 +51,18 @@ def test_the_heading_says_what_stands_beside_an_answer(cli, trained, tmp_path, m
     ]
 
 
+def test_what_was_read_comes_before_what_it_was(monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        pictures, "saliency", lambda images, shares, said, heading: captions.extend(said)
+    )
+    torch.manual_seed(0)
+    network, images = ConvNetReLU().eval(), torch.zeros(1, 28, 28, dtype=torch.uint8)
+    (answer,) = network.predict(images).argmax(dim=1).tolist()
+    explain._figures(network, tuple("abcdefghij"), images, ["what it was"], "true")
+    assert captions == [f"{'abcdefghij'[answer]} (what it was)"]
+
+
 def test_of_a_checkpoint_outside_a_run_into_the_current_folder(cli, trained, tmp_path):
     shutil.copy(trained.best, tmp_path / "other.ckpt")
     cli("explain", "--ckpt_path=other.ckpt", "--num=1")

@@ -230,3 +230,15 @@ class TestErrors:
         before = {*tmp_path.iterdir()}
         assert out in cli("plot", "a", f"--out={out}", status=2).err
         assert {*tmp_path.iterdir()} == before
+
+
+def test_headings_say_what_a_band_and_losses_are(drawn, tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"runs/ConvNetReLU/version_{seed}", seed=seed, tag="val/loss")
+    _, figure = drawn("runs", "--tag=val/loss")
+    assert figure.axes[0].get_title("left") == "mean, lowest to highest"
+    write_run(tmp_path / "runs/Dense/version_0", model="Dense", tag="val/loss")
+    _, figure = drawn("runs", "--tag=val/loss")
+    assert figure.axes[0].get_title("left") == (
+        "mean, lowest to highest; networks may use different losses"
+    )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 
-from mnist_zoo.data import MNIST, DataError, ImageData, expand, to_float
+from mnist_zoo.data import MNIST, DataError, Digits, ImageData, expand, to_float
 
 
 class Synthetic(ImageData):
@@ -337,6 +337,31 @@ def test_real_data_has_no_leak(mnist_root):
     validation = {hash(image.tobytes()) for image in expand(*data.splits["validation"])[0].numpy()}
     assert len(validation) == 25_000
     assert not any(hash(image.tobytes()) in validation for image in data.splits["train"][0].numpy())
+
+
+def test_pixels_are_scaled_shifted_and_divided():
+    images = torch.tensor([[[0, 51, 255]]], dtype=torch.uint8)
+    for mean, std in ((0.0, 1.0), (0.0, 0.5), (0.25, 1.0), (0.25, 0.5)):
+        expected = (torch.tensor([[[[0.0, 0.2, 1.0]]]]) - mean) / std
+        torch.testing.assert_close(to_float(images, mean, std), expected)
+
+
+def test_the_order_of_the_images_follows_the_seed():
+    data = Digits()
+    data.setup("fit")
+    orders = []
+    for seed in (1, 2, 1):
+        seed_everything(seed, verbose=False)
+        orders.append(torch.cat([targets for _, targets in data.train_dataloader()]))
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
+
+
+def test_only_training_images_are_shared_out_equally():
+    data = Digits()
+    data.setup()
+    loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    assert [loader.filled_up for loader in loaders] == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,10 @@ def test_only_the_page_is_served_and_every_answer_is_guarded(ask, method, path, 
     assert response.status == status
     assert response.headers["Content-Security-Policy"].startswith("default-src 'self';")
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+    assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
     assert response.headers["Cache-Control"] == "no-store"
     assert "Access-Control-Allow-Origin" not in response.headers
 

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -62,3 +63,28 @@ def test_figures_that_are_logged_early_are_those_that_lightning_logs(tmp_path):
     assert early == scalars(tmp_path / "plain")
     assert [step for step, _ in early["train/acc"]] == [2, 5]
     assert told == [(0, 2), (1, 2)]
+
+
+def test_an_epoch_and_a_stop_are_on_disk_at_once():
+    class Logger:
+        def __init__(self):
+            self.said = []
+
+        def log_metrics(self, metrics, step):
+            self.said.append((metrics, step))
+
+        def save(self):
+            self.said.append("saved")
+
+    logger = Logger()
+    trainer = SimpleNamespace(
+        loggers=[logger], global_step=20, current_epoch=1,
+        callback_metrics={"train/acc": torch.tensor(0.5), "val/acc": torch.tensor(0.25)},
+    )  # fmt: skip
+    epochs = Epochs()
+    epochs.on_train_epoch_end(trainer, None)
+    assert logger.said == [({"train/acc": 0.5, "epoch": 1}, 19), "saved"]
+    epochs.on_exception(trainer, None, ValueError())
+    assert len(logger.said) == 2
+    epochs.on_exception(trainer, None, KeyboardInterrupt())
+    assert logger.said[2:] == [({"stopped": 1.0}, 20), "saved"]

@@ -149,6 +149,15 @@ def test_a_layer_that_is_switched_to_evaluation_is_another_graph(imitation):
     assert len(imitation.recorded) == 2
 
 
+def test_a_layer_that_is_frozen_is_another_graph(imitation):
+    def between(training, number):
+        training.network[0].requires_grad_(number < 2)
+
+    _, other, _ = train_both(imitation, sizes=(8, 8, 8, 8), between=between)
+    assert len(imitation.recorded) == 2
+    assert not other.said
+
+
 def other_weights(training, images, targets):
     with torch.no_grad():
         training.network[0].weight.add_(0.1)

@@ -109,3 +109,17 @@ def test_a_network_whose_steps_return_nothing_is_left_alone():
     )
     trainer.test(Silent(), Digits(), verbose=False)
     assert gather.readings is None
+
+
+def test_what_several_processes_gathered_is_put_together(readings):
+    parts = [gathered([part[n::2] for part in readings], 30) for n in range(2)]
+    whole = Gathered()
+    for name, combine in whole._reductions.items():
+        states = [getattr(part, name) for part in parts]
+        # As torchmetrics does: a stack of tensors, a list of those in lists.
+        together = [t for s in states for t in s] if name != "counts" else torch.stack(states)
+        setattr(whole, name, combine(together))
+    found, expected = whole.readings(), gathered(readings, 100).readings()
+    assert torch.equal(found.counts, expected.counts)
+    assert torch.equal(found.first.targets, readings[2][::2][:20])
+    assert torch.equal(found.wrong.targets, expected.wrong.targets)

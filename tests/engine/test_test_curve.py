@@ -119,6 +119,8 @@ def test_of_averaged_weights_it_shows_the_average(tmp_path):
     curve = by_epoch(read_scalars(tmp_path), "test_curve/loss")
     (metrics,) = trainer.test(network, Digits(), verbose=False)
     assert curve[-1] == pytest.approx(metrics["test/loss"], rel=1e-5)
+    _, without, _ = fit(tmp_path / "without", EMAWeightAveraging(decay=0.9))
+    torch.testing.assert_close(network.state_dict(), without.state_dict(), rtol=0, atol=0)
     fit(tmp_path / "plain", TestCurve())
     assert by_epoch(read_scalars(tmp_path / "plain"), "test_curve/loss") != curve
 

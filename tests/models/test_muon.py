@@ -44,6 +44,39 @@ def test_hidden_weights_take_orthogonal_steps_and_all_else_those_of_sgd():
     torch.testing.assert_close(muon, {name: sgd[name] for name in muon})
 
 
+def test_the_iteration_is_that_of_the_source():
+    update = orthogonal(torch.diag(torch.tensor([3.0, 4.0])))
+    expected = torch.tensor([3.0, 4.0]) / 5
+    for _ in range(5):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    torch.testing.assert_close(update, torch.diag(expected))
+
+
+def test_only_the_last_weight_of_all_groups_is_that_of_the_output_layer():
+    torch.manual_seed(0)
+    hidden, output = (nn.Parameter(torch.zeros(3, 3)) for _ in range(2))
+    gradient = torch.randn(3, 3)
+    hidden.grad, output.grad = gradient.clone(), gradient.clone()
+    Muon([{"params": [hidden]}, {"params": [output]}], lr=1.0, momentum=0.0).step()
+    torch.testing.assert_close(output.detach(), -gradient)
+    torch.testing.assert_close(hidden.detach(), -orthogonal(gradient))
+
+
+def test_a_learning_rate_may_be_a_tensor():
+    torch.manual_seed(0)
+    number, tensor = (nn.Linear(4, 4) for _ in range(2))
+    tensor.load_state_dict(number.state_dict())
+    batch = torch.randn(5, 4)
+    for network, lr in ((number, 0.5), (tensor, torch.tensor(0.5))):
+        optimizer = Muon(network.parameters(), weight_decay=0.1)
+        optimizer.param_groups[0]["lr"] = lr
+        for _ in range(3):
+            optimizer.zero_grad()
+            network(batch).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(tensor.state_dict(), number.state_dict())
+
+
 def test_weights_shrink_by_a_share_of_the_learning_rate():
     weight = nn.Parameter(torch.ones(2, 3))
     weight.grad = torch.zeros(2, 3)

@@ -239,6 +239,25 @@ def test_logits_are_trained_by_cross_entropy(network, images, targets):
     assert network.loss(outputs, targets).item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "shares"),
+    [
+        ("MLPDropout", {"dropout": 0.3}, [0.3, 0.3]),
+        ("ConvNetDropout", {"dropout": 0.3}, [0.3, 0.3, 0.3]),
+        ("ConvNetThreeDense", {"conv_dropout": 0.1, "dropout": 0.2}, [0.1, 0.2]),
+    ],
+)
+def test_the_share_that_is_dropped_is_an_argument(name, arguments, shares):
+    layers = build(name, **arguments).layers
+    assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == shares
+
+
+@pytest.mark.parametrize(("padding", "sides"), [(2, (14, 7)), (0, (12, 6))])
+def test_padding_keeps_the_size_of_the_image(padding, sides, images):
+    layers = build("ConvNetBatchNorm", padding=padding).layers
+    assert [maps.shape[-1] for maps in (layers[0](images), layers[:3](images))] == list(sides)
+
+
 def test_mlp_dropout_holds_one_dropout_module_used_twice():
     layers = list(build("MLPDropout").layers)
     dropouts = [layer for layer in layers if isinstance(layer, nn.Dropout)]

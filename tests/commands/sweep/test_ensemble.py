@@ -47,10 +47,46 @@ def test_networks_tested_together_answer_by_their_mean_probabilities(tmp_path, p
     assert record["test_loss"] == pytest.approx(float(F.nll_loss(mean.log(), targets)), rel=1e-4)
     assert record["seeds"] == [0, 1, 2]
     assert record["num_steps"] == sum(one["num_steps"] for one in records)
+    assert record["seconds"] == pytest.approx(sum(one["seconds"] for one in records))
     assert "--ensemble=3" in record["flags"]
 
     run_records.append(tmp_path / "results", record)
     assert run_records.read(tmp_path / "results") == [record]
+
+
+def test_a_probability_of_zero_is_a_large_loss_and_no_infinite_one(tmp_path, monkeypatch, plan):
+    right, wrong = torch.eye(10)[[3]], torch.eye(10)[[4]]
+    data = SimpleNamespace(splits={"test": (torch.zeros(1, 28, 28), torch.tensor([3]))})
+    checkpoint = SimpleNamespace(
+        data={"class_path": "mnist_zoo.data.Digits"}, model={"class_path": "x"}
+    )
+    monkeypatch.setattr(ensemble, "data_with_test_images", lambda *_: data)
+    monkeypatch.setattr(ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")
+    monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: checkpoint)
+    records = [{"num_steps": 1, "seconds": 1.0, "date": "", "weights": "last"}]
+    for answer, loss in ((right, 0.0), (wrong, 87.3365)):
+        network = SimpleNamespace(predict=lambda images, answer=answer: answer)
+        monkeypatch.setattr("mnist_zoo.models.checkpoint.build", lambda *_, it=network, **__: it)
+        record = ensemble.test(plan(seeds=[0]), records, tmp_path)
+        assert record["test_loss"] == pytest.approx(loss)
+
+
+def test_an_ensemble_is_of_the_weights_that_validation_chose(tmp_path, monkeypatch, plan):
+    read = []
+
+    def stop(path):
+        read.append(path)
+        raise ZooError("enough")
+
+    monkeypatch.setattr("mnist_zoo.models.checkpoint.read", stop)
+    (run,) = plan(seeds=[0])
+    folder = tmp_path / run.folder / "Dense" / "version_0" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("last", "best"):
+        (folder / f"{name}.ckpt").touch()
+        with pytest.raises(ZooError, match="enough"):
+            ensemble.test([run], [], tmp_path)
+        assert read[-1].stem == name
 
 
 def test_an_ensemble_finds_the_data_where_its_members_did(tmp_path, monkeypatch, plan):

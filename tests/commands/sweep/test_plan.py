@@ -17,6 +17,24 @@ def test_the_plan_is_the_product_of_recipes_values_and_seeds(plan):
 
 
 @pytest.mark.parametrize(
+    ("flag", "counts"),
+    [
+        ("--trainer.precision=bf16-mixed", True),
+        ("--channels_last=false", True),
+        ("--trainer.max_epochs=2", True),
+        ("--trainer.accelerator=cpu", False),
+        ("--data.root=here", False),
+        ("--steps_per_execution=3", False),
+        ("--cuda_graph=false", False),
+    ],
+)
+def test_what_may_change_the_outcome_makes_another_run(plan, flag, counts):
+    (plain,), (changed,) = plan(seeds=[0]), plan([flag], seeds=[0])
+    assert (plain.key != changed.key) is counts
+    assert (plain.folder != changed.folder) is counts
+
+
+@pytest.mark.parametrize(
     ("text", "alternatives"),
     [
         ("0.03", ["0.03"]),

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from mnist_zoo.engine.callbacks import Average
+
 LAST = "runs/ConvNetReLU/version_{}/checkpoints/last.ckpt"
 
 
@@ -20,6 +22,16 @@ def test_the_average_is_kept_and_the_weights_beside_it(fit, tmp_path):
     fit()
     plain = read(tmp_path, version=1)["state_dict"]
     torch.testing.assert_close(current, plain, rtol=0, atol=0)
+
+
+def test_the_average_is_the_one_that_was_asked_for(fit, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "mnist_zoo.commands.training.cli.Average",
+        lambda **settings: made.append(settings) or Average(**settings),
+    )
+    fit("--average.decay=0.75", "--average.every_n_steps=4", "--trainer.limit_train_batches=2")
+    assert made == [{"decay": 0.75, "update_every_n_steps": 4}]
 
 
 @pytest.mark.slow

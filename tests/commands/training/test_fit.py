@@ -1,13 +1,17 @@
 """What fit trains, says, keeps and leaves behind."""
 
+import contextlib
 import re
 import shlex
+import signal
 
 import pytest
 import torch
 import yaml
 
-from mnist_zoo.engine.blocks import _BlockStep
+from mnist_zoo.engine import processor
+from mnist_zoo.engine.blocks import Blocks, _BlockStep
+from mnist_zoo.models import Classifier
 
 STEPS_PER_EPOCH = 41  # 1,293 images in minibatches of 32
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
@@ -169,6 +173,52 @@ def test_a_name_that_is_never_logged_chooses_nothing(cli, tmp_path, name, hint):
     assert error.startswith(f"error: --best.monitor {name}: nothing of that name is logged.")
     assert error.endswith(f"{hint}\n")
     assert not (tmp_path / "runs").exists()
+
+
+def test_seed_zero_is_the_default(cli):
+    config = yaml.safe_load(cli("fit", "--model=Dense", "--print_config").out)
+    assert config["seed_everything"] == 0
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_convolutions_are_laid_out_with_the_channel_last_unless_told_otherwise(
+    fit, monkeypatch, layout
+):
+    layouts = []
+
+    class Watch(Blocks):
+        def on_train_start(self, trainer, pl_module):
+            weight = pl_module.layers[1][0].weight
+            layouts.append(weight.is_contiguous(memory_format=layout))
+            super().on_train_start(trainer, pl_module)
+
+    monkeypatch.setattr("mnist_zoo.commands.training.cli.Blocks", Watch)
+    flags = [] if layout == torch.channels_last else ["--channels_last=false"]
+    fit("--trainer.limit_train_batches=1", *flags)
+    assert layouts == [True]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_process_is_left_as_it_was(fit, cli, tmp_path, monkeypatch, fails):
+    asked = []
+    monkeypatch.setattr(processor, "keep_freed_memory", lambda: asked.append("freed memory"))
+    listening = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    during = []
+
+    def log_training(network, *figures):
+        during.append((signal.getsignal(signal.SIGINT), torch.tensor(1e-38) / 10 == 0))
+        if fails:
+            raise ArithmeticError
+
+    monkeypatch.setattr(Classifier, "log_training", log_training)
+    with pytest.raises(ArithmeticError) if fails else contextlib.nullcontext():
+        fit("--trainer.limit_train_batches=1", "--trainer.logger=false", "--data.val_size=0")
+    assert asked == ["freed memory"]
+    ((handler, flushed),) = during
+    assert handler not in listening
+    assert flushed
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == listening
+    assert torch.tensor(1e-38) / 10 != 0
 
 
 @pytest.mark.parametrize("flags", [[], ["--data.val_size=0"], ["--trainer.logger=false"]])

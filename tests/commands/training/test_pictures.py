@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_zoo.commands.shared import run_pictures
+from mnist_zoo.data import Digits
 from mnist_zoo.engine.readings import Examples, Readings
 from mnist_zoo.report.events import read_scalars
 
@@ -62,9 +63,17 @@ def test_an_evaluation_leaves_pictures_in_the_run_and_in_its_tensorboard(cli, co
 
 
 @pytest.mark.parametrize(
-    "flags", [["--data.num_test=10"], ["--data.num_test=100", "--trainer.limit_test_batches=1"]]
+    "flags",
+    [
+        ["--data.num_test=10"],
+        ["--trainer.limit_test_batches=1"],
+        ["--data.num_test=100", "--trainer.limit_test_batches=1"],
+    ],
 )
-def test_figures_of_a_part_of_the_test_images_are_not_those_of_the_run(cli, copied, flags):
+def test_figures_of_a_part_of_the_test_images_are_not_those_of_the_run(
+    cli, copied, flags, monkeypatch
+):
+    monkeypatch.setattr(Digits, "eval_batch_size", 60)
     cli("test", f"--ckpt_path={copied.best}", *ON_CPU, *flags)
     assert "test/acc" not in read_scalars(copied.folder)
     assert (copied.folder / "pictures" / "test-sheet.png").exists()
@@ -107,6 +116,24 @@ def test_where_nothing_is_wrong_any_more_no_mistakes_of_before_are_shown(tmp_pat
     ):
         run_pictures.after_evaluation(readings, {}, tuple("0123456789"), "Net", request)
         assert names(tmp_path / "pictures") == {f"test-{name}.png" for name in drawn}
+
+
+def test_what_was_read_and_what_it_was_are_not_mixed_up():
+    counts = torch.zeros(10, 10, dtype=torch.int64)
+    counts[0, 0], counts[8, 1] = 7, 3  # three eights read as ones
+    one = Examples(torch.zeros(1, 28, 28), torch.eye(10)[[1]], torch.tensor([8]))
+    figures = run_pictures.of_evaluation(Readings(counts, one, one), tuple("0123456789"), "Net")
+    places = {t.get_text(): t.get_position() for t in figures["confusion"].axes[0].texts}
+    assert places["3"] == (1, 8), "columns are what was read"
+    shares = words(figures["classes"])
+    assert "Net: 70.00 %" in shares
+    assert "0.00 %   3 of 3 wrong" in shares
+    assert "none" in shares
+    assert any(text.endswith("1 (8)") for text in words(figures["sheet"]))
+    assert "Net: the most confident 1 of 3 wrong, predicted (true)" in words(figures["wrong"])
+    counts[8, 1] = 1
+    figures = run_pictures.of_evaluation(Readings(counts, one, one), tuple("0123456789"), "Net")
+    assert "Net: all 1 wrong, predicted (true)" in words(figures["wrong"])
 
 
 def test_fit_leaves_its_curves(fit, tmp_path):

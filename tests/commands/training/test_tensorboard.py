@@ -31,5 +31,5 @@ class TestTensorBoard:
         info = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
         for name in (b"lr", b"batch_size", b"optimizer"):
             assert name in info
-        final = events.Scalars("final/val/acc")[-1].value
-        assert final == events.Scalars("val/acc")[-1].value
+        for tag in ("val/acc", "val/loss", "train/acc", "train/loss"):
+            assert events.Scalars(f"final/{tag}")[-1].value == events.Scalars(tag)[-1].value
