@@ -346,9 +346,12 @@ def test_pixels_are_scaled_shifted_and_divided():
         torch.testing.assert_close(to_float(images, mean, std), expected)
 
 
-def test_the_order_of_the_images_follows_the_seed():
+@pytest.mark.parametrize("in_a_trainer", [False, True])
+def test_the_order_of_the_images_follows_the_seed(in_a_trainer):
     data = Digits()
     data.setup("fit")
+    if in_a_trainer:
+        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     orders = []
     for seed in (1, 2, 1):
         seed_everything(seed, verbose=False)
