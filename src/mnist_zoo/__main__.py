@@ -88,6 +88,11 @@ def main(argv: list[str] | None = None) -> int:
 def _run_in_plain_words(arguments: list[str]) -> int:
     """Run one command; report errors that the user can fix in a line or two."""
     try:
+        Path.cwd()
+    except OSError as error:
+        print(f"error: the current folder cannot be read: {error.strerror}.", file=sys.stderr)
+        return 2
+    try:
         return _run(arguments)
     except ZooError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)

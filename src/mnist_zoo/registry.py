@@ -116,8 +116,14 @@ def class_path(name: str) -> str:
         raise UnknownNameError(
             f"--model {name}: name the class in it, as in --model {module}.MyNet"
         )
+    for suffix, flag in ((".ckpt", "--ckpt_path"), (".yaml", "--config"), (".yml", "--config")):
+        if name.endswith(suffix):
+            raise UnknownNameError(f"--model {name}: not a network. Did you mean {flag} {name}?")
     if "/" in name:
         right = name.removeprefix("./").replace("/", ".")
+        if not all(part.isidentifier() for part in right.split(".")):
+            where, _, right = name.rpartition("/")
+            raise UnknownNameError(f"--model {name}: in the folder {where}, use --model {right}")
         raise UnknownNameError(f"--model {name}: write it as it is imported, --model {right}")
     if "." in name:
         return full_path(name)
@@ -183,7 +189,7 @@ def import_class(path: str) -> Any:
                 " current folder."
             ) from None
         raise UnknownNameError(f"{module_name} fails to import: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         # A SyntaxError says it itself.
         line = f" ({Path(where.filename).name}, line {where.lineno})"

@@ -47,6 +47,17 @@ def test_errors_of_the_system_end_in_a_line(tmp_path, monkeypatch, error, status
     assert said.getvalue() == text
 
 
+def test_a_folder_that_was_deleted_is_told(tmp_path, zoo):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, sys; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); " + (
+        "from mnist_zoo.__main__ import main; sys.exit(main(['models']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: the current folder cannot be read: ")
+
+
 def test_help_names_every_command(cli):
     for argument in ("--help", "-h", "help"):
         out = cli(argument).out

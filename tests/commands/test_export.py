@@ -1,6 +1,7 @@
 """``export``: files that other programs read, checked, whole or not at all."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -103,6 +104,17 @@ def test_weights_are_exported_again_with_their_record(export, tmp_path):
     assert "is the file to export" in (
         export("safetensors", "--out", "y.safetensors", ckpt_path="y.safetensors", status=2).err
     )
+
+
+def test_a_checkpoint_is_not_overwritten_under_another_name(cli, trained, tmp_path):
+    shutil.copy(trained.best, tmp_path / "run.pt")
+    before = (tmp_path / "run.pt").read_bytes()
+    (tmp_path / "link.pt").symlink_to("run.pt")
+    (tmp_path / "sub").mkdir()
+    for out in ("run.pt", "link.pt", "sub/../run.pt"):
+        error = cli("export", "--ckpt_path=run.pt", f"--out={out}", status=2).err
+        assert "is the file to export" in error
+        assert (tmp_path / "run.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("command", ["test", "validate"])

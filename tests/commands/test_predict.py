@@ -168,6 +168,8 @@ def test_the_sheet_takes_names_in_any_letters(cli, pictures, tmp_path, recwarn):
 def test_the_sheet_does_not_replace_what_is_read(cli, tmp_path):
     Image.new("L", (28, 28)).save(tmp_path / "four.png")
     before = (tmp_path / "four.png").read_bytes()
+    for given in (".", "four.png"):
+        cli("predict", given, "--save_sheet=four.png", status=2)
     error = cli("predict", "four.png", "--save_sheet=four.png", status=2).err
     assert error == "error: four.png is one of the pictures to read, and would be overwritten.\n"
     assert (tmp_path / "four.png").read_bytes() == before

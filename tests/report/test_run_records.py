@@ -1,6 +1,8 @@
 """Records of runs, and their accuracy over seeds."""
 
+import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +125,27 @@ def test_of_a_file_of_ones_own_the_settings_of_the_last_record_count():
     )
     assert run_records.current([old, new], {}) == [new]
     assert run_records.current([old, new], {"mine": "a"}) == [old]
+
+
+def test_a_record_starts_a_line_even_if_the_one_before_has_lost_its_end(record, tmp_path):
+    for seed in (0, 1):
+        run_records.append(tmp_path, record(seed, 0.5))
+        file = tmp_path / "Dense.jsonl"
+        file.write_bytes(file.read_bytes().rstrip())
+    assert run_records.read(tmp_path) == [record(0, 0.5), record(1, 0.5)]
+
+
+def test_a_full_disk_leaves_no_half_record(record, tmp_path, monkeypatch):
+    run_records.append(tmp_path, record(0, 0.5))
+
+    class Full(io.FileIO):
+        def write(self, content):
+            return super().write(content[:20])
+
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode, buffering: Full(path, mode.replace("b", ""))
+    )
+    with pytest.raises(ZooError, match=r"cannot write .*Dense\.jsonl: No space left on device\."):
+        run_records.append(tmp_path, record(1, 0.5))
+    monkeypatch.undo()
+    assert run_records.read(tmp_path) == [record(0, 0.5)]

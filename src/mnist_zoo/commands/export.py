@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     out = arguments.out or checkpoint.path.with_suffix(SUFFIXES[kind])
     if not arguments.out and checkpoint.path in registry.shipped_weights().values():
         out = Path(out.name)  # not into the installed package
-    if out.absolute() == checkpoint.path.absolute():
+    if out.exists() and out.samefile(checkpoint.path):
         raise ZooError(f"{out} is the file to export; name another one: --out FILE")
     require_writable_file(out, "Name another file: --out FILE")
     record = _record(checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,8 @@ def _settings(config: Path) -> dict[str, Any] | None:
 
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        json.dumps(settings, default=str, skipkeys=True)  # nothing may refer to itself
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError, yaml.YAMLError):
         return None
     if not isinstance(settings, dict):
         return None

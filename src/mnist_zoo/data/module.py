@@ -99,10 +99,11 @@ class ImageData(LightningDataModule, abc.ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if not len(self.classes) == len({*self.classes}) == 10:
+        words = [name for name in self.classes if isinstance(name, str)]
+        if not len(self.classes) == len({*words}) == 10:
             raise DataError(
                 f"{type(self).__name__}.classes must hold ten different names, not"
-                f" {', '.join(self.classes)}."
+                f" {', '.join(map(str, self.classes))}."
             )
         self._val_size_is_given = val_size is not None
         val_size = self.default_val_size if val_size is None else val_size

@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.parameter import is_lazy
 
 from mnist_zoo import registry, stored
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.errors import ZooError, did_you_mean, one_line
 from mnist_zoo.files import expanded
 from mnist_zoo.models.classifier import Classifier
 
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
 """The installed weights used for pictures by default."""
 
+_LONGEST_PATH = 500  # of a class
 _FOLDER = 0x10  # among the attributes of a file in a zip file
 
 
@@ -52,7 +53,7 @@ class Checkpoint:
     path: Path
     model: dict[str, Any]
     data: dict[str, Any] | None
-    pixels: dict[str, Any]
+    pixels: dict[str, float]
     state_dict: dict[str, torch.Tensor]
     is_weights: bool = False
     record: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +102,10 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             num_steps=int(content["global_step"]),
             resumable={"optimizer_states", "pytorch-lightning_version"} <= content.keys(),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError,
+        NotImplementedError,
+    ):  # fmt: skip
         raise CheckpointError(
             f"{file} is not a checkpoint of an mnist-zoo network: its network entry is missing, or"
             " holds more than plain values."
@@ -162,7 +166,7 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
             not fit it.
     """
     path = trusted_class(checkpoint, named)
-    cls = registry.import_class(path)
+    cls = registry.import_derived(path, Classifier, "--model")
     arguments = checkpoint.model["init_args"]
     try:
         if registry.is_known(path):
@@ -199,13 +203,12 @@ def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
     Raises:
         CheckpointError: They are not usable numbers.
     """
-    mean, std = checkpoint.pixels.get("mean", 0.0), checkpoint.pixels.get("std", 1.0)
-    finite = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
-    if not (finite and std > 0):
+    mean, std = checkpoint.pixels["mean"], checkpoint.pixels["std"]
+    if not (math.isfinite(mean) and 0 < std < math.inf):
         raise CheckpointError(
             f"checkpoint {checkpoint.path}: its mean ({mean}) or std ({std}) is not usable."
         )
-    return float(mean), float(std)
+    return mean, std
 
 
 def class_names(checkpoint: Checkpoint) -> Sequence[str]:
@@ -292,18 +295,22 @@ def _read_weights(file: Path) -> Checkpoint:
         ) from None
 
 
-def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
+def _pixels(zoo: dict[str, Any]) -> dict[str, float]:
     # Weights written by earlier versions have it only in their data.
-    return dict(zoo.get("pixels") or (zoo.get("data") or {}).get("init_args", {}))
+    held = dict(zoo.get("pixels") or (zoo.get("data") or {}).get("init_args", {}))
+    return {"mean": float(held.get("mean", 0.0)), "std": float(held.get("std", 1.0))}
 
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(entry["init_args"])
     if not stored.is_plain(arguments):
         raise ValueError("more than numbers and words among the arguments")
-    found = {"class_path": str(entry["class_path"]), "init_args": arguments}
+    path = str(entry["class_path"])
+    if len(path) > _LONGEST_PATH or not all(part.isidentifier() for part in path.split(".")):
+        raise ValueError("not the import path of a class")
+    found = {"class_path": path, "init_args": arguments}
     if classes := entry.get("classes"):
-        found["classes"] = [str(name) for name in classes]
+        found["classes"] = [one_line(str(name)) for name in classes]
         if len(found["classes"]) != Classifier.num_classes:
             raise ValueError("not the names of ten classes")
     return found

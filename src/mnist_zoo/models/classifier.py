@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,8 +73,8 @@ class Classifier(LightningModule, ABC):
         # Saved in checkpoints with the optimizer's state, so they must be plain numbers.
         self.lr: float = stored.to_python(lr)
         self.weight_decay: float = stored.to_python(weight_decay)
-        if not self.lr > 0:
-            raise ZooError(f"--model.lr {self.lr}: must be above 0.")
+        if not 0 < self.lr < math.inf:
+            raise ZooError(f"--model.lr {self.lr}: must be above 0{' and finite' * (self.lr > 0)}.")
         self.optimizer_class = optimizers.class_in(torch.optim, optimizer, "optimizer")
         self.optimizer_args: dict[str, Any] = stored.to_python(optimizer_args or {})
         self.scheduler_class = scheduler and optimizers.class_in(
@@ -231,7 +232,8 @@ class Classifier(LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the pixel normalisation."""
         if pixels := checkpoint.get("mnist_zoo", {}).get("pixels"):
-            self.pixel_mean, self.pixel_std = float(pixels["mean"]), float(pixels["std"])
+            self.pixel_mean = float(pixels.get("mean", 0.0))
+            self.pixel_std = float(pixels.get("std", 1.0))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild this network and its data, as plain types."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import statistics
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -103,15 +105,27 @@ def file_of(folder: Path, recipe: str) -> Path:
 
 
 def append(folder: Path, record: Record) -> None:
-    """Append a record to the file of its recipe, atomically: in a single write."""
+    """Append a record to the file of its recipe, in a single write; whole or not at all.
+
+    Raises:
+        ZooError: It cannot be written, as on a full disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # JSON has no NaN or infinity, which the losses of a diverged run may be.
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()
     }
-    with file_of(folder, record["recipe"]).open("ab", buffering=0) as file:
-        file.write((json.dumps(plain, allow_nan=False) + "\n").encode())
+    line = (json.dumps(plain, allow_nan=False) + "\n").encode()
+    with file_of(folder, record["recipe"]).open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # lost, perhaps when the file was edited
+                line = b"\n" + line
+        if file.write(line) != len(line):
+            file.truncate(size)
+            raise ZooError(f"cannot write {file.name}: {os.strerror(errno.ENOSPC)}.")
 
 
 def line(record: Record) -> str:

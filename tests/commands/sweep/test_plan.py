@@ -1,5 +1,7 @@
 """The runs that recipes, flags and seeds come to, and what makes a run another one."""
 
+import contextlib
+
 import pytest
 
 from mnist_zoo.commands.sweep import command as sweep
@@ -14,6 +16,14 @@ def test_the_plan_is_the_product_of_recipes_values_and_seeds(plan):
     assert runs[0].flags == ("--model.lr=1", "--data.batch_size=5")
     assert [run.seed for run in runs[:2]] == [0, 1]
     assert len({run.folder for run in runs}) == 8
+
+
+def test_a_recipe_that_is_given_twice_counts_once(plan, monkeypatch, cli):
+    planned = []
+    monkeypatch.setattr(sweep, "_plan", lambda recipes, *_: planned.extend(recipes) or iter(()))
+    with contextlib.suppress(Exception):
+        sweep.main(["Dense", "ConvNetReLU", "Dense"])
+    assert planned == ["Dense", "ConvNetReLU"]
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,23 @@ def test_what_cannot_be_is_told_in_two_lines_before_training(fit, tmp_path, flag
     assert text in error
     assert len(error.splitlines()) <= 2
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: Dense\ndata.batch_size: 3\n", "data.batch_size: write batch_size under data.in"),
+        ("model.lr: 1\nmodel: Dense\n", "model.lr: write lr under model.init_args."),
+        ("seed_everything: 2024-13-45\n", "not valid YAML (month must be in 1..12)"),
+        ("seed_everything: !!bool maybe\n", "not valid YAML ('maybe')"),
+        ("model: &m\n  class_path: Dense\n  init_args: *m\n", "not valid YAML (Circular refer"),
+        ("model: Dense\naverage: 5\n", "average must hold settings, one per line below it."),
+        ("[" * 3000, "not valid YAML"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_told(cli, tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    for command in (["fit", "--config=mine.yaml"], ["sweep", "mine.yaml"]):
+        error = cli(*command, status=2).err
+        assert message in error
+        assert len(error.splitlines()) <= 2

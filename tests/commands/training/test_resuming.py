@@ -385,3 +385,14 @@ def test_the_configuration_of_a_run_is_that_of_its_checkpoints(cli, copied, flag
     cli("fit", last, "--trainer.max_epochs=4", *ON_CPU, *flags, status=status)
     assert (file.read_text() == before) is bool(status)
     assert ("weight_decay: 0.001" in file.read_text()) is not bool(status)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--best.monitor=train/loss", "--best.monitor=val/loss", "--best.mode=min"]
+)
+def test_the_measure_of_the_best_cannot_change(cli, copied, flag):
+    before = copied.best.read_bytes()
+    on = ("fit", f"--ckpt_path={copied.last}", "--trainer.max_epochs=4", *ON_CPU)
+    error = cli(*on, flag, status=2).err
+    assert error.startswith(f"error: a resumed run cannot change {flag.partition('=')[0]}: ")
+    assert copied.best.read_bytes() == before

@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from mnist_zoo.models import checkpoint as checkpoints
+
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 
 
@@ -179,3 +181,80 @@ def test_links_in_a_strangers_folder_have_nothing_overwritten(copied, cli, tmp_p
     assert "warning: no pictures: " in out
     assert target.read_text() == "mine"
     assert {file.name for file in tmp_path.iterdir()} == {"runs", target.name}
+
+
+@pytest.fixture
+def names_a_function(trained, tmp_path):
+    """A checkpoint whose network, or data, is a function that leaves a file."""
+
+    def make(part):
+        checkpoint = content(trained.best)
+        command = {"command": f"touch {tmp_path / 'sprung'}"}
+        checkpoint["mnist_zoo"][part] = {"class_path": "os.system", "init_args": command}
+        torch.save(checkpoint, tmp_path / "function.ckpt")
+        return "--ckpt_path=function.ckpt"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "test", "fit", "predict digit.png", "explain", "explain digit.png", "demo --no_browser",
+        "export --format=state_dict",
+    ],
+)  # fmt: skip
+def test_a_function_is_not_called_even_if_it_is_named(cli, names_a_function, tmp_path, command):
+    (tmp_path / "digit.png").write_bytes(b"")
+    flags = (*command.split(), names_a_function("model"), "--model=os.system")
+    error = cli(*flags, status=2).err
+    assert error.startswith("error: --model os.system: not a network (a subclass of Classifier).")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "explain", "export --format=state_dict --measure"])
+def test_nor_as_data(cli, names_a_function, tmp_path, command):
+    error = cli(*command.split(), names_a_function("data"), "--data=os.system", status=2).err
+    assert error.startswith("error: --data os.system: not a data set (a subclass of ImageData).")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("path", ["a\nb.Net", "x" * 1000, "a b.Net", "", "\x1b[31m.Net"])
+def test_a_name_that_is_no_import_path_is_not_printed(cli, trained, tmp_path, path):
+    checkpoint = content(trained.best)
+    checkpoint["mnist_zoo"]["model"]["class_path"] = path
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    error = cli("test", "--ckpt_path=odd.ckpt", status=2).err
+    assert error.startswith("error: odd.ckpt is not a checkpoint of an mnist-zoo network")
+    assert len(error) < 200
+
+
+def test_names_of_classes_hold_no_control_codes(trained, tmp_path):
+    checkpoint = content(trained.best)
+    entry = {"class_path": "their.Data", "init_args": {}, "classes": ["\x1b[31m0", *"123456789"]}
+    checkpoint["mnist_zoo"]["data"] = entry
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    names = checkpoints.class_names(checkpoints.read(tmp_path / "odd.ckpt"))
+    assert names == ["\\x1b[31m0", *"123456789"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["optimizer_states"].__setitem__(0, {}),
+        lambda c: c["optimizer_states"][0]["param_groups"].append({}),
+        lambda c: c.update(lr_schedulers=None),
+        lambda c: c.update(callbacks=[]),
+        lambda c: c["mnist_zoo"].update(pixels={"mean": "x", "std": 1.0}),
+        lambda c: c.update(global_step=float("inf")),
+    ],
+)
+def test_a_state_that_cannot_be_restored_is_told_in_two_lines(cli, trained, tmp_path, change):
+    checkpoint = content(trained.last)
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    flags = ("--trainer.max_epochs=4", "--trainer.limit_train_batches=1", *ON_CPU)
+    error = cli("fit", "--ckpt_path=odd.ckpt", *flags, status=2).err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) <= 2
+    assert "odd.ckpt" in error

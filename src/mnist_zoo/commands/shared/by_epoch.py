@@ -31,7 +31,10 @@ def check_options(file: Path | None, tag: str | None) -> None:
     if tag and not file:
         raise ZooError(f"--tag {tag}: draw it where? Give --plot FILE.png, too.")
     if file:
-        require_writable(file.parent, "Give another file: --plot FILE.png")
+        hint = "Give another file: --plot FILE.png"
+        if file.is_dir():
+            raise ZooError(f"cannot write {file}: it is a folder.\n{hint}")
+        require_writable(file.parent, hint)
 
 
 def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:

@@ -57,7 +57,9 @@ def data_with_test_images(
         _require_its_data(checkpoint, named)
         registry.look_into_current_folder()
     entry = data_here(checkpoint, named)
-    cls = registry.import_class(entry["class_path"])
+    from mnist_zoo.data import ImageData
+
+    cls = registry.import_derived(entry["class_path"], ImageData, "--data")
     if root is not None:
         if "root" not in registry.accepted(cls):
             raise ZooError(f"--root: {cls.__name__} has no such option. Leave it out.")

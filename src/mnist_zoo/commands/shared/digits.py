@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from mnist_zoo.errors import ZooError, one_line, printable
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mnist_zoo.handwriting import Digit
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-Source = Path | io.BytesIO
+Source = Path | TextIO
 
 
 def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[Digit] | str]]:
@@ -46,7 +46,10 @@ def require_not_among(words: Sequence[str], file: Path) -> None:
     Raises:
         ZooError: It is.
     """
-    if file.exists() and any(Path(word).exists() and file.samefile(word) for word in words):
+    if not file.exists():
+        return
+    given = [source for _, source in _sources(words) if isinstance(source, Path)]
+    if any(source.exists() and file.samefile(source) for source in given):
         raise ZooError(f"{file} is one of the pictures to read, and would be overwritten.")
 
 
@@ -59,7 +62,7 @@ def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
     """Yield name and source of each picture; the source is None for a folder without any."""
     for word in words:
         if word == "-":
-            yield word, io.BytesIO(sys.stdin.buffer.read() if sys.stdin else b"")
+            yield word, sys.stdin
         elif Path(word).is_dir():
             files = sorted(
                 f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES and not f.is_fifo()
@@ -76,7 +79,10 @@ def _digits(source: Source | None, as_is: bool) -> list[Digit]:
 
     if source is None:
         raise ZooError("no pictures in this folder.")
-    if isinstance(source, io.BytesIO) and not source.getvalue():
+    if isinstance(source, Path):
+        picture = handwriting.open_picture(source)
+    elif content := source.buffer.read():
+        picture = handwriting.open_picture(io.BytesIO(content))
+    else:
         raise ZooError("standard input is empty.")
-    picture = handwriting.open_picture(source)
     return [handwriting.as_is(picture)] if as_is else handwriting.digits(picture)

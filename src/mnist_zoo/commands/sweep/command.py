@@ -17,7 +17,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ _ITS_OWN = (
 
 # Settings that may name a class by its import path. Loggers are missing: a sweep sets its own.
 _NAME_CLASSES = ("class_path", "model", "data", "callbacks", "plugins", "profiler", "strategy")
+_MOST_SEEDS = 100_000
 # Modules that change only with their version.
 _NOT_EDITED = {"mnist_zoo", "lightning", "torch", "torchmetrics", *sys.stdlib_module_names}
 
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
     arguments, rest = _parser().parse_known_args(argv)
     seeds = _seeds(arguments.seeds)
     _check_options(arguments, rest, len(seeds))
-    plan = list(_plan(arguments.recipes, _grid(rest), seeds))
+    plan = list(_plan(dict.fromkeys(arguments.recipes), _grid(rest), seeds))
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
@@ -320,6 +321,11 @@ def _seeds(text: str) -> list[int]:
     if text.isdecimal():
         if not int(text):
             raise ZooError("--seeds 0: no seeds. For seed 0 alone: --seeds 0-0")
+        if int(text) > _MOST_SEEDS:
+            raise ZooError(
+                f"--seeds {text}: that is a number of seeds, at most {_MOST_SEEDS:,}."
+                f" For this seed alone: --seeds {text}-{text}"
+            )
         return list(range(int(text)))
     found: list[int] = []
     for part in text.split(","):
@@ -327,6 +333,10 @@ def _seeds(text: str) -> list[int]:
         if match is None:
             raise ZooError(f"--seeds {text}: expected a number, or seeds such as 3,7 or 5-9.")
         seeds = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if seeds.stop > 2**32 or seeds.stop - seeds.start > _MOST_SEEDS:
+            raise ZooError(
+                f"--seeds {text}: seeds are from 0 to {2**32 - 1}, at most {_MOST_SEEDS:,} of them."
+            )
         if not seeds:
             raise ZooError(f"--seeds {text}: {part} counts down; expected a range such as 5-9.")
         found += seeds
@@ -386,7 +396,7 @@ def _grid(flags: Sequence[str]) -> list[list[str]]:
 
 
 def _plan(
-    recipes: Sequence[str], grid: Sequence[Sequence[str]], seeds: Sequence[int]
+    recipes: Iterable[str], grid: Sequence[Sequence[str]], seeds: Sequence[int]
 ) -> Iterator[Run]:
     """Yield the runs: every recipe, with every combination of flags, with every seed.
 

@@ -46,9 +46,9 @@ def settings(subcommand: str, chosen: Any) -> None:
 
 def _settings_of_fit(chosen: Any) -> None:
     trainer, num_steps, average = chosen.trainer, chosen.steps_per_execution, chosen.average
-    for name in ("max_epochs", "max_steps", "limit_train_batches"):
-        if trainer[name] == 0:
-            raise ZooError(f"--trainer.{name} 0: trains nothing.")
+    for name in ("max_epochs", "max_steps", "limit_train_batches", "max_time"):
+        if trainer[name] in (0, "00:00:00:00"):
+            raise ZooError(f"--trainer.{name} {trainer[name]}: trains nothing.")
     for name, unwanted in (("enable_checkpointing", False), ("barebones", True)):
         if trainer[name] is unwanted:
             raise ZooError(
@@ -84,6 +84,20 @@ def arguments(key: str, path: str, given: Mapping[str, Any]) -> None:
         bare = parameter.default is parameter.annotation is parameter.empty
         if named and bare and given.get(name) is None:
             raise ZooError(f"{cls.__name__} needs {name}: give --{key}.{name}.")
+    for name, value in given.items():
+        if value is None and (wanted := _never_none(cls, name)):
+            raise ZooError(f"--{key}.{name}: expected {wanted}, but there is no value.")
+
+
+def _never_none(cls: type, argument: str) -> str:
+    """Return the type of an argument that cannot be None; ``""`` if it can, or has no type."""
+    for base in cls.__mro__:
+        parameter = inspect.signature(base).parameters.get(argument)
+        if parameter and parameter.annotation is not parameter.empty:
+            # A name in quotes where annotations are postponed.
+            wanted = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+            return wanted if wanted in ("bool", "float", "int", "str") else ""
+    return ""
 
 
 def names_of_checkpoints(callbacks: Sequence[Callback]) -> None:
@@ -140,6 +154,25 @@ def limit_reached(trainer: Trainer, before: Checkpoint | None) -> str | None:
         if limit is not None and 0 <= limit <= done:
             return f"--trainer.{name} N, above the {done:,} already done"
     return None
+
+
+def same_best(before: Checkpoint | None, best: Any) -> None:
+    """Refuse to resume a run with another measure of its best weights, which would be forgotten.
+
+    Args:
+        before: The checkpoint that is resumed, if any.
+        best: The settings ``monitor`` and ``mode``.
+
+    Raises:
+        ZooError: They are not those that the run was started with.
+    """
+    was = before.settings.get("best") if before else None
+    for name in ("monitor", "mode"):
+        if isinstance(was, dict) and was.get(name, best[name]) != best[name]:
+            raise ZooError(
+                f"a resumed run cannot change --best.{name}: its best.ckpt was chosen by"
+                f" {was.get('monitor')}.\nLeave the flag out, or start a new run."
+            )
 
 
 def nothing_later(before: Checkpoint) -> None:

@@ -133,7 +133,11 @@ class ZooCLI(LightningCLI):
                 self.claim.discard()
             if not isinstance(error, Exception):
                 raise
-            text = messages.of_weights(error, request.argv) or messages.of_exception(error)
+            text = (
+                messages.of_weights(error, request.argv)
+                or messages.of_exception(error)
+                or messages.of_resuming(error, request.ckpt_path)
+            )
             if text is None or isinstance(error, ZooError):
                 raise
             raise ZooError(text) from error
@@ -284,6 +288,7 @@ class ZooCLI(LightningCLI):
                 " was trained on, or compare its best score across different images.\n"
                 "Leave the flag out, or start a new run."
             )
+        checks.same_best(self.request.checkpoint, self.settings.best)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         checks.validation(self.trainer, self.model, self.datamodule)

@@ -44,6 +44,10 @@ _NAME_CODE = (
 )
 
 
+# What others call --ckpt_path.
+_FOR_CKPT_PATH = ("--checkpoint", "--ckpt", "--load", "--resume", "--weights")
+
+
 @dataclass(frozen=True)
 class Request:
     """What is known of the arguments before they are parsed.
@@ -249,9 +253,11 @@ def _require_resumable(name: str, checkpoint: Checkpoint) -> None:
 
 
 def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
+    from mnist_zoo.models import Classifier
     from mnist_zoo.models.checkpoint import CheckpointError
 
-    known = registry.accepted(registry.import_class(checkpoint.model["class_path"]))
+    cls = registry.import_derived(checkpoint.model["class_path"], Classifier, "--model")
+    known = registry.accepted(cls)
     for name in checkpoint.model["init_args"]:
         if name not in known:
             raise CheckpointError(
@@ -261,6 +267,9 @@ def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
 
 
 def _require_a_network(request: Request) -> None:
+    for word in request.argv:
+        if (flag := word.partition("=")[0]) in _FOR_CKPT_PATH:
+            raise ZooError(f"unknown option {flag}. Did you mean --ckpt_path?")
     if request.subcommand != "fit":
         # What follows a flag may be its value.
         pairs = zip(request.argv, request.argv[1:], strict=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import ZooError, first_lines
 
 
 def checked(config: Path) -> Path:
@@ -19,16 +20,23 @@ def checked(config: Path) -> Path:
 
     try:
         settings = yaml.load(config.read_text(encoding="utf-8"), _once_each())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # Nothing may refer to itself.
+        json.dumps(settings, default=str, skipkeys=True)
+    # PyYAML passes on what its conversions of values raise.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "not text"
+        problem = getattr(error, "problem", None) or first_lines(error) or "a value"
         raise ZooError(f"--config {config}{line}: not valid YAML ({problem}).") from error
     if not isinstance(settings, dict):
         raise ZooError(f"--config {config}: holds no settings, which look like `trainer: ...`.")
     if odd := [key for key in _keys(settings) if not isinstance(key, str)]:
         raise ZooError(f"--config {config}: {odd[0]} is not the name of a setting.")
-    for key in ("trainer", "best", "last"):
+    for key in settings:
+        group, dot, rest = key.partition(".")
+        if dot and group in ("model", "data"):
+            raise ZooError(f"--config {config}: {key}: write {rest} under {group}.init_args.")
+    for key in ("trainer", "best", "last", "average"):
         if not isinstance(settings.get(key, {}), dict):
             raise ZooError(f"--config {config}: {key} must hold settings, one per line below it.")
     if settings.get("ckpt_path"):

@@ -55,6 +55,22 @@ def of_weights(error: BaseException, flags: Iterable[str]) -> str | None:
     return f"{text} as its class is now: {' '.join(reason.split())[:300]}"
 
 
+def of_resuming(error: BaseException, ckpt_path: str | None) -> str | None:
+    """Return a plain message if a run's state cannot be restored; None for other errors."""
+    frames = [(str(f.f_globals.get("__name__")), f.f_code.co_name) for f in _frames(error)]
+    # Its own hooks may fail for other reasons, which the traceback shows.
+    ours = ("mnist_zoo.", "lightning.", "torch.")
+    if not frames[-1:] or not frames[-1][0].startswith(ours):
+        return None
+    restores = ("restore", "_restore", "load_state_dict", "on_load_checkpoint")
+    if not any(module.startswith(ours) and name.startswith(restores) for module, name in frames):
+        return None
+    return (
+        f"{ckpt_path} cannot be resumed: {type(error).__name__}: {first_lines(error)}\n"
+        "It is damaged, or the network or its optimizer has changed since."
+    )
+
+
 def first_cause(error: BaseException) -> BaseException:
     """Return the root cause of an exception, or the first ``ZooError`` on the way to it."""
     while error.__cause__ and not isinstance(error, ZooError):
