@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -118,13 +117,12 @@ def _settings(config: Path) -> dict[str, Any] | None:
 
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        json.dumps(settings, default=str, skipkeys=True)  # nothing may refer to itself
+        if not isinstance(settings, dict):
+            return None
+        # Named like the flags: --model.lr, not model.init_args.lr.
+        flat = {name.replace(".init_args.", "."): value for name, value in _flat(settings, "")}
     except (OSError, ValueError, LookupError, AttributeError, RecursionError, yaml.YAMLError):
         return None
-    if not isinstance(settings, dict):
-        return None
-    # Named like the flags: --model.lr, not model.init_args.lr.
-    flat = {name.replace(".init_args.", "."): value for name, value in _flat(settings, "")}
     for name in ("model", "data"):
         if path := flat.pop(f"{name}.class_path", None):
             ours = str(path).startswith("mnist_zoo.")

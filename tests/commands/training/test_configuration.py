@@ -166,7 +166,10 @@ def test_what_cannot_be_is_told_in_two_lines_before_training(fit, tmp_path, flag
         ("model.lr: 1\nmodel: Dense\n", "model.lr: write lr under model.init_args."),
         ("seed_everything: 2024-13-45\n", "not valid YAML (month must be in 1..12)"),
         ("seed_everything: !!bool maybe\n", "not valid YAML ('maybe')"),
-        ("model: &m\n  class_path: Dense\n  init_args: *m\n", "not valid YAML (Circular refer"),
+        (
+            "model: &m\n  class_path: Dense\n  init_args: *m\n",
+            "not valid YAML (a value refers to itself)",
+        ),
         ("model: Dense\naverage: 5\n", "average must hold settings, one per line below it."),
         ("[" * 3000, "not valid YAML"),
     ],

@@ -426,7 +426,11 @@ def test_control_codes_of_a_file_do_not_reach_the_terminal(mistake, trained, tmp
     content["mnist_zoo"]["model"]["class_path"] = "theirs.\x1b]0;title\x07Net"
     torch.save(content, tmp_path / "a.ckpt")
     text = mistake("test --ckpt_path=a.ckpt")
-    assert r"theirs.\x1b]0;title\x07Net" in text
+    assert "\x1b" not in text
+    (tmp_path / "a.ckpt").rename(tmp_path / "\x1b]0;title\x07.ckpt")
+    assert r"\x1b]0;title\x07.ckpt is not a checkpoint" in mistake(
+        "test --ckpt_path", "\x1b]0;title\x07.ckpt"
+    )
 
 
 def test_the_reason_why_a_plugin_is_left_out_is_shown_as_it_is(cli, monkeypatch):

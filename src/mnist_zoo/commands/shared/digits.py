@@ -62,7 +62,7 @@ def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
     """Yield name and source of each picture; the source is None for a folder without any."""
     for word in words:
         if word == "-":
-            yield word, sys.stdin
+            yield word, sys.stdin or io.TextIOWrapper(io.BytesIO())
         elif Path(word).is_dir():
             files = sorted(
                 f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES and not f.is_fifo()

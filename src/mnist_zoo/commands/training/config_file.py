@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ def checked(config: Path) -> Path:
 
     try:
         settings = yaml.load(config.read_text(encoding="utf-8"), _once_each())
-        # Nothing may refer to itself.
-        json.dumps(settings, default=str, skipkeys=True)
+        _require_no_circle(settings, above=(), done=set())
     # PyYAML passes on what its conversions of values raise.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
@@ -71,6 +69,25 @@ def _once_each() -> type:
             return super().construct_mapping(node, deep)
 
     return Loader
+
+
+def _require_no_circle(value: Any, above: tuple[int, ...], done: set[int]) -> None:
+    """Refuse a value that contains itself, by an alias.
+
+    Args:
+        value: What YAML holds somewhere.
+        above: What contains it, by identity.
+        done: What has been seen, which need not be searched again: aliases may be many.
+
+    Raises:
+        ValueError: It does.
+    """
+    if id(value) in above:
+        raise ValueError("a value refers to itself")
+    if isinstance(value, dict | list) and id(value) not in done:
+        for part in value.values() if isinstance(value, dict) else value:
+            _require_no_circle(part, (*above, id(value)), done)
+        done.add(id(value))
 
 
 def _keys(settings: Any) -> Iterator[Any]:
