@@ -136,9 +136,9 @@ class ZooCLI(LightningCLI):
             text = (
                 messages.of_weights(error, request.argv)
                 or messages.of_exception(error)
-                or messages.of_resuming(error, request.ckpt_path)
+                or (request.subcommand == "fit" and messages.of_resuming(error, request.ckpt_path))
             )
-            if text is None or isinstance(error, ZooError):
+            if not text or isinstance(error, ZooError):
                 raise
             raise ZooError(text) from error
 

@@ -57,10 +57,12 @@ def of_weights(error: BaseException, flags: Iterable[str]) -> str | None:
 
 def of_resuming(error: BaseException, ckpt_path: str | None) -> str | None:
     """Return a plain message if a run's state cannot be restored; None for other errors."""
+    if ckpt_path is None:
+        return None
     frames = [(str(f.f_globals.get("__name__")), f.f_code.co_name) for f in _frames(error)]
     # Its own hooks may fail for other reasons, which the traceback shows.
     ours = ("mnist_zoo.", "lightning.", "torch.")
-    if not frames[-1:] or not frames[-1][0].startswith(ours):
+    if not frames or not frames[-1][0].startswith(ours):
         return None
     restores = ("restore", "_restore", "load_state_dict", "on_load_checkpoint")
     if not any(module.startswith(ours) and name.startswith(restores) for module, name in frames):
