@@ -535,3 +535,10 @@ class TestCheckpointThatIsMoreThanItSeems:
         (tmp_path / "b.ckpt").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"b\.ckpt is damaged: "):
             mnist_zoo.load(tmp_path / "b.ckpt")
+
+
+@pytest.mark.parametrize("arguments", [{"fused": False}, {"foreach": True}])
+def test_which_kernel_an_optimizer_takes_can_be_said(arguments):
+    (group,) = Dense(optimizer_args=arguments).configure_optimizers().param_groups
+    assert not group["fused"]
+    assert arguments.items() <= group.items()

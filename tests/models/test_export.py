@@ -200,3 +200,22 @@ def test_weights_that_may_not_be_read_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "safe_open", refused)
     with pytest.raises(CheckpointError, match="cannot be opened: permission denied"):
         mnist_zoo.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(("kind", "module"), [("state_dict", torch), ("safetensors", export)])
+def test_what_is_compared_is_what_the_file_holds(kind, module, images, tmp_path, monkeypatch):
+    network, save = build("Dense"), module.save
+
+    def damaged(state, *more):
+        return save({name: weight + 1 for name, weight in state.items()}, *more)
+
+    monkeypatch.setattr(module, "save", damaged)
+    with pytest.raises(export.ExportError, match=r"differs by .*: nothing was written"):
+        export.export(network, kind, tmp_path / "x", images, about(network))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_becomes_a_graph_normalises_pixels_and_gives_probabilities(images):
+    network = build("ConvNetReLU")
+    network.pixel_mean, network.pixel_std = 0.5, 0.25
+    torch.testing.assert_close(export.EndToEnd(network)(images), network.predict(images))

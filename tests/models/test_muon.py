@@ -52,6 +52,19 @@ def test_the_iteration_is_that_of_the_source():
     torch.testing.assert_close(update, torch.diag(expected))
 
 
+def test_momentum_is_kept_from_step_to_step():
+    one, other = (nn.Parameter(torch.zeros(3)) for _ in range(2))
+    optimizers = (
+        Muon([one], lr=0.1, momentum=0.9),
+        torch.optim.SGD([other], lr=0.1, momentum=0.9, nesterov=True),
+    )
+    for number in range(3):
+        for weight, optimizer in zip((one, other), optimizers, strict=True):
+            weight.grad = torch.tensor([1.0, 0.0, -2.0]) * (number + 1)
+            optimizer.step()
+    torch.testing.assert_close(one, other)
+
+
 def test_only_the_last_weight_of_all_groups_is_that_of_the_output_layer():
     torch.manual_seed(0)
     hidden, output = (nn.Parameter(torch.zeros(3, 3)) for _ in range(2))

@@ -189,3 +189,28 @@ def test_a_dollar_sign_is_no_formula(tmp_path):
         pictures.accuracy_per_class(counts, classes, name),
     ):
         pictures.save(figure, tmp_path / "a.png")
+
+
+def test_images_are_drawn_as_ink_on_paper_row_by_row_and_upright():
+    images = torch.zeros(10, 28, 28)
+    images[:, 0, 0] = 1
+    (axes,) = pictures.gallery(images, [str(n) for n in range(10)], num_columns=4).axes
+    first = axes.images[0]
+    assert first.cmap(first.norm(1.0))[:3] == (0, 0, 0)
+    assert first.cmap(first.norm(0.0))[:3] == (1, 1, 1)
+    _, _, bottom, top = first.get_extent()
+    low, high = axes.get_ylim()
+    assert (bottom - top) * (low - high) > 0
+    at = {text.get_text(): text.get_position() for text in axes.texts}
+    assert at["0"][1] == at["3"][1] < at["4"][1]
+    assert at["0"][0] == at["4"][0] < at["1"][0]
+
+
+def test_of_filters_positive_weights_are_light():
+    (drawn,) = pictures.filters(torch.tensor([[-1.0, 1.0]]).reshape(1, 1, 1, 2)).axes[0].images
+    assert drawn.cmap(drawn.norm(-1.0))[0] < drawn.cmap(drawn.norm(1.0))[0]
+
+
+def test_the_first_class_is_at_the_top():
+    axes = pictures.accuracy_per_class(torch.eye(3, dtype=torch.int64), ("a", "b", "c")).axes[0]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]

@@ -53,7 +53,7 @@ class Checkpoint:
     path: Path
     model: dict[str, Any]
     data: dict[str, Any] | None
-    pixels: dict[str, float]
+    pixels: dict[str, Any]
     state_dict: dict[str, torch.Tensor]
     is_weights: bool = False
     record: dict[str, Any] = field(default_factory=dict)
@@ -204,11 +204,12 @@ def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
         CheckpointError: They are not usable numbers.
     """
     mean, std = checkpoint.pixels["mean"], checkpoint.pixels["std"]
-    if not (math.isfinite(mean) and 0 < std < math.inf):
+    finite = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
+    if not (finite and std > 0):
         raise CheckpointError(
             f"checkpoint {checkpoint.path}: its mean ({mean}) or std ({std}) is not usable."
         )
-    return mean, std
+    return float(mean), float(std)
 
 
 def class_names(checkpoint: Checkpoint) -> Sequence[str]:
@@ -295,10 +296,10 @@ def _read_weights(file: Path) -> Checkpoint:
         ) from None
 
 
-def _pixels(zoo: dict[str, Any]) -> dict[str, float]:
+def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
     # Weights written by earlier versions have it only in their data.
     held = dict(zoo.get("pixels") or (zoo.get("data") or {}).get("init_args", {}))
-    return {"mean": float(held.get("mean", 0.0)), "std": float(held.get("std", 1.0))}
+    return {"mean": held.get("mean", 0.0), "std": held.get("std", 1.0)}
 
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:

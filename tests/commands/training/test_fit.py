@@ -198,6 +198,7 @@ def test_convolutions_are_laid_out_with_the_channel_last_unless_told_otherwise(
     assert layouts == [True]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_process_is_left_as_it_was(fit, cli, tmp_path, monkeypatch, fails):
     asked = []

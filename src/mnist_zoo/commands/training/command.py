@@ -202,6 +202,7 @@ def _with_checkpoint(request: Request) -> Request:
     if request.subcommand == "fit":
         _require_resumable(str(request.ckpt_path), checkpoint)
     path = checkpoints.trusted_class(checkpoint, named=request.model)
+    checkpoints.normalization(checkpoint)  # before Lightning reads it
     _refuse_unknown_arguments(checkpoint)
     return dataclasses.replace(request, model=path, checkpoint=checkpoint)
 
