@@ -214,3 +214,14 @@ def test_a_network_that_diverged_is_not_written(export, diverged, tmp_path):
         "error: ConvNetReLU returns NaN or infinity: its training has diverged.\n"
     )
     assert list(tmp_path.iterdir()) == [diverged]
+
+
+def test_a_file_says_how_pixels_are_normalised_and_its_licence(fit, cli, tmp_path):
+    fit("--data.mean=0.25", "--data.std=0.5", "--trainer.limit_train_batches=2")
+    best = "--ckpt_path=runs/ConvNetReLU/version_0/checkpoints/best.ckpt"
+    assert "its input is (pixels / 255 - 0.25) / 0.5\n" in cli("export", best, "--out=x.pt").out
+    cli("export", best, "--out=x.safetensors", "--licence=CC0-1.0")
+    network = mnist_zoo.load(tmp_path / "x.safetensors")
+    assert (network.pixel_mean, network.pixel_std) == (0.25, 0.5)
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as content:
+        assert json.loads(content.metadata()["mnist_zoo"])["licence"] == "CC0-1.0"

@@ -9,6 +9,7 @@ import pytest
 
 from mnist_zoo import registry
 from mnist_zoo.commands.sweep import run as sweep_run
+from mnist_zoo.data import Digits
 from mnist_zoo.errors import ZooError
 from mnist_zoo.recipes import recipe_hashes
 from mnist_zoo.report import run_records
@@ -64,7 +65,8 @@ def test_a_test_step_that_logs_no_figures_is_told_before_anything_runs(own, name
     assert str(refused.value) == "Own: its test_step has to log test/acc and test/loss."
 
 
-def test_one_that_logs_them_is_not_refused(own, plan):
+def test_one_that_logs_them_is_not_refused(own, plan, monkeypatch):
+    monkeypatch.setattr(Digits, "test_dataloader", lambda self: pytest.fail("read too early"))
     own.write_text(testing("test/acc", "test/loss"))
     sweep_run.check(plan(["--data=Digits"], recipes=["net_of_a_sweep.Own"], seeds=[0]))
 

@@ -175,6 +175,7 @@ def test_the_accuracy_on_the_validation_images_is_that_of_the_weights_that_are_t
     first, second = outcome["epochs"]["val/acc"]
     assert first < second
     assert outcome["val_acc"] == first
+    assert outcome["num_epochs"] == 2
 
 
 def test_weights_can_not_be_chosen_by_the_test_images(tmp_path, plan):
