@@ -114,9 +114,8 @@ class GraphedSteps:
             if self._same(before, after):
                 loss, outputs = self._results
                 results = loss.clone(), outputs.clone()
-                if self._takes_other_inputs():
-                    return results
-                reason = "it takes no learning rate that changes at every step"
+                self._require_effect_of_inputs()
+                return results
         except RuntimeError as error:
             reason = _reason(error)
         self._give_up(reason)
@@ -155,9 +154,8 @@ class GraphedSteps:
         self.graph.replay()
         torch.cuda.synchronize(inputs[0].device)
 
-    def _takes_other_inputs(self) -> bool:
-        """Whether inputs have an effect that the first replay does not show; leaves no trace."""
-        return True
+    def _require_effect_of_inputs(self) -> None:
+        """Check what the first replay does not show; raise RuntimeError, and leave no trace."""
 
     @contextmanager
     def _capturable(self) -> Iterator[None]:
@@ -277,8 +275,8 @@ class GraphedStepsAtRates(GraphedSteps):
             for group, rate in zip(groups, after, strict=True):
                 group["lr"] = rate
 
-    def _takes_other_inputs(self) -> bool:
-        """Whether nothing moves at a rate of zero: a graph may have recorded the rates as numbers.
+    def _require_effect_of_inputs(self) -> None:
+        """Check that nothing moves at a rate of zero: the graph may hold the rates as numbers.
 
         The first block does not show that: its rates are those that were recorded.
         """
@@ -290,7 +288,8 @@ class GraphedStepsAtRates(GraphedSteps):
         now = self._state()
         self._restore(after)
         torch.cuda.set_rng_state(numbers_after, device)
-        return all(torch.equal(now[name], after[name]) for name in self._weights())
+        if not all(torch.equal(now[name], after[name]) for name in self._weights()):
+            raise RuntimeError("it takes no learning rate that changes at every step")
 
 
 def _reason(error: BaseException) -> str:

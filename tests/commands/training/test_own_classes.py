@@ -338,14 +338,3 @@ def test_a_course_of_ones_own_is_gone_on_with(cli, tmp_path, course, first, then
     last = tmp_path / "runs/Net/version_0/checkpoints/last.ckpt"
     cli("fit", f"--ckpt_path={last}", *own, then)
     assert content(last)["global_step"] == num_steps
-
-
-def test_a_network_that_loads_the_wrong_weights_keeps_its_traceback(cli, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "from mnist_zoo.models import Dense\n\n\nclass Net(Dense):\n"
-        "    def __init__(self, **kwargs):\n"
-        "        super().__init__(**kwargs)\n"
-        "        self.load_state_dict({})\n"
-    )
-    with pytest.raises(RuntimeError, match="Missing key"):
-        cli("fit", "--model=mine.Net", "--data=Digits")

@@ -25,6 +25,8 @@ def checked(config: Path) -> Path:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or first_lines(error) or "a value"
+        if isinstance(error, UnicodeDecodeError):
+            problem = "not text"
         raise ZooError(f"--config {config}{line}: not valid YAML ({problem}).") from error
     if not isinstance(settings, dict):
         raise ZooError(f"--config {config}: holds no settings, which look like `trainer: ...`.")
