@@ -110,6 +110,7 @@ def test_handwriting_knows_pictures_and_nothing_of_the_zoo():
         "commands/results.py", "commands/shared/__init__.py", "commands/shared/arguments.py",
         "commands/shared/by_epoch.py", "commands/shared/checkpoint_data.py",
         "commands/shared/screen.py", "commands/sweep/__init__.py", "commands/sweep/command.py",
+        "commands/sweep/ensemble.py", "commands/sweep/plan.py",
         "commands/sweep/run.py", "commands/sweep/workers.py", "commands/training/__init__.py",
         "commands/training/command.py", "report/__init__.py", "report/run_records.py",
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mnist_zoo.commands.sweep import command as sweep
+from mnist_zoo.commands.sweep.plan import parse_grid, runs_of
 from mnist_zoo.report import run_records
 
 
@@ -11,7 +11,7 @@ def plan():
     """Return the runs that recipes, flags and seeds come to."""
 
     def planned(flags=(), recipes=("Dense",), seeds=(0, 1)):
-        return list(sweep._plan(recipes, sweep._grid(flags), seeds))
+        return list(runs_of(recipes, parse_grid(flags), seeds))
 
     return planned
 

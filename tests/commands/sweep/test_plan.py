@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from mnist_zoo.commands.sweep import command as sweep
+from mnist_zoo.commands.sweep import plan as plans
 from mnist_zoo.errors import ZooError
 from mnist_zoo.recipes import all_recipes
 
@@ -20,7 +21,7 @@ def test_the_plan_is_the_product_of_recipes_values_and_seeds(plan):
 
 def test_a_recipe_that_is_given_twice_counts_once(plan, monkeypatch, cli):
     planned = []
-    monkeypatch.setattr(sweep, "_plan", lambda recipes, *_: planned.extend(recipes) or iter(()))
+    monkeypatch.setattr(sweep, "runs_of", lambda recipes, *_: planned.extend(recipes) or iter(()))
     with contextlib.suppress(Exception):
         sweep.main(["Dense", "ConvNetReLU", "Dense"])
     assert planned == ["Dense", "ConvNetReLU"]
@@ -57,7 +58,7 @@ def test_what_may_change_the_outcome_makes_another_run(plan, flag, counts):
     ],
 )
 def test_commas_divide_values_save_within_brackets(text, alternatives):
-    assert sweep._alternatives(text) == alternatives
+    assert plans._alternatives(text) == alternatives
 
 
 @pytest.mark.parametrize(
@@ -70,20 +71,20 @@ def test_commas_divide_values_save_within_brackets(text, alternatives):
     ],
 )
 def test_seeds_are_a_number_or_themselves(text, seeds):
-    assert sweep._seeds(text) == seeds
+    assert plans.parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize(
     ("seeds", "named"), [([0], "seed 0"), ([0, 1, 2], "seeds 0 to 2"), ([7, 3], "seeds 7, 3")]
 )
 def test_seeds_are_named_before_the_runs(seeds, named):
-    assert sweep._named(seeds) == named
+    assert plans.in_words(seeds) == named
 
 
 @pytest.mark.parametrize("text", ["", "0", "a", "-1", "1,", "2:3", "9-5"])
 def test_other_seeds_are_refused(text):
     with pytest.raises(ZooError, match="--seeds"):
-        sweep._seeds(text)
+        plans.parse_seeds(text)
 
 
 def test_what_changes_nothing_is_no_setting(plan):

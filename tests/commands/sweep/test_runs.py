@@ -130,7 +130,7 @@ def test_a_run_that_another_sweep_has_made_meanwhile_is_not_made_again(tmp_path,
     late, early = (sweep._Sweep([run], tmp_path / "results", tmp_path / "runs") for _ in "ab")
     workers = recorded()
     early.run(workers, 1)
-    assert "in the meantime" in late._make(run, workers)
+    assert "in the meantime" in late._make_unless_made(run, workers)
     assert workers.made == [run]
 
 

@@ -30,7 +30,7 @@ def test_runs_at_a_time_share_the_cores(monkeypatch, tmp_path, jobs, said, num_t
         workers.sweep_run, "make", lambda *_: {"threads": os.environ.get("OMP_NUM_THREADS")}
     )
     sender = Sender()
-    workers._make(None, tmp_path, workers.Processes(tmp_path, jobs).num_threads, sender)
+    workers._make_and_tell(None, tmp_path, workers.Processes(tmp_path, jobs).num_threads, sender)
     assert sender.message == {"threads": num_threads}
 
 

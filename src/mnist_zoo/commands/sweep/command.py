@@ -8,49 +8,26 @@ cannot choose anything by the test images.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import importlib.util
-import itertools
-import re
 import shlex
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mnist_zoo import registry
 from mnist_zoo.commands.shared import by_epoch, screen
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.commands.sweep import ensemble, workers
-from mnist_zoo.commands.sweep.run import BY_EPOCH, WITHOUT_EFFECT, OnEpoch, Run, adds_to
-from mnist_zoo.commands.training import config_file
-from mnist_zoo.errors import UnknownNameError, ZooError, did_you_mean
+from mnist_zoo.commands.sweep.plan import Run, in_words, parse_grid, parse_seeds, runs_of
+from mnist_zoo.commands.sweep.run import BY_EPOCH, OnEpoch
+from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import expanded, require_writable
-from mnist_zoo.recipes import all_recipes, find_recipe, recipe_hashes, recipe_of, settings_hash
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Record
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-
-# Flags that a sweep itself passes to fit.
-_ITS_OWN = (
-    "--ckpt_path", "--seed_everything", "--trainer.default_root_dir", "--trainer.devices",
-    "--trainer.enable_progress_bar", "--trainer.fast_dev_run", "--trainer.limit_predict_batches",
-    "--trainer.limit_test_batches", "--trainer.logger", "--trainer.logger.class_path",
-    "--trainer.num_nodes", "--pictures", "--print_config", "-h", "--help",
-)  # fmt: skip
-
-# Settings that may name a class by its import path. Loggers are missing: a sweep sets its own.
-_NAME_CLASSES = ("class_path", "model", "data", "callbacks", "plugins", "profiler", "strategy")
-_MOST_SEEDS = 100_000
-# Modules that change only with their version.
-_NOT_EDITED = {"mnist_zoo", "lightning", "torch", "torchmetrics", *sys.stdlib_module_names}
 
 _SECONDS_BETWEEN_LINES = 600
 # After Ctrl-C, for the runs to write their checkpoints.
@@ -82,16 +59,16 @@ def main(argv: list[str]) -> int:
         )
     _refuse_flag_for_recipe(argv)
     arguments, rest = _parser().parse_known_args(argv)
-    seeds = _seeds(arguments.seeds)
+    seeds = parse_seeds(arguments.seeds)
     _check_options(arguments, rest, len(seeds))
-    plan = list(_plan(dict.fromkeys(arguments.recipes), _grid(rest), seeds))
+    plan = list(runs_of(dict.fromkeys(arguments.recipes), parse_grid(rest), seeds))
     sweep = _Sweep(plan, arguments.results, arguments.runs)
     missing = sweep.missing()
     workers.check(list({(run.config, run.flags): run for run in missing}.values()))
     for flag, folder in (("--results", arguments.results), ("--runs", arguments.runs)):
         require_writable(folder, f"Give another folder: {flag} FOLDER")
     num_done = len(plan) - len(missing)
-    print(f"Runs: {len(plan)} ({_named(seeds)}); recorded already: {num_done}", flush=True)
+    print(f"Runs: {len(plan)} ({in_words(seeds)}); recorded already: {num_done}", flush=True)
     if missing:
         if arguments.ray:
             resources = arguments.cpus_per_run, arguments.gpus_per_run
@@ -223,7 +200,7 @@ class _Sweep:
             "runs", total=len(self.plan), completed=len(self.plan) - len(missing)
         )
         with self.progress, ThreadPoolExecutor(num_threads) as pool:
-            futures = [pool.submit(self._make, run, where) for run in missing]
+            futures = [pool.submit(self._make_unless_made, run, where) for run in missing]
             try:
                 for number, future in enumerate(as_completed(futures), start=1):
                     self.progress.advance(bar)
@@ -280,7 +257,7 @@ class _Sweep:
         records = run_records.file_of(self.results, *recipes) if len(recipes) == 1 else self.results
         self._say(f"Records: {records}; runs: {self.runs}")
 
-    def _make(self, run: Run, where: workers.Workers) -> str:
+    def _make_unless_made(self, run: Run, where: workers.Workers) -> str:
         """Make a run unless another sweep is making or has made it; return a line about it."""
         from mnist_zoo.engine import run_folders
 
@@ -316,41 +293,6 @@ class _Sweep:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-def _seeds(text: str) -> list[int]:
-    """Parse seeds: ``5`` means 0 to 4; ``3,7`` and ``5-9`` name them."""
-    if text.isdecimal():
-        if not int(text):
-            raise ZooError("--seeds 0: no seeds. For seed 0 alone: --seeds 0-0")
-        if int(text) > _MOST_SEEDS:
-            raise ZooError(
-                f"--seeds {text}: that is a number of seeds, at most {_MOST_SEEDS:,}."
-                f" For this seed alone: --seeds {text}-{text}"
-            )
-        return list(range(int(text)))
-    found: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if match is None:
-            raise ZooError(f"--seeds {text}: expected a number, or seeds such as 3,7 or 5-9.")
-        seeds = range(int(match[1]), int(match[2] or match[1]) + 1)
-        if seeds.stop > 2**32 or seeds.stop - seeds.start > _MOST_SEEDS:
-            raise ZooError(
-                f"--seeds {text}: seeds are from 0 to {2**32 - 1}, at most {_MOST_SEEDS:,} of them."
-            )
-        if not seeds:
-            raise ZooError(f"--seeds {text}: {part} counts down; expected a range such as 5-9.")
-        found += seeds
-    return list(dict.fromkeys(found))
-
-
-def _named(seeds: Sequence[int]) -> str:
-    """Return the seeds in words, since ``--seeds 1`` (seed 0) is easily mistaken."""
-    first, last = seeds[0], seeds[-1]
-    if len(seeds) > 1 and [*seeds] == [*range(first, last + 1)]:
-        return f"seeds {first} to {last}"
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
 def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
     """Refuse a recipe given by a flag, as for ``fit``; after a recipe, ``--model`` overrides it.
 
@@ -364,132 +306,3 @@ def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
             f"{flag}: a sweep takes recipes without a flag: mnist-zoo sweep {meant or 'RECIPE'}"
             "\nFor all options: mnist-zoo sweep --help"
         )
-
-
-def _grid(flags: Sequence[str]) -> list[list[str]]:
-    """Return each flag's alternatives, as ``--name=value``.
-
-    Raises:
-        ZooError: A flag has no value, or cannot be given to a sweep.
-    """
-    grid: list[list[str]] = []
-    words = iter(flags)
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not name.startswith("-"):
-            raise ZooError(
-                f"{word}: a recipe that does not come first, or a value without its flag"
-            )
-        if name in ("--config", "-c"):
-            raise ZooError(f"{name}: a sweep takes recipes and files first, and without a flag.")
-        if name in _ITS_OWN or name.endswith(".help"):
-            raise ZooError(f"{name}: a sweep sets this itself.")
-        if not adds_to(name) and any(name == given[0].partition("=")[0] for given in grid):
-            raise ZooError(f"{name} is given twice; for several values: {name} 1,2")
-        if not equals and (text := next(words, "--")).startswith("--"):
-            raise ZooError(f"{name}: no value follows it; recipes come before all flags.")
-        alternatives = dict.fromkeys(_alternatives(text))
-        if name in WITHOUT_EFFECT and len(alternatives) > 1:
-            raise ZooError(f"{name} {text}: records do not tell its values apart; give only one.")
-        grid.append([f"{name}={value}" for value in alternatives])
-    return grid
-
-
-def _plan(
-    recipes: Iterable[str], grid: Sequence[Sequence[str]], seeds: Sequence[int]
-) -> Iterator[Run]:
-    """Yield the runs: every recipe, with every combination of flags, with every seed.
-
-    Raises:
-        ZooError: There is no such recipe, or records could not tell two apart.
-    """
-    of_the_zoo, hashes = recipe_hashes(), dict[str, str]()
-    for recipe in recipes:
-        name, config = _recipe(recipe)
-        sha256 = settings_hash(config)
-        if hashes.setdefault(name, sha256) != sha256:
-            raise ZooError(f"two recipes are called {name}: records could not tell them apart")
-        if of_the_zoo.get(name, sha256) != sha256:
-            raise ZooError(
-                f"{recipe}: the zoo has a recipe {name} with other settings, and results shows only"
-                f" the records of that one.\nGive the file another name, such as {name}-mine.yaml."
-            )
-        for chosen in itertools.product(*grid):
-            code = tuple(_own_code(config, chosen))
-            for seed in seeds:
-                yield Run(name, config, sha256, chosen, seed, code)
-
-
-def _recipe(name: str) -> tuple[str, str]:
-    """Return the name and the text of a recipe, a file, or the user's own network."""
-    is_class = _is_path(name) and not name.endswith((".yaml", ".yml"))
-    if is_class and not Path(name).exists() and name not in all_recipes():
-        if (known := recipe_of(name)) is None:
-            return name, f"model: {name}\n"
-        name = str(known.path)
-    try:
-        file = config_file.checked(find_recipe(name))
-    except UnknownNameError as error:
-        raise ZooError(str(error).removeprefix("--config ")) from error
-    return file.stem, file.read_text(encoding="utf-8")
-
-
-def _is_path(text: str) -> bool:
-    """Return whether a text could be an import path, such as ``my_net.MyNet``."""
-    return bool(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", text))
-
-
-def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and hash of each custom or plugin module that the settings name a class of.
-
-    An edited module makes a new run. It is not imported, so that ``fit`` reports its errors; all
-    files of a package count, since its classes may be in any of them.
-    """
-    import yaml
-
-    named = [*_classes(yaml.safe_load(config))]
-    for flag in flags:
-        name, _, text = flag.partition("=")
-        with contextlib.suppress(yaml.YAMLError):
-            named += _classes(yaml.safe_load(text), name.strip("-+").rpartition(".")[2])
-    plugins = {plugin.name: registry.plugin_path(plugin) for plugin in registry.plugins()}
-    paths = [path for path in (plugins.get(name, name) for name in named) if _is_path(path)]
-    for module in sorted({path.partition(".")[0] for path in paths} - _NOT_EDITED):
-        registry.look_into_current_folder()
-        if (spec := importlib.util.find_spec(module)) is None:
-            continue
-        folders = spec.submodule_search_locations
-        files = [Path(str(spec.origin))]
-        if folders is not None:
-            files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
-        code = b"".join(file.read_bytes() for file in files if file.is_file())
-        yield module, hashlib.sha256(code).hexdigest()
-
-
-def _classes(settings: Any, key: str = "") -> Iterator[str]:
-    """Yield the values in settings, including nested ones, that may name a class."""
-    if isinstance(settings, dict):
-        for name, value in settings.items():
-            yield from _classes(value, name)
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _classes(value, key)
-    elif isinstance(settings, str) and key in _NAME_CLASSES:
-        yield settings
-
-
-def _alternatives(text: str) -> list[str]:
-    """Split at commas, except those within brackets, braces or quotes."""
-    parts, depth, quote = [""], 0, ""
-    for char in text:
-        if char == "," and not depth and not quote:
-            parts.append("")
-            continue
-        parts[-1] += char
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        else:
-            depth += (char in "[{(") - (char in ")}]")
-    return [part.strip() for part in parts]

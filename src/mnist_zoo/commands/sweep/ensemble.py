@@ -13,7 +13,8 @@ from typing import Any
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
-from mnist_zoo.commands.sweep.run import Run, last_checkpoint, rounded, tested_weights
+from mnist_zoo.commands.sweep.plan import Run
+from mnist_zoo.commands.sweep.run import last_checkpoint, rounded, tested_weights
 from mnist_zoo.errors import ZooError
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Key, Record

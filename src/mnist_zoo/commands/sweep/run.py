@@ -8,30 +8,23 @@ ones).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands.shared.provenance import device_name, today, versions
+from mnist_zoo.commands.shared.provenance import device_name, versions
+from mnist_zoo.commands.sweep.plan import Run
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import FinishedError, ZooError
-from mnist_zoo.report import run_records
-from mnist_zoo.report.run_records import Key
-
-if TYPE_CHECKING:
-    pass
 
 OnEpoch = Callable[[int, int | None], None]
 """Called with the number of completed epochs and, if known, of all epochs."""
 
-_OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
 # Several devices would each start the sweep again, which is how Lightning trains on them.
 _ONE_DEVICE = "--trainer.devices=1"
 _QUIET = ("--trainer.enable_progress_bar=false", "--pictures=false")
@@ -39,91 +32,12 @@ _QUIET = ("--trainer.enable_progress_bar=false", "--pictures=false")
 _AS_RECORDED = (
     _ONE_DEVICE, "--trainer.num_nodes=1", "--trainer.logger=true", "--trainer.fast_dev_run=false",
 )  # fmt: skip
-WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
 # The file in a run's folder that marks its training as finished.
 _TRAINED = "trained"
 # What a record keeps by epoch, if the run logged it.
 BY_EPOCH = (
     "train/loss", "train/acc", "val/loss", "val/acc", "test_curve/loss", "test_curve/acc",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run to make: a recipe, its changed settings, and a seed.
-
-    It includes the text of the recipe, so that a run on another machine, or one that starts hours
-    after the sweep, uses the same recipe.
-
-    Attributes:
-        recipe: Name of the recipe.
-        config: Its text.
-        sha256: Hash of its settings.
-        flags: Flags of ``fit``, each as ``--name=value``.
-        seed: Seed of weights, order of the data and everything else.
-        code: Name and hash of each custom or plugin module that it names.
-    """
-
-    recipe: str
-    config: str
-    sha256: str
-    flags: tuple[str, ...]
-    seed: int
-    code: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """The flags that may change the outcome: not the location of the data, nor the device.
-
-        In alphabetical order, except that flags of callbacks, and others that add to a list, keep
-        their order: each setting belongs to the callback before it.
-        """
-        chosen = [f for f in self.flags if f.partition("=")[0] not in WITHOUT_EFFECT]
-        return tuple(sorted(chosen, key=lambda f: adds_to(f.partition("=")[0]) or f))
-
-    @property
-    def of_the_machine(self) -> tuple[str, ...]:
-        """The flags for the location of the data and for the device."""
-        return tuple(f for f in self.flags if f.partition("=")[0] in _OF_THE_MACHINE)
-
-    @property
-    def key(self) -> Key:
-        """The key of its record."""
-        return run_records.key(self.record({}))
-
-    @property
-    def title(self) -> str:
-        """Its name in messages."""
-        return f"{' '.join((self.recipe, *self.settings))}, seed {self.seed}"
-
-    @property
-    def folder(self) -> str:
-        """Name of its folder, determined by recipe, code, settings and seed."""
-        settings = " ".join((self.sha256, *dict(self.code).values(), *self.settings))
-        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-        return f"{self.recipe}-{digest}-seed{self.seed}"
-
-    def record(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of an outcome."""
-        return {
-            "recipe": self.recipe,
-            "flags": list(self.settings),
-            "seed": self.seed,
-            **outcome,
-            "recipe_sha256": self.sha256,
-            **({"code": dict(self.code)} if self.code else {}),
-            "date": today(),
-        }
-
-    def crashed(self, reason: str) -> dict[str, Any]:
-        """Return the record of a run that crashed."""
-        return self.record({"status": "crashed", "reason": " ".join(reason.split())[:300]})
-
-
-def adds_to(name: str) -> str:
-    """Return the list that a repeatable flag adds to; ``""`` if it adds to none."""
-    callbacks = "--trainer.callbacks"
-    return callbacks if name.startswith(callbacks) else name[:-1] if name.endswith("+") else ""
 
 
 def make(run: Run, runs: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any]:

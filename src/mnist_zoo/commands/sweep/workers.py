@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mnist_zoo.commands.sweep import run as sweep_run
-from mnist_zoo.commands.sweep.run import OnEpoch, Run
+from mnist_zoo.commands.sweep.plan import Run
+from mnist_zoo.commands.sweep.run import OnEpoch
 from mnist_zoo.errors import ZooError
 
 
@@ -50,7 +51,11 @@ class Processes:
     def make(self, run: Run, on_epoch: OnEpoch) -> dict[str, Any]:
         """Make a run in its own process."""
         ended = _in_own_process(
-            _make, run, self.runs, self.num_threads, on_message=lambda told: on_epoch(*told)
+            _make_and_tell,
+            run,
+            self.runs,
+            self.num_threads,
+            on_message=lambda told: on_epoch(*told),
         )
         return ended if isinstance(ended, dict) else run.crashed(f"its process ended with {ended}")
 
@@ -142,7 +147,7 @@ def check(runs: Sequence[Run]) -> None:
     Raises:
         ZooError: One of them is wrong.
     """
-    ended = _in_own_process(_check, runs) if runs else 0
+    ended = _in_own_process(_check_and_tell, runs) if runs else 0
     if ended != 0:
         raise ZooError(
             ended if isinstance(ended, str) else f"a run fails before training: status {ended}."
@@ -195,7 +200,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _make(run: Run, runs: Path, num_threads: int | None, sender: Connection) -> None:
+def _make_and_tell(run: Run, runs: Path, num_threads: int | None, sender: Connection) -> None:
     _end_with_the_sweep()
     if num_threads:
         # Before torch is imported, and unless the user has set it.
@@ -203,7 +208,7 @@ def _make(run: Run, runs: Path, num_threads: int | None, sender: Connection) -> 
     sender.send(sweep_run.make(run, runs, lambda done, of: sender.send((done, of))))
 
 
-def _check(runs: Sequence[Run], sender: Connection) -> None:
+def _check_and_tell(runs: Sequence[Run], sender: Connection) -> None:
     _end_with_the_sweep()
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
