@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 
-from mnist_zoo.report.curves import names, plot_curves
+from mnist_zoo.report.curves import plot_curves
 
 
 def lines(figure):
@@ -67,31 +67,6 @@ def test_the_legend_stands_below_the_curves_however_long_it_is(tmp_path, number,
     assert extent.y0 >= 0
     assert extent.y1 <= axes.get_window_extent().y0
     assert axes.get_window_extent().height > 3 * figure.dpi
-
-
-def test_runs_are_named_by_what_they_have_differently():
-    settings = {
-        "a": {"model": "Net", "lr": 0.1, "optimizer": "SGD"},
-        "b": {"model": "Net", "lr": 0.2, "optimizer": "SGD"},
-        "c": {"model": "Other", "optimizer": "SGD"},
-    }
-    told = {run: name.replace("\N{NO-BREAK SPACE}", " ") for run, name in names(settings).items()}
-    assert told == {"a": "Net, lr 0.1", "b": "Net, lr 0.2", "c": "Other"}
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ((None, 300), ["Net", "x 300"]),
-        ((0.0, 12.5), ["Net", "x 12.5"]),
-        ((False, True), ["Net", "x true"]),
-        ((None, 0, 500), ["Net", "x 0", "x 500"]),
-        ((1, 2), ["x 1", "x 2"]),
-    ],
-)
-def test_a_value_that_says_nothing_is_left_out_and_names_stay_different(values, expected):
-    told = names({value: {"model": "Net", "x": value} for value in values})
-    assert [name.replace("\N{NO-BREAK SPACE}", " ") for name in told.values()] == expected
 
 
 def test_a_curve_that_ends_early_counts_as_far_as_it_goes():

@@ -61,11 +61,12 @@ def main(argv: list[str]) -> int:
     out: Path = arguments.out
     folders = list(dict.fromkeys(run for word in arguments.runs for run in _runs_in(word)))
 
-    from mnist_zoo.report import curves, pictures
+    from mnist_zoo.report import pictures
     from mnist_zoo.report.events import read_scalars
+    from mnist_zoo.report.run_names import run_names
 
     settings = {folder: _settings(folder / "config.yaml") for folder in folders}
-    names = {folder: str(folder) for folder in folders} | curves.names(
+    names = {folder: str(folder) for folder in folders} | run_names(
         {folder: known for folder, known in settings.items() if known is not None}
     )
     scalars = {folder: read_scalars(folder) for folder in folders}

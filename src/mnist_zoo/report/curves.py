@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,10 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
 
 from mnist_zoo.report import events
+from mnist_zoo.report.run_names import LINE_WIDTH
 
 Curve = tuple[Sequence[float], Sequence[float | None]]
 """x, ascending, and y; of equal length."""
-
-K = TypeVar("K", bound=Hashable)
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 _COLOURS = (BLUE, VERMILION, GREEN, "#000000", "#CC79A7", "#56B4E9", "#E69F00")
@@ -31,62 +30,8 @@ _DASHES = (
 )  # fmt: skip
 _MARKERS = "o", "s", "^", "D", "v", "P", "X", "<"
 _FEW = 25  # up to this many points get markers
-_LEGEND_WIDTH = 44  # characters per line of a name
 _MOST_COLUMNS = 8  # of the legend
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 3.5}
-_NAMED_BY_VALUE = ("recipe", "model", "data")
-
-
-def names(settings: Mapping[K, Mapping[str, Any]]) -> dict[K, str]:
-    """Name each of several runs by the settings in which they differ.
-
-    Runs with the same settings have the same name. Uninformative values are left out: None or, if
-    no run has that, zero or false.
-
-    Args:
-        settings: The settings of each run, by names such as ``trainer.max_epochs``.
-    """
-    unset = {name for each in settings.values() for name, value in each.items() if value is None}
-    found = {}
-    for run, each in settings.items():
-        told = [
-            name
-            for name, value in each.items()
-            if not (value is None or (value == 0 and name not in unset))
-            and any(_differs(each, other, name) for other in settings.values())
-        ]
-        last = [name.rpartition(".")[2] for name in told]
-        words = [str(each[name]) for name in _NAMED_BY_VALUE if name in told]
-        words += [
-            f"{word if last.count(word) == 1 else name} {_as_typed(each[name])}"
-            for name, word in zip(told, last, strict=True)
-            if name not in _NAMED_BY_VALUE
-        ]
-        words = words or [str(each[name]) for name in _NAMED_BY_VALUE if name in each][:1]
-        # Keep a name and its value on one line, unless they are too long for it.
-        together = [
-            word.replace(" ", "\N{NO-BREAK SPACE}") if len(word) < _LEGEND_WIDTH else word
-            for word in words
-        ]
-        found[run] = ", ".join(together)
-    return found
-
-
-def _differs(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
-    """Return whether a setting distinguishes a run from another.
-
-    A setting that the other's network or data set does not have at all adds nothing to their names.
-    """
-    if name not in other:
-        if name in _NAMED_BY_VALUE:
-            return True
-        owner = "data" if name.startswith("data.") else "model"
-        return one.get(owner) == other.get(owner)
-    return bool(one[name] != other[name])
-
-
-def _as_typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def note_on(tag: str) -> str:
@@ -187,7 +132,7 @@ def draw_curves(
 def legend_below(figure: Figure) -> None:
     """Add one legend for all axes below them; the figure grows by its height."""
     lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
-    labels = [textwrap.fill(name, _LEGEND_WIDTH) for name in lines]
+    labels = [textwrap.fill(name, LINE_WIDTH) for name in lines]
     for num_columns in range(min(len(lines), _MOST_COLUMNS), 0, -1):
         legend = figure.legend(
             list(lines.values()), labels, loc="outside lower left", ncols=num_columns, **_LEGEND

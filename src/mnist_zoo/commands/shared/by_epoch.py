@@ -49,6 +49,7 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
         ZooError: No record has it by epoch, or the figure cannot be written.
     """
     from mnist_zoo.report import curves, pictures
+    from mnist_zoo.report.run_names import run_names
 
     known = sorted({name for record in records for name in record.get("epochs", ())})
     tag = tag or ("val/acc" if "val/acc" in known else "train/acc")
@@ -58,7 +59,7 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     recipes = {recipe for recipe, _ in groups}
     of = f"{recipes.pop()}: " if len(recipes) == 1 else ""
     note = f"; {note}" if (note := curves.note_on(tag)) else ""
-    names = curves.names({group: _settings(*group) for group in groups})
+    names = run_names({group: _settings(*group) for group in groups})
     if len({*names.values()}) < len(names):
         names = {group: " ".join((group[0], *group[1])) for group in groups}
     figure = curves.plot_curves(
