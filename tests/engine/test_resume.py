@@ -16,7 +16,7 @@ from mnist_zoo.data import DataError, Digits
 from mnist_zoo.engine.atomic_io import AtomicCheckpointIO
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
-from mnist_zoo.engine.stopping import Stopping
+from mnist_zoo.engine.stopping import SIGNALS, Stopping
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import MLPDropout
 
@@ -80,7 +80,7 @@ class SignalAt(Callback):
             signal.raise_signal(self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_run_that_accumulates_gradients_stops_between_two_steps(number, tmp_path):
     settings = {"accumulate_grad_batches": 4, "max_epochs": 2, "num_taken": 16}
     whole = train(tmp_path, None, **settings)

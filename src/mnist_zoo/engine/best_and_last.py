@@ -73,8 +73,8 @@ class Last(ModelCheckpoint):
     adds the state of the random generators, for dropout and augmentation, and in mid-epoch the
     training metrics so far.
 
-    It is written after every epoch and, when Ctrl-C or SIGTERM stops a run on one device, at the
-    end of the current block of steps. A second signal stops the run at once.
+    It is written after every epoch and, when Ctrl-C, SIGTERM or SIGHUP (a closed terminal) stops a
+    run on one device, at the end of the current block of steps. A second signal stops it at once.
 
     Args:
         every_n_train_steps: Also write it every this many optimizer steps, at the end of the

@@ -1,4 +1,4 @@
-"""Deferring Ctrl-C and SIGTERM until a run can stop without losing a step."""
+"""Deferring Ctrl-C and other signals until a run can stop without losing a step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+# The last is sent when a terminal is closed; Windows has none.
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
 
 class Stopping:
-    """Defers the first Ctrl-C or SIGTERM until the end of a block of steps."""
+    """Defers the first Ctrl-C, SIGTERM or SIGHUP until the end of a block of steps."""
 
     def __init__(self) -> None:
         self.asked: type[BaseException] | None = None
@@ -21,7 +26,7 @@ class Stopping:
         self.asked = None
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, self._ask)
 
