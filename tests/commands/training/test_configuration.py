@@ -121,11 +121,8 @@ def test_a_saved_configuration_makes_a_new_run_beside_the_old_one(cli, copied):
 @pytest.mark.parametrize(
     ("flag", "meant"),
     [
-        ("--lr", "--model.lr"),
         ("--model.learning_rate", "--model.lr"),
-        ("--epochs", "--trainer.max_epochs"),
         ("--trainer.epochs", "--trainer.max_epochs"),
-        ("--batch_size", "--data.batch_size"),
         ("--seed", "--seed_everything"),
     ],
 )

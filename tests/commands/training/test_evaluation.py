@@ -200,8 +200,3 @@ def test_a_checkpoint_named_without_its_flag_is_understood(cli, copied):
     assert f"Did you mean --ckpt_path {copied.best}?" in error
     flag = f"--config={copied.folder}/config.yaml"
     assert "which checkpoint? " in cli("test", *flag.split("="), status=2).err
-
-
-def test_a_checkpoint_that_was_cut_short_is_told(cli, copied):
-    copied.best.write_bytes(copied.best.read_bytes()[:-1000])
-    assert "it is truncated" in cli("test", f"--ckpt_path={copied.best}", status=2).err

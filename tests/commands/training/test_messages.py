@@ -39,7 +39,7 @@ def mistake(cli, tmp_path):
         ("fit ConvNetReLU", "Did you mean --model ConvNetReLU?"),
         ("fit Conv --trainer.max_epochs 1", "which network? Name one with --model."),
         ("fit ConvNetReLU-digits", "Did you mean --config ConvNetReLU-digits?"),
-        ("fit --model", "--model"),
+        ("fit --model", "--model: a value is missing."),
         ("fit --model=ConvNetDroput", "Did you mean ConvNetDropout?"),
         ("fit --model convnetrelu", "Did you mean ConvNetReLU?"),
         ("fit --model=nowhere.Net", "no module nowhere for nowhere.Net"),
@@ -290,7 +290,7 @@ class TestCheckpoint:
     def test_that_is_cut_short(self, opened, trained):
         whole = trained.best.read_bytes()
         for size in (10, len(whole) // 2, len(whole) - 1):
-            assert "a.ckpt is damaged: " in opened(whole[:size]), size
+            assert "a.ckpt is damaged: it is truncated" in opened(whole[:size]), size
 
     def test_that_is_no_checkpoint(self, opened):
         assert "a.ckpt is not a checkpoint" in opened(b"<html>Not found</html>")
