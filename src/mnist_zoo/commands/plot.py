@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo.commands.shared.arguments import Parser, png_file
+from mnist_zoo.commands.sweep.plan import WITHOUT_EFFECT
 from mnist_zoo.errors import ZooError, did_you_mean, printable
 from mnist_zoo.files import shell_quoted
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 # Besides the seed, what may differ between two runs without affecting their curves.
 _NO_DIFFERENCE = (
-    "seed_everything", "ckpt_path", "weights_only", "pictures", "test_curve",
-    "steps_per_execution", "cuda_graph", "channels_last", "best", "last",
-    "data.root", "data.download", "data.num_test",
+    *(flag.removeprefix("--") for flag in WITHOUT_EFFECT),
+    "seed_everything", "ckpt_path", "weights_only", "pictures", "channels_last", "best", "last",
+    "data.num_test",
     "trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps",
-    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes",
+    "trainer.devices", "trainer.strategy", "trainer.num_nodes",
     "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly", "trainer.profiler",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing",
     "trainer.enable_autolog_hparams", "trainer.model_registry", "trainer.num_sanity_val_steps",

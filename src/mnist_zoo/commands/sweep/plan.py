@@ -23,6 +23,7 @@ from mnist_zoo.report.run_records import Key
 
 _OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
 WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
+"""Flags that make no difference to the outcome of a run."""
 
 # Flags that a sweep itself passes to fit.
 _ITS_OWN = (
