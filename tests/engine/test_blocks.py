@@ -2,17 +2,21 @@
 
 import itertools
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
+    EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
+    LearningRateMonitor,
     ModelCheckpoint,
     StochasticWeightAveraging,
     Timer,
 )
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch.optim import SGD
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -54,9 +58,9 @@ def train(
     history = History()
     blocks = [] if num_steps is None else [Blocks(num_steps)]
     trainer = Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        max_epochs=epochs, accelerator="cpu", enable_progress_bar=False,
         enable_model_summary=False, callbacks=[*blocks, history, *callbacks],
-        **{"enable_checkpointing": False, **settings},
+        **{"logger": False, "enable_checkpointing": False, **settings},
     )  # fmt: skip
     trainer.fit(net, data(batch_size=31, num_train=700, val_size=60))
     return net, trainer, history
@@ -316,6 +320,34 @@ def test_a_callback_that_takes_part_in_every_step_is_called_at_every_step():
 def test_a_callback_of_lightning_that_steers_the_steps_does_so_in_blocks(callback):
     own = train(Dense, 4, epochs=3, callbacks=[callback()])
     assert_the_same(own, train(Dense, None, epochs=3, callbacks=[callback()]))
+
+
+def test_a_minimum_of_steps_is_as_in_the_plain_loop():
+    settings = {"epochs": 5, "min_steps": 60}
+    first, other = (
+        train(
+            Dense,
+            num_steps,
+            callbacks=[EarlyStopping("val/loss", mode="max", patience=0)],
+            **settings,
+        )
+        for num_steps in (4, None)
+    )
+    assert first[1].global_step < 5 * NUM_BATCHES
+    assert_the_same(first, other)
+
+
+def test_learning_rates_of_steps_are_logged_for_all_of_them(tmp_path):
+    rows = []
+    for num_steps in (4, None):
+        logger = CSVLogger(tmp_path, str(num_steps))
+        train(
+            Dense, num_steps, network={"scheduler": "OneCycleLR"}, log_every_n_steps=5,
+            callbacks=[LearningRateMonitor()], logger=logger,
+        )  # fmt: skip
+        rows.append((Path(logger.log_dir) / "metrics.csv").read_text())
+    assert rows[0].count("\n") > 2 * NUM_BATCHES / 5
+    assert rows[0] == rows[1]
 
 
 def test_checkpoints_by_time_are_written(tmp_path):

@@ -159,6 +159,16 @@ class Save(Callback):
             trainer.save_checkpoint(self.file)
 
 
+class SaveAtTheEnd(Callback):
+    """Writes a checkpoint when all is over, as a user may after ``fit``."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def teardown(self, trainer, pl_module, stage):
+        trainer.save_checkpoint(self.file)
+
+
 def train(
     folder, num_steps, *callbacks, ckpt_path=None, scheduler="OneCycleLR", num_taken=90,
     every_n_train_steps=None, patience=None, network_class=MLPDropout, batch_size=10,
@@ -262,6 +272,18 @@ def test_a_scheduler_by_validation_takes_the_step_that_it_was_due(num_steps, tmp
 
 
 @pytest.mark.parametrize("num_steps", [None, 4])
+def test_a_scheduler_by_validation_is_not_stepped_twice_for_a_checkpoint_after_training(
+    num_steps, tmp_path
+):
+    plateau = {"scheduler": "ReduceLROnPlateau", "patience": 0}
+    whole = train(tmp_path, num_steps, **plateau)
+    file, ended = tmp_path / "ended.ckpt", {"max_epochs": 2, "num_taken": 60, **plateau}
+    train(tmp_path / "ended", num_steps, SaveAtTheEnd(file), **ended)
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **plateau)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
 @pytest.mark.parametrize("stopped", [8, 42])
 def test_a_scheduler_by_validation_is_stepped_after_an_epoch_that_was_resumed(
     num_steps, stopped, tmp_path
@@ -306,6 +328,28 @@ def test_a_scheduler_by_epochs_goes_on_in_a_run_resumed_in_mid_epoch(num_steps, 
     whole = train(tmp_path, 4, Save(8, file), scheduler="CosineAnnealingLR")
     resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, scheduler="CosineAnnealingLR")
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_weights_in_double_precision_are_not_rounded(num_steps, tmp_path):
+    file, double = tmp_path / "middle.ckpt", {"precision": "64-true"}
+    whole = train(tmp_path, num_steps, Save(8, file), **double)
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **double)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_callbacks_of_a_resumed_run_leave_nothing_of_it_to_the_next(tmp_path):
+    file, network = tmp_path / "middle.ckpt", MLPDropout(num_hidden=32)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    callbacks, taken = [Blocks(4), Last()], []
+    for others, ckpt_path in (([Save(8, file)], None), ([], file), ([], None)):
+        trainer = Trainer(
+            default_root_dir=tmp_path, accelerator="cpu", max_epochs=1,
+            callbacks=[*callbacks, *others], **quiet,
+        )  # fmt: skip
+        trainer.fit(network, Digits(10, num_train=315, val_size=20), ckpt_path=ckpt_path)
+        taken.append(trainer.global_step)
+    assert taken == [30, 30, 30]
 
 
 def test_muon_goes_on_in_a_run_resumed_in_mid_epoch(tmp_path):
@@ -426,6 +470,17 @@ def test_the_last_checkpoint_is_also_written_after_so_many_steps_and_no_more_oft
 )
 def test_the_best_is_the_lowest_of_a_loss(monitor, mode, chosen):
     assert Best(monitor, mode).mode == chosen
+
+
+@pytest.mark.parametrize("every", [{"check_val_every_n_epoch": 2}, {"val_check_interval": 0.5}])
+def test_the_best_in_training_is_that_of_its_epoch(every, tmp_path):
+    best = Best("train/loss")
+    figures = Figures()
+    train(tmp_path, 4, best, figures, **every)
+    losses = [epoch["train/loss"] for epoch in figures.by_epoch.values()]
+    assert float(best.best_model_score) == min(losses)
+    epoch = losses.index(min(losses)) + 1
+    assert torch.load(best.best_model_path, weights_only=True)["global_step"] == 30 * epoch
 
 
 def test_a_checkpoint_that_a_full_disk_refuses_is_told_so(tmp_path):

@@ -300,6 +300,16 @@ class TestTraining:
         assert probabilities.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_loss_of_many_images_is_exact_in_half_precision(dtype):
+    network = Dense().to(dtype)
+    for _ in range(2):
+        for _ in range(300):
+            network.train_mean_loss.update(torch.tensor(0.25, dtype=dtype), 1000)
+        assert network.train_mean_loss.compute() == 0.25
+        network.train_mean_loss.reset()
+
+
 def test_what_is_frozen_is_no_parameter_to_train():
     network = Dense()
     network.layers[1].requires_grad_(False)

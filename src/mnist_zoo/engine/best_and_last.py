@@ -27,7 +27,11 @@ class Best(ModelCheckpoint):
 
     def __init__(self, monitor: str = "val/acc", mode: Literal["max", "min"] | None = None) -> None:
         mode = mode or ("min" if monitor.endswith("loss") else "max")
-        super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+        super().__init__(
+            filename="best", monitor=monitor, mode=mode, enable_version_counter=False,
+            # At validation, the figures of the training epoch are not there yet.
+            save_on_train_epoch_end=monitor.startswith("train/") or None,
+        )  # fmt: skip
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save nothing if no validation logs the monitored value."""
@@ -120,6 +124,8 @@ class Last(ModelCheckpoint):
             self._stopping.listen()
         self._restore_random_states()
         self._restore_figures(pl_module)
+        # Not for another run that is trained with this callback.
+        self._random_states, self._figures, self._plateau = {}, {}, {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -182,7 +188,7 @@ class Last(ModelCheckpoint):
         if not _at_end_of_epoch(trainer) and trainer.world_size == 1:
             metrics = _training_metrics(pl_module)
             checkpoint["mnist_zoo_figures"] = {n: m.metric_state for n, m in metrics.items()}
-        elif pl_module.automatic_optimization:
+        elif pl_module.automatic_optimization and _between_checkpoint_and_schedulers(trainer):
             logged = trainer.callback_metrics
             checkpoint["mnist_zoo_plateau"] = {
                 number: float(logged[str(config.monitor)])
@@ -267,6 +273,12 @@ def _training_metrics(network: LightningModule) -> dict[str, Metric]:
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def _between_checkpoint_and_schedulers(trainer: Trainer) -> bool:
+    """Whether an epoch has been trained, but its schedulers have not been stepped."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return bool(progress.completed < progress.processed)
 
 
 def _go_to_next_epoch(trainer: Trainer) -> None:

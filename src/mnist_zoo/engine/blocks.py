@@ -36,10 +36,11 @@ class Blocks(Callback):
 
     Counters, logger axes and checkpoints count optimizer steps; ``max_steps``,
     ``limit_train_batches`` and gradient clipping hold exactly. If the trainer must act on
-    individual batches (validation within an epoch, a moving average of the weights), a block is one
-    step. Lightning's plain loop is used if gradients are accumulated, if a network defines its own
-    training (``training_step``, ``configure_optimizers`` or hooks around a step), or if one of the
-    user's callbacks acts at every step.
+    individual batches (validation within an epoch, a moving average of the weights, batch norm on
+    several devices), a block is one step. Lightning's plain loop is used if gradients are
+    accumulated, if a network defines its own training (``training_step``, ``configure_optimizers``
+    or hooks around a step), or if one of the user's callbacks acts at every step. What a network's
+    own loss logs for single steps is logged for the last step of a block alone.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
@@ -62,7 +63,7 @@ class Blocks(Callback):
         if plain_loop.is_needed(trainer, pl_module):
             return
         wanted = self.num_steps or max(1, _IMAGES_A_BLOCK // datamodule.batch_size)
-        datamodule.block_size = 1 if plain_loop.counts_batches(trainer) else wanted
+        datamodule.block_size = 1 if plain_loop.counts_batches(trainer, pl_module) else wanted
         datamodule.limit_train_batches = trainer.limit_train_batches
         trainer.limit_train_batches = 1.0
         pl_module.automatic_optimization = False
@@ -113,6 +114,7 @@ class Blocks(Callback):
         if self._block is not None:
             progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
             progress.ready = progress.completed = max(progress.completed, self._resumed_at)
+            self._resumed_at = 0
             _count_blocks_anew(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -189,7 +191,6 @@ class _BlockStep:
         step = self._step()
         schedulers = self._schedulers() if rates is None else [_Rates(self._optimizer(), rates)]
         losses, all_outputs = [], []
-        counts = self._steps == self._take and self.plain
         parts = (torch.split(part, self.batch_size) for part in (images, targets))
         logged: Any = self.trainer._results
         for some_images, some_targets in zip(*parts, strict=True):
@@ -200,7 +201,7 @@ class _BlockStep:
             step(loss)
             for scheduler in schedulers:
                 scheduler.step()
-            if counts:
+            if self.plain:
                 # Here, for a loss that depends on the step number.
                 self._count(1)
             losses.append(loss.detach())

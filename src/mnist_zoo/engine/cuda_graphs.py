@@ -7,7 +7,7 @@ A graph starts all kernels of a block at once, with the same numbers in the same
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,7 +89,8 @@ class GraphedSteps:
             # PyTorch also requires such a warm-up before recording.
             plainly = self._on_another_stream(*inputs)
         except RuntimeError as error:
-            # Synchronising steps cannot be recorded, and a failed recording leaves debris.
+            # Steps that synchronise cannot be recorded, and a failed recording leaves debris.
+            # What the optimizer has created in the failed block must not be kept.
             if not any(isinstance(name, tuple) for name in before):
                 self.optimizer.state.clear()
             self._restore(before)
@@ -181,12 +182,20 @@ class GraphedSteps:
             {name: value for name, value in group.items() if name not in ("params", *self._given)}
             for group in self.optimizer.param_groups
         ]
-        modes = [module.training for module in self.network.modules()]
-        return images.shape, groups, modes, [p.requires_grad for p in self.network.parameters()]
+        modules = [
+            (module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
+            for module in self.network.modules()
+        ]
+        needed = [weight.requires_grad for weight in self.network.parameters()]
+        # A graph reads and writes memory, whatever Python may have put in its place.
+        places = {name: tensor.data_ptr() for name, tensor in self._tensors().items()}
+        return images.shape, groups, modules, needed, places
 
     def _tensors(self) -> dict[object, Tensor]:
         """Return everything that a step changes."""
-        found: dict[object, Tensor] = dict(self.network.state_dict(keep_vars=True).items())
+        network = self.network
+        found: dict[object, Tensor] = {**dict(network.named_parameters())}
+        found |= dict(network.named_buffers())
         for number, state in enumerate(self.optimizer.state.values()):
             found |= {(number, k): v for k, v in state.items() if isinstance(v, Tensor)}
         return found
@@ -206,7 +215,9 @@ class GraphedSteps:
         """Whether the current state equals ``after`` up to rounding, relative to the change."""
         now = self._state()
 
-        def distance(one: dict[object, Tensor], other: dict[object, Tensor]) -> Tensor:
+        def distance(
+            names: Iterable[object], one: dict[object, Tensor], other: dict[object, Tensor]
+        ) -> Tensor:
             parts = [(one[name] - other[name]).float().flatten() for name in names]
             length: Tensor = torch.linalg.vector_norm(torch.cat(parts))
             return length
@@ -219,7 +230,8 @@ class GraphedSteps:
         if not all(torch.equal(now[name], after[name]) for name in counts):
             return False
         for names in (weights, of_optimizer, [name for name in buffers if name not in counts]):
-            if names and not distance(now, after) <= _TOLERANCE * distance(after, before):
+            allowed = _TOLERANCE * distance(names, after, before) if names else 0
+            if names and not distance(names, now, after) <= allowed:
                 return False
         return True
 

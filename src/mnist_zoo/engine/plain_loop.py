@@ -44,7 +44,7 @@ _HOW_TO_STEP = (
 _ON_THE_WAY = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 # Callbacks for which the end of a block suffices, and callbacks that need Lightning's plain loop
 # although they override none of the hooks above.
-_PATIENT = LearningRateMonitor, ProgressBar, Timer, WeightAveraging
+_PATIENT = ProgressBar, Timer, WeightAveraging
 _IMPATIENT = (
     BatchSizeFinder,
     GradientAccumulationScheduler,
@@ -89,6 +89,8 @@ def _takes_part(callback: Callback) -> bool:
     """Whether a callback acts at every step, or sometimes between steps."""
     if isinstance(callback, (Last, *_PATIENT)):
         return False
+    if isinstance(callback, LearningRateMonitor):
+        return callback.logging_interval != "epoch"
     if isinstance(callback, ModelCheckpoint):
         often = callback._every_n_train_steps > 0
         return often or callback._train_time_interval is not None
@@ -96,7 +98,7 @@ def _takes_part(callback: Callback) -> bool:
     return hooked or isinstance(callback, _IMPATIENT)
 
 
-def counts_batches(trainer: Trainer) -> bool:
+def counts_batches(trainer: Trainer, network: Classifier) -> bool:
     """Whether something is due within an epoch, after some batches or time."""
     interval = getattr(trainer, "val_check_interval", None)
     return (
@@ -104,5 +106,8 @@ def counts_batches(trainer: Trainer) -> bool:
         isinstance(interval, int)
         or interval not in (None, 1.0)
         or getattr(trainer, "_val_check_time_interval", None) is not None
+        or bool(trainer.min_steps)
+        # Several processes share the statistics of batch norm before every batch.
+        or (trainer.world_size > 1 and any(True for _ in network.buffers()))
         or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
     )

@@ -32,6 +32,7 @@ _SETTINGS = {
         "min_steps",
         "overfit_batches",
         "precision",
+        "sync_batchnorm",
         "val_check_interval",
     ),
     "best": ("monitor", "mode"),
@@ -39,7 +40,7 @@ _SETTINGS = {
     "average": ("decay", "every_n_steps"),
 }
 # The same for settings outside any group.
-_VALUES = ("seed_everything", "channels_last", "test_curve")
+_VALUES = ("seed_everything", "channels_last", "test_curve", "pictures")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -80,6 +81,7 @@ class SaveConfig(SaveConfigCallback):
             for group, keys in _SETTINGS.items()
         }
         checkpoint["mnist_zoo_run"]["callbacks"] = callback_names(self.config["trainer"])
+        checkpoint["mnist_zoo_run"]["num_devices"] = trainer.world_size
 
 
 def callback_names(trainer: Mapping[str, Any]) -> list[str]:

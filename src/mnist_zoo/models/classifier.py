@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -294,6 +295,14 @@ class Classifier(LightningModule, ABC):
 class _Bookkeeping(Callback):
     """Prepares a network for training, and records it and its data in checkpoints."""
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Convert the network to double precision before its weights are restored.
+
+        Lightning does so afterwards, when the weights have been rounded.
+        """
+        if isinstance(trainer.precision_plugin, DoublePrecision):
+            trainer.precision_plugin.convert_module(pl_module)
+
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Reset the figures, record the pixel normalisation, warn of evaluation mode.
 
@@ -351,8 +360,9 @@ class _MeanLoss(Metric):
 
     def update(self, loss: Tensor, num_images: int) -> None:
         """Add the mean loss of some images."""
-        self.total += loss.float() * num_images
-        self.num_images += num_images
+        # Not in place: a trainer with half precision also halves this sum, which would overflow.
+        self.total = self.total + loss.float() * num_images
+        self.num_images = self.num_images + num_images
 
     def compute(self) -> Tensor:
         """Return the mean."""

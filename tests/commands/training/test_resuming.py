@@ -396,3 +396,22 @@ def test_the_measure_of_the_best_cannot_change(cli, copied, flag):
     error = cli(*on, flag, status=2).err
     assert error.startswith(f"error: a resumed run cannot change {flag.partition('=')[0]}: ")
     assert copied.best.read_bytes() == before
+
+
+def test_the_number_of_devices_cannot_change(cli, copied):
+    checkpoint = content(copied.last)
+    assert checkpoint["mnist_zoo_run"]["num_devices"] == 1
+    checkpoint["mnist_zoo_run"]["num_devices"] = 2
+    torch.save(checkpoint, copied.last)
+    error = cli(
+        "fit", f"--ckpt_path={copied.last}", "--trainer.max_epochs=4", *ON_CPU, status=2
+    ).err
+    assert "a resumed run cannot go on with 1" in error
+    assert "Pass --trainer.devices 2, or start a new run." in error
+
+
+def test_a_run_without_pictures_is_resumed_without(cli, fit, tmp_path):
+    fit("--pictures=false", epochs=1)
+    last = tmp_path / "runs/ConvNetReLU/version_0/checkpoints/last.ckpt"
+    out = cli("fit", f"--ckpt_path={last}", "--trainer.max_epochs=2", *ON_CPU).out
+    assert "Pictures" not in out

@@ -175,6 +175,21 @@ def same_best(before: Checkpoint | None, best: Any) -> None:
             )
 
 
+def same_number_of_devices(before: Checkpoint | None, trainer: Trainer) -> None:
+    """Refuse to resume a run on more or fewer devices, each of which takes a minibatch per step.
+
+    Raises:
+        ZooError: The checkpoint's run had another number of them.
+    """
+    num_before = before.settings.get("num_devices") if before else None
+    num_now = trainer.world_size
+    if isinstance(num_before, int) and num_before != num_now:
+        raise ZooError(
+            f"the run took {num_before} minibatches per step, one per device; a resumed run cannot"
+            f" go on with {num_now}.\nPass --trainer.devices {num_before}, or start a new run."
+        )
+
+
 def nothing_later(before: Checkpoint) -> None:
     """Refuse to resume from a checkpoint that is not the latest of its run.
 

@@ -289,6 +289,7 @@ class ZooCLI(LightningCLI):
                 "Leave the flag out, or start a new run."
             )
         checks.same_best(self.request.checkpoint, self.settings.best)
+        checks.same_number_of_devices(self.request.checkpoint, self.trainer)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         checks.validation(self.trainer, self.model, self.datamodule)
