@@ -52,7 +52,8 @@ quickstart: $(VENV)/.installed ## install, then train and test a network on digi
 		printf '  %-38s %s\n' \
 			". $(BIN)/activate" "lets you run mnist-zoo without its path" \
 			"mnist-zoo models" "all networks, their recipes and figures" \
-			"mnist-zoo fit --model ConvNetReLU" "the same network on MNIST (downloads 11 MB)" \
+			"mnist-zoo predict FILE.png" "digits in your own pictures, without training" \
+			"mnist-zoo fit --model Dense" "a network on MNIST (downloads 11 MB, takes minutes)" \
 			"tensorboard --logdir $(RUNS)" "the curves"
 
 test: $(VENV)/.installed-dev ## run all tests; PYTEST_ARGS="-m 'not slow'" for the quick ones

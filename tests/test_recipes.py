@@ -231,14 +231,14 @@ def test_a_recipe_begins_with_its_title():
 
 
 def test_a_recipe_says_how_long_it_takes():
-    times = {recipe.name: recipe.facts["Time"] for recipe in all_recipes().values()}
+    times = {recipe.name: recipe.facts.get("Time", "") for recipe in all_recipes().values()}
     assert not {name: time for name, time in times.items() if not re.search(r"\d", time)}
 
 
 @every_recipe
 def test_the_time_is_that_of_the_published_run(recipe):
     shown = " ".join(recipe.published_flags).replace("=", " ")
-    assert shown in recipe.facts["Time"], "with other images held out, steps are fewer"
+    assert shown in recipe.facts.get("Time", ""), "with other images held out, steps are fewer"
 
 
 class TestRecipes:

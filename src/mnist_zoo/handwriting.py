@@ -67,34 +67,36 @@ def open_picture(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         HandwritingError: It is missing, empty, damaged, not a picture, or over 50 megapixels.
     """
     file = Path(source) if isinstance(source, str | os.PathLike) else None
-    name = str(getattr(source, "name", "the picture") if file is None else file)
+    name = getattr(source, "name", "") if file is None else file
+    # A stream may have none.
+    who = f"{name}: " if name else ""
     try:
         with warnings.catch_warnings():
             # Pillow warns about pictures that are refused below.
             warnings.simplefilter("ignore")
             with Image.open(file or source, formats=FORMATS) as picture:
-                _require_size(name, picture.size)
+                _require_size(who, picture.size)
                 picture.load()
                 return ImageOps.exif_transpose(picture)
     except HandwritingError:
         raise
     except FileNotFoundError:
-        raise HandwritingError(f"{name}: there is no such file.") from None
+        raise HandwritingError(f"{who}there is no such file.") from None
     except IsADirectoryError:
-        raise HandwritingError(f"{name}: a folder, not a picture.") from None
+        raise HandwritingError(f"{who}a folder, not a picture.") from None
     except PermissionError:
-        raise HandwritingError(f"{name}: cannot be read (permission denied).") from None
+        raise HandwritingError(f"{who}cannot be read (permission denied).") from None
     except Image.DecompressionBombError:
-        raise HandwritingError(f"{name}: too large, over {MAX_PIXELS:,} pixels.") from None
+        raise HandwritingError(f"{who}too large, over {MAX_PIXELS:,} pixels.") from None
     except UnidentifiedImageError:
         if file and file.stat().st_size == 0:
-            raise HandwritingError(f"{name}: an empty file.") from None
+            raise HandwritingError(f"{who}an empty file.") from None
         raise HandwritingError(
-            f"{name}: not a picture that can be read ({', '.join(FORMATS)}), or damaged."
+            f"{who}not a picture that can be read ({', '.join(FORMATS)}), or damaged."
         ) from None
     except Exception as error:  # decoders may raise anything for a damaged file
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise HandwritingError(f"{name}: damaged ({reason}).") from error
+        raise HandwritingError(f"{who}damaged ({reason}).") from error
 
 
 def digits(picture: Image.Image) -> list[Digit]:
@@ -191,17 +193,17 @@ def to_pixels(images: Images | Sequence[Images]) -> Tensor:
     return pixels
 
 
-def _require_size(name: str, size: tuple[int, int]) -> None:
+def _require_size(who: str, size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise HandwritingError(
-            f"{name}: too large, {width:,} × {height:,} pixels; at most {MAX_PIXELS:,} are read."
+            f"{who}too large, {width:,} × {height:,} pixels; at most {MAX_PIXELS:,} are read."
         )
 
 
 def _gray(picture: Image.Image) -> Gray:
     """Return brightness in [0, 1]; transparent parts are white, or black under light strokes."""
-    _require_size("the picture", picture.size)
+    _require_size("the picture: ", picture.size)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         below = [Image.new("RGBA", picture.size, color) for color in ("white", "black")]

@@ -21,6 +21,8 @@ from typing import Any
 from mnist_zoo.errors import UnknownNameError, did_you_mean
 
 PLUGIN_GROUP = "mnist_zoo.models"
+DEFAULT_WEIGHTS = "ConvNetBatchNorm"
+"""The installed weights used for pictures by default."""
 _PACKAGE = Path(__file__).parent
 
 

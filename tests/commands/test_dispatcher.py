@@ -173,3 +173,11 @@ def test_a_file_that_may_not_be_read_is_told_by_any_command(cli, monkeypatch):
     monkeypatch.setattr("mnist_zoo.commands.models.main", refused)
     result = cli("models", status=2)
     assert (result.out, result.err) == ("", "error: secret.png: Permission denied.\n")
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "models A", "export --ckpt_path=a", "fit --model=Dense", "sweep Dense"]
+)
+def test_an_empty_argument_is_told(cli, command):
+    error = cli(*command.split(), "", status=2).err
+    assert error.splitlines()[0] == "error: an argument is empty: is a shell variable unset?"

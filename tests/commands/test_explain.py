@@ -274,3 +274,11 @@ def test_of_many_digits_as_many_are_drawn_as_have_room(tmp_path, capsys):
     assert len(images) == len(files) == 16
     assert not failed
     assert capsys.readouterr().err == "warning: only 16 of 17 digits are drawn\n"
+
+
+@pytest.mark.parametrize("flag", ["--num=3", "--data=Digits", "--root=data"])
+def test_what_is_for_test_images_is_refused_beside_pictures(cli, flag):
+    error = cli("explain", "four.png", flag, status=2).err
+    assert error.startswith("error: --")
+    assert "leave" in error
+    assert "or the pictures." in error

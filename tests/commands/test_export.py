@@ -225,3 +225,12 @@ def test_a_file_says_how_pixels_are_normalised_and_its_licence(fit, cli, tmp_pat
     assert (network.pixel_mean, network.pixel_std) == (0.25, 0.5)
     with safe_open(tmp_path / "x.safetensors", framework="pt") as content:
         assert json.loads(content.metadata()["mnist_zoo"])["licence"] == "CC0-1.0"
+
+
+@pytest.mark.parametrize("trainer", [5, {"precision": torch.zeros(2)}, {"max_epochs": [1]}])
+def test_settings_that_are_none_are_left_out(cli, trained, tmp_path, trainer):
+    content = torch.load(trained.best, weights_only=True)
+    content["mnist_zoo_run"] = {"trainer": trainer, "seed_everything": "abc"}
+    torch.save(content, tmp_path / "changed.ckpt")
+    cli("export", "--ckpt_path=changed.ckpt", "--out=x.safetensors")
+    assert (tmp_path / "x.safetensors").exists()

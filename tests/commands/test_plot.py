@@ -240,5 +240,10 @@ def test_headings_say_what_a_band_and_losses_are(drawn, tmp_path):
     write_run(tmp_path / "runs/Dense/version_0", model="Dense", tag="val/loss")
     _, figure = drawn("runs", "--tag=val/loss")
     assert figure.axes[0].get_title("left") == (
-        "mean, lowest to highest; networks may use different losses"
+        "mean, lowest to highest\nnetworks may use different losses"
     )
+
+
+def test_the_same_run_under_two_names_is_drawn_once(cli, tmp_path):
+    run = write_run(tmp_path / "runs" / "a")
+    assert cli("plot", "runs/a", run).out.startswith("1 run in 1 line: ")

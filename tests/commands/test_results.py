@@ -169,3 +169,26 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_is(cli, records, tmp_pa
         patch.setattr(Path, "write_text", half)
         assert "No space left" in cli("results", "--readme", "plain.md", status=2).err
     assert (tmp_path / "plain.md").read_text() == text
+
+
+def test_recipes_that_lack_the_curve_are_named(cli, records):
+    records(
+        recorded(0, 0.9),
+        recorded(0, 0.9, recipe="ConvNetReLU", epochs={"val/acc": [0.5, 0.6], "val/loss": [2, 1]}),
+    )
+    result = cli("results", "--plot=a.png", "--tag=val/acc")
+    assert "warning: not drawn, without val/acc by epoch: Dense" in result.err
+    result = cli("results", "--plot=a.png")
+    assert "warning: not drawn, without train/acc by epoch: ConvNetReLU" in result.err
+
+
+def test_a_recipe_without_records_is_told_from_a_typing_error(cli, records):
+    records(recorded(0, 0.9))
+    error = cli("results", "ConvNetUnpadded", status=2).err
+    assert error.splitlines()[1] == "To make some: mnist-zoo sweep ConvNetUnpadded"
+    assert "Did you mean Dense?" in cli("results", "Dens", status=2).err
+
+
+def test_a_file_to_write_and_a_table_to_print_are_two_commands(cli, records):
+    records(recorded(0, 0.9))
+    assert "give one of them" in cli("results", "--readme=a.md", "--markdown", status=2).err

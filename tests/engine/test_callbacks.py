@@ -6,11 +6,14 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.progress import BarColumn
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine import callbacks
-from mnist_zoo.engine.callbacks import Epochs, ProgressBar
+from mnist_zoo.engine.callbacks import EpochLines, Epochs, ProgressBar
 from mnist_zoo.models import Dense
 from mnist_zoo.report.events import read_scalars
 
@@ -88,3 +91,24 @@ def test_an_epoch_and_a_stop_are_on_disk_at_once():
     assert len(logger.said) == 2
     epochs.on_exception(trainer, None, KeyboardInterrupt())
     assert logger.said[2:] == [({"stopped": 1.0}, 20), "saved"]
+
+
+@pytest.mark.parametrize(("width", "has_speed"), [(80, False), (120, True)])
+def test_the_bar_fits_into_eighty_columns(monkeypatch, width, has_speed):
+    monkeypatch.setattr(callbacks, "get_console", lambda: Console(width=width))
+    columns = ProgressBar().configure_columns(None)
+    assert any(isinstance(column, ProcessingSpeedColumn) for column in columns) is has_speed
+    (bar,) = [column for column in columns if isinstance(column, BarColumn)]
+    assert (bar.bar_width < 10) is not has_speed
+
+
+def test_without_a_bar_a_line_is_said_once_a_minute(monkeypatch):
+    seconds = iter([0, 30, 61, 90, 130])
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    said = []
+    lines = EpochLines(said.append)
+    trainer = SimpleNamespace(max_epochs=9, callback_metrics={"val/acc": torch.tensor(0.5)})
+    lines.on_train_start(trainer, None)
+    for trainer.current_epoch in range(4):
+        lines.on_train_epoch_end(trainer, None)
+    assert said == ["epoch 2 of 9, val/acc 50.00 %", "epoch 4 of 9, val/acc 50.00 %"]

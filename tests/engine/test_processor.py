@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from mnist_zoo.engine import processor
 
 FAULTS_OF_LARGE_TENSORS = """
 import resource, torch
@@ -32,3 +35,15 @@ def test_freed_memory_is_used_again_without_asking_the_system():
     if before < 1000:
         pytest.skip("this C library keeps freed memory anyway")
     assert after < before / 10
+
+
+@pytest.mark.parametrize(
+    ("machine", "units", "emulates"),
+    [("x86_64", [False, False], True), ("x86_64", [False, True], False), ("arm64", [], False)],
+)
+def test_bfloat16_is_slow_without_units_for_it(monkeypatch, machine, units, emulates):
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    for name, has in zip(names, units, strict=False):
+        monkeypatch.setattr(torch.cpu, name, lambda has=has: has, raising=False)
+    assert processor.emulates_bfloat16() is emulates

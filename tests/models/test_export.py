@@ -177,7 +177,7 @@ def test_installed_weights_have_names(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in registry.shipped_weights():
         assert isinstance(mnist_zoo.load(name), mnist_zoo.models.Classifier)
-    assert checkpoint.find(None).stem == checkpoint.DEFAULT_WEIGHTS
+    assert checkpoint.find(None).stem == registry.DEFAULT_WEIGHTS
     with pytest.raises(CheckpointError, match="Did you mean ConvNetReLU"):
         mnist_zoo.load("ConvNetRelu")
     (tmp_path / "ConvNetReLU").mkdir()

@@ -123,3 +123,13 @@ def test_a_dollar_sign_is_no_formula(tmp_path):
     name = "$_$"
     figure = plot_curves({name: [([0], [1])]}, ylabel=name, title=name)
     figure.savefig(tmp_path / "a.png")
+
+
+def test_a_long_heading_has_several_lines():
+    figure = plot_curves({"": [([1, 2], [1, 2])]}, ylabel="loss", title="a long heading " * 12)
+    (axes,) = figure.axes
+    lines = axes.get_title("left").splitlines()
+    assert len(lines) == 3
+    figure.draw_without_rendering()
+    assert axes.title.get_window_extent().x1 <= figure.bbox.x1
+    assert axes._left_title.get_window_extent().x1 <= figure.bbox.x1

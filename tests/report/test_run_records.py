@@ -149,3 +149,15 @@ def test_a_full_disk_leaves_no_half_record(record, tmp_path, monkeypatch):
         run_records.append(tmp_path, record(1, 0.5))
     monkeypatch.undo()
     assert run_records.read(tmp_path) == [record(0, 0.5)]
+
+
+def test_a_line_of_nothing_but_brackets_is_no_record(tmp_path):
+    (tmp_path / "Dense.jsonl").write_text("[" * 100_000)
+    with pytest.raises(ZooError, match="line 1: not a record"):
+        run_records.read(tmp_path)
+
+
+def test_the_line_of_an_ensemble_names_its_seeds(record):
+    ensemble = {**record(3, 0.5, flags=["--ensemble=2"]), "seeds": [3, 7]}
+    assert ", seeds 3, 7: test accuracy 50.00 %" in run_records.line(ensemble)
+    assert ", seed 3: test accuracy" in run_records.line(record(3, 0.5))

@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     file = shell_quoted(out)
     if args.split == "test":
         print(
-            f"Test on it: mnist-zoo test --ckpt_path CKPT --data TextFile --data.test_file {file}"
+            "Test on it: mnist-zoo test --ckpt_path BEST.CKPT"
+            f" --data TextFile --data.test_file {file}"
         )
     else:
         print(

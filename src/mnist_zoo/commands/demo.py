@@ -71,11 +71,11 @@ def _parser() -> Parser:
         nargs="+",
         action="extend",
         default=[],
-        metavar="CKPT",
-        help="checkpoints of the networks to ask, shown side by side (default: the weights that"
-        " are installed with the package)",
+        metavar="FILE",
+        help="checkpoints of the networks to ask, shown side by side (default: installed"
+        f" weights of {registry.DEFAULT_WEIGHTS})",
     )
-    parser.add_argument("--model", metavar="CLASS", help="class of your own that a CKPT is of")
+    parser.add_argument("--model", metavar="CLASS", help="class of your own that a FILE is of")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -95,11 +95,11 @@ def _parser() -> Parser:
 def _networks(checkpoints: list[str], model: str | None = None) -> dict[str, Network]:
     """Load the networks; the names of those of one class include their files."""
     from mnist_zoo.demo.app import Network
-    from mnist_zoo.models.checkpoint import DEFAULT_WEIGHTS, build, class_names, find, read
+    from mnist_zoo.models.checkpoint import build, class_names, find, read
 
     named = registry.class_named(model)
     names: list[str | None] = [*checkpoints] or [None]
-    contents = {name or DEFAULT_WEIGHTS: read(find(name)) for name in names}
+    contents = {name or registry.DEFAULT_WEIGHTS: read(find(name)) for name in names}
     # Networks of the zoo may be given together with a custom one.
     known = [registry.is_known(content.model["class_path"]) for content in contents.values()]
     loaded = [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mnist_zoo.models import Classifier
 
 _MOST = 16  # images beside one another
+_NUM_IMAGES = 8  # unless told otherwise
 
 
 def main(argv: list[str]) -> int:
@@ -33,8 +34,14 @@ def main(argv: list[str]) -> int:
         ZooError: A checkpoint, data or images cannot be read, or the folder cannot be written.
     """
     arguments = _parser().parse_intermixed_args(argv)
+    if arguments.num is None:
+        arguments.num = _NUM_IMAGES
+    elif arguments.images:
+        raise ZooError("--num is for test images: leave it out, or the pictures.")
     if not 1 <= arguments.num <= _MOST:
         raise ZooError(f"--num {arguments.num}: must be from 1 to {_MOST}.")
+    if arguments.images and (arguments.data or arguments.root):
+        raise ZooError("--data and --root are for test images: leave them out, or the pictures.")
     model = registry.class_named(arguments.model)
 
     from rich.console import Console
@@ -92,11 +99,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--ckpt_path",
         metavar="FILE",
-        help="checkpoint or weights (default: those that are installed with the package)",
+        help=f"checkpoint or weights (default: installed weights of {registry.DEFAULT_WEIGHTS})",
     )
-    parser.add_argument("--model", help="its network, where that is a class of your own")
+    parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
     parser.add_argument(
-        "--data", help="its data, for test images, where that is a class of your own"
+        "--data", metavar="CLASS", help="its data, for test images, if that is a class of your own"
     )
     parser.add_argument(
         "--root",
@@ -104,9 +111,7 @@ def _parser() -> Parser:
         metavar="DIR",
         help="folder of all data sets, for test images (default: $MNIST_ZOO_DATA, else data)",
     )
-    parser.add_argument(
-        "--num", type=int, default=8, help="how many test images; default: %(default)s"
-    )
+    parser.add_argument("--num", type=int, help=f"how many test images; default: {_NUM_IMAGES}")
     parser.add_argument(
         "--out", metavar="FOLDER", type=expanded,
         help="where to draw; default: pictures, in the run of the checkpoint or else in the current"

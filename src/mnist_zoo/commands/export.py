@@ -160,14 +160,16 @@ def _data(checkpoint: Checkpoint) -> dict[str, Any] | None:
 
 def _record(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what is known about the run that trained a network."""
+    from mnist_zoo.engine.run_settings import resumed_settings
+
     if checkpoint.is_weights:
         return dict(checkpoint.record)
-    settings = checkpoint.settings.get("trainer", {}).items()
+    settings = resumed_settings(checkpoint.settings)
     return {
         "num_epochs": checkpoint.num_epochs,
         "num_steps": checkpoint.num_steps,
-        "seed": checkpoint.settings.get("seed_everything"),
-        "settings": {key: value for key, value in settings if value is not None},
+        "seed": settings.get("seed_everything"),
+        "settings": {key: value for key, value in settings["trainer"].items() if value is not None},
     }
 
 

@@ -60,7 +60,9 @@ def main(argv: list[str]) -> int:
     )
     arguments = parser.parse_intermixed_args(argv)
     out: Path = arguments.out
-    folders = list(dict.fromkeys(run for word in arguments.runs for run in _runs_in(word)))
+    # The same run may be given under several names.
+    found = {run.resolve(): run for word in arguments.runs for run in _runs_in(word)}
+    folders = list(found.values())
 
     from mnist_zoo.report import pictures
     from mnist_zoo.report.events import read_scalars
@@ -181,15 +183,19 @@ def _figure(
             steps = [step for step, _ in points], [value for _, value in points]
             curve = over_epochs(scalars[folder], tag) if in_epochs else steps
             groups[names[folder]].append(curve)
-        notes = [note] if (note := note_on(tag)) else []
-        if any(len(curves) > 1 for curves in groups.values()):
-            notes.append("mean, lowest to highest")
-        if tag.endswith("loss") and len({folder.parent.name for folder in having}) > 1:
-            notes.append("networks may use different losses")
+        several = any(len(curves) > 1 for curves in groups.values())
+        notes = ["mean, lowest to highest"] if several else []
+        if note := note_on(tag, len({folder.parent.name for folder in having})):
+            notes.append(note)
         xlabel = "epoch" if in_epochs else "step"
         try:
             draw_curves(
-                axes, groups, ylabel=tag, xlabel=xlabel, title="; ".join(notes), legend=False
+                axes,
+                groups,
+                ylabel=tag,
+                xlabel=xlabel,
+                title="\n".join(notes),
+                legend=False,
             )
         except ValueError as error:
             raise ZooError(f"--tag {tag}: none of its values is a finite number.") from error

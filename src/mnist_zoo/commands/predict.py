@@ -77,7 +77,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--ckpt_path",
         metavar="FILE",
-        help="checkpoint or weights (default: those that are installed with the package)",
+        help=f"checkpoint or weights (default: installed weights of {registry.DEFAULT_WEIGHTS})",
     )
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
     parser.add_argument("--data", metavar="CLASS", help="its data; ignored when pictures are given")
@@ -127,7 +127,7 @@ def _read(arguments: argparse.Namespace) -> int:
         content = predictions.as_objects(pictures, classes)
         for number, failure in failed.items():
             content.insert(number, failure)
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(json.dumps(content, indent=2))
     elif pictures:
         table = predictions.table(pictures, classes)
         console = screen.console()

@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
         raise ZooError(
             f"--readme writes the tables of all recipes: leave out {' '.join(arguments.recipes)}."
         )
+    if arguments.readme and arguments.markdown:
+        raise ZooError("--readme writes to a file, --markdown prints: give one of them.")
     records = _records(arguments.results, arguments.recipes)
     rows = _rows(records)
     if arguments.readme:
@@ -89,7 +91,9 @@ def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:
         raise ZooError(f"no records in {folder}. mnist-zoo sweep writes them.")
     for name in recipes:
         if name not in names:
-            raise ZooError(f"no records of {name} in {folder}.{did_you_mean(name, names)}")
+            known = name in all_recipes()
+            hint = f"\nTo make some: mnist-zoo sweep {name}" if known else did_you_mean(name, names)
+            raise ZooError(f"no records of {name} in {folder}.{hint}")
     wanted = [record for record in records if not recipes or record["recipe"] in recipes]
     return _of_recipes_now(wanted)
 

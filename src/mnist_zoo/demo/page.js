@@ -256,8 +256,12 @@ function make(tag, className, text) {
 
 const best = (probabilities) => probabilities.indexOf(Math.max(...probabilities));
 
-// Rounded down: 100 % is said of nothing less.
-const percent = (p) => `${(Math.floor(p * 1000) / 10).toFixed(1)} %`;
+// As in the command line: 100 % is said of nothing less, 0 % of nothing more.
+function percent(p) {
+  const text = `${(100 * p).toFixed(1)} %`;
+  if (text === "0.0 %" && p > 0) return "<0.1 %";
+  return text === "100.0 %" && p < 1 ? ">99.9 %" : text;
+}
 
 // `digits` is as the server sends it; of none, empty charts are shown.
 function show(digits) {
@@ -316,6 +320,8 @@ function showCard(card, read, classes) {
   [...charts.children].forEach((bars, i) => {
     const which = read.length > 1 ? ` for number ${i + 1}` : "";
     bars.setAttribute("aria-label", `Probabilities of the ten classes${which}`);
+    if (which) bars.dataset.which = `Number ${i + 1}: ${classes[best(read[i])]}`;
+    else delete bars.dataset.which;
     showBars(bars, read[i]);
   });
 }

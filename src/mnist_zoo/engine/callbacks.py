@@ -14,12 +14,17 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     RichProgressBar,
 )
+from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from rich import get_console
+from rich.progress import BarColumn
 
 from mnist_zoo.errors import FinishedError, ZooError
 
 _SECONDS_BETWEEN_DRAWINGS = 0.1
+_SECONDS_BETWEEN_LINES = 60
+_WIDTH_WITH_SPEED = 100  # of a terminal
 
 
 def _logged(trainer: Trainer, *stages: str) -> dict[str, float]:
@@ -29,9 +34,19 @@ def _logged(trainer: Trainer, *stages: str) -> dict[str, float]:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, showing only loss and accuracy."""
+    """Lightning's progress bar, on one line of a terminal of 80 columns."""
 
     _drawn_at = -math.inf
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Leave out the speed, and shorten the bar, where they would need a second line."""
+        columns: list[Any] = super().configure_columns(trainer)
+        if get_console().width >= _WIDTH_WITH_SPEED:
+            return columns
+        for column in columns:
+            if isinstance(column, BarColumn):
+                column.bar_width = 8
+        return [column for column in columns if not isinstance(column, ProcessingSpeedColumn)]
 
     @property
     def total_train_batches(self) -> int | float:
@@ -60,9 +75,38 @@ class ProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done - 1)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the logged values without the number of the run."""
+        """Return the logged values without the number of the run and the validation loss."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        hidden = "v_num", "val/loss"
+        return {name: value for name, value in metrics.items() if name not in hidden}
+
+
+class EpochLines(Callback):
+    """Says now and then how far a run is, where there is no progress bar: in a file or a pipe.
+
+    Args:
+        say: Called with a line, after an epoch, at most once a minute.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._said_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the first minute."""
+        self._said_at = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how many epochs are done, and how accurate the network is."""
+        now = time.monotonic()
+        if now - self._said_at < _SECONDS_BETWEEN_LINES:
+            return
+        self._said_at = now
+        last = trainer.max_epochs
+        of = f" of {last}" if last is not None and last > 0 else ""
+        figures = _logged(trainer, "train/acc", "val/acc").items()
+        accuracies = "".join(f", {name} {100 * value:.2f} %" for name, value in figures)
+        self.say(f"epoch {trainer.current_epoch + 1}{of}{accuracies}")
 
 
 class FinalMetrics(Callback):

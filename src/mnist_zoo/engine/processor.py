@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import platform
 import sys
 from collections.abc import Iterator
 
@@ -28,6 +29,15 @@ def flush_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+def emulates_bfloat16() -> bool:
+    """Whether this is an x86 processor without instructions for bfloat16, which is slow there."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    known = [getattr(torch.cpu, unit)() for unit in units if hasattr(torch.cpu, unit)]
+    return bool(known) and not any(known)
 
 
 def keep_freed_memory() -> None:

@@ -20,9 +20,6 @@ from mnist_zoo.errors import ZooError, did_you_mean, one_line
 from mnist_zoo.files import expanded
 from mnist_zoo.models.classifier import Classifier
 
-DEFAULT_WEIGHTS = "ConvNetBatchNorm"
-"""The installed weights used for pictures by default."""
-
 _LONGEST_PATH = 500  # of a class
 _FOLDER = 0x10  # among the attributes of a file in a zip file
 
@@ -228,7 +225,7 @@ def find(name: str | os.PathLike[str] | None) -> Path:
         CheckpointError: The name is empty, or that of no installed weights.
     """
     if name is None:
-        name = DEFAULT_WEIGHTS
+        name = registry.DEFAULT_WEIGHTS
         if name not in registry.shipped_weights():
             raise CheckpointError(
                 "no weights are installed. Name a checkpoint: --ckpt_path best.ckpt"

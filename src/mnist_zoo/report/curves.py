@@ -30,13 +30,17 @@ _DASHES = (
 )  # fmt: skip
 _MARKERS = "o", "s", "^", "D", "v", "P", "X", "<"
 _FEW = 25  # up to this many points get markers
+_LETTERS_PER_INCH = 13  # of a heading
 _MOST_COLUMNS = 8  # of the legend
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 3.5}
 
 
-def note_on(tag: str) -> str:
+def note_on(tag: str, num_networks: int = 1) -> str:
     """Return what a figure must say of a tag; empty if nothing."""
-    return "nothing was chosen by it" if tag.startswith("test_curve/") else ""
+    notes = ["nothing was chosen by it"] if tag.startswith("test_curve/") else []
+    if tag.endswith("loss") and num_networks > 1:
+        notes.append("networks may use different losses")
+    return "; ".join(notes)
 
 
 def over_epochs(scalars: events.Scalars, tag: str) -> Curve:
@@ -116,8 +120,7 @@ def draw_curves(
         raise ValueError("no curve has a finite value")
     axes.set_xlabel(xlabel, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)
-    if title:
-        axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
+    head(axes, title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -127,6 +130,20 @@ def draw_curves(
     )
     if legend:
         _names_as_written(axes.legend(**_LEGEND))
+
+
+def head(axes: Axes, title: str) -> None:
+    """Add a heading to axes, in as many lines as it takes."""
+    grid = axes.get_subplotspec()
+    num_columns = grid.get_gridspec().ncols if grid else 1
+    width = axes.figure.get_figwidth() / num_columns  # type: ignore[union-attr]
+    lines = [
+        part
+        for line in title.splitlines()
+        for part in textwrap.wrap(line, max(20, int(_LETTERS_PER_INCH * (width - 1))))
+    ]
+    if lines:
+        axes.set_title("\n".join(lines), loc="left", fontsize="medium", parse_math=False)
 
 
 def legend_below(figure: Figure) -> None:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mnist_zoo.files import whole
-from mnist_zoo.report.curves import BLUE, GREEN, VERMILION
+from mnist_zoo.report.curves import BLUE, GREEN, VERMILION, head
 from mnist_zoo.report.predictions import percent
 
 _SIDE = 28
@@ -86,7 +86,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], title: str = "") ->
     axes.tick_params(which="both", length=0)
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.spines[:].set_color("0.9")
-    _head(axes, title)
+    head(axes, title)
     return figure
 
 
@@ -117,7 +117,7 @@ def accuracy_per_class(counts: Tensor, classes: Sequence[str], title: str = "") 
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_bounds(0, 100)
     axes.tick_params(axis="y", length=0)
-    _head(axes, title)
+    head(axes, title)
     return figure
 
 
@@ -207,7 +207,7 @@ def filters(weights: Tensor, title: str = "") -> Figure:
     bar.set_label("weight")
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize="small")
-    _head(axes, title)
+    head(axes, title)
     return figure
 
 
@@ -363,6 +363,7 @@ def _frame(axes: Axes, width: float, height: float, top: float = 1, left: float 
 
 
 def _head(axes: Axes, title: str) -> None:
+    """Add a heading on one line, for which ``_fit`` makes room."""
     if title:
         axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
 

@@ -17,6 +17,7 @@ from mnist_zoo.errors import printable
 from mnist_zoo.files import whole
 
 DIGITS = tuple("0123456789")
+_MOST_IN_FULL = 5  # digits in one picture
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def percent(probability: float) -> str:
 def table(pictures: Predictions, classes: Sequence[str]) -> Table:
     """Lay out one picture per line: its digits, their probabilities, and the next best.
 
+    Of many digits in one picture, only the lowest probability is shown.
+
     Args:
         pictures: The pictures with their digits.
         classes: Names of the classes.
@@ -61,11 +64,15 @@ def table(pictures: Predictions, classes: Sequence[str]) -> Table:
         out.add_column(column)
     for name, predictions in pictures:
         best, after = [r.best() for r in predictions], [r.best(1) for r in predictions]
+        certain = "  ".join(percent(probability) for _, probability in best)
+        others = "  ".join(f"{classes[n]} ({percent(probability)})" for n, probability in after)
+        if len(best) > _MOST_IN_FULL:
+            certain, others = f"at least {percent(min(p for _, p in best))}", ""
         out.add_row(
             escape(printable(name)),
             f"[bold]{escape(' '.join(classes[number] for number, _ in best))}[/]",
-            "  ".join(percent(probability) for _, probability in best),
-            escape("  ".join(f"{classes[n]} ({percent(probability)})" for n, probability in after)),
+            certain,
+            escape(others),
         )
     return out
 

@@ -36,7 +36,9 @@ def read(folder: Path) -> list[Record]:
                 record = json.loads(text)
                 _check(record)
                 records[key(record)] = record
-            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            except (
+                LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError,
+            ) as error:  # fmt: skip
                 raise ZooError(f"{file}, line {number}: not a record; remove the line.") from error
     return list(records.values())
 
@@ -131,11 +133,14 @@ def append(folder: Path, record: Record) -> None:
 def line(record: Record) -> str:
     """Return one line on the outcome of a run."""
     flags = " ".join(record["flags"])
-    name = f"{record['recipe']} {flags}".strip()
+    # An ensemble has several.
+    seeds = record.get("seeds", [record["seed"]])
+    which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    name = f"{record['recipe']} {flags}".strip() + f", {which}"
     if record["status"] == "crashed":
-        return f"{name}, seed {record['seed']}: crashed, {record['reason']}"
+        return f"{name}: crashed, {record['reason']}"
     return (
-        f"{name}, seed {record['seed']}: test accuracy {100 * record['test_acc']:.2f} %"
+        f"{name}: test accuracy {100 * record['test_acc']:.2f} %"
         f" ({record['seconds']:.0f} s{', diverged' * (record['status'] == 'diverged')})"
     )
 

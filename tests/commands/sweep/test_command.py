@@ -121,3 +121,10 @@ def test_a_run_that_trains_nothing_is_refused_before(cli):
     flags = ("--data=Digits", "--seeds=1", "--trainer.limit_train_batches=0")
     error = cli("sweep", "Dense", *flags, status=2).err
     assert "--trainer.limit_train_batches 0: trains nothing." in error
+
+
+def test_settings_of_the_trainer_are_given_one_by_one(plan):
+    with pytest.raises(ZooError, match="--trainer: give its settings one by one"):
+        plan(["--trainer", '{"devices": 2}'])
+    with pytest.raises(ZooError, match=r"--trainer\.logger\.save_dir: a sweep sets this itself"):
+        plan(["--trainer.logger.save_dir=x"])

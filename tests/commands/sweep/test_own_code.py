@@ -99,7 +99,6 @@ def test_a_recipe_says_neither_where_figures_go_nor_that_nothing_is_trained(own,
         ("Dense", ["--trainer.callbacks+={class_path: net_of_a_sweep.Own}"]),
         ("Dense", ["--trainer.profiler.class_path=net_of_a_sweep.Own"]),
         ("Dense", ["--trainer.strategy=net_of_a_sweep.Own"]),
-        ("Dense", ["--trainer={plugins: [net_of_a_sweep.Own]}"]),
         ("callbacks.yaml", []),
     ],
 )

@@ -177,3 +177,16 @@ def test_a_file_that_holds_no_settings_is_told(cli, tmp_path, text, message):
         error = cli(*command, status=2).err
         assert message in error
         assert len(error.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_the_help_is_in_plain_words(cli, command):
+    out = cli(command, "--help").out
+    for markup in ("`", ":paramref:", ":class:", "None", "max_epochs = 1000", "--verbose"):
+        assert markup not in out, markup
+    assert ("null means 10" in " ".join(out.split())) is (command == "fit")
+
+
+def test_null_is_what_is_meant_by_none(cli):
+    error = cli("fit", "--model=Dense", "--data.split_seed=None", status=2).err
+    assert "--data.split_seed None: expected int or null. Did you mean null?" in error

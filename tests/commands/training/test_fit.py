@@ -276,3 +276,24 @@ def test_a_share_that_is_no_image_at_all_is_none(fit, tmp_path):
 def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
     result = fit("--data.val_size=0")
     assert re.search(r"^Training accuracy: \d+\.\d\d %$", result.out, re.M)
+
+
+def test_what_ended_a_run_early_is_said(fit):
+    assert "Ended" not in fit(epochs=1).out
+    out = fit("--trainer.max_time=00:00:00:01", "--pictures=false", epochs=5000).out
+    assert re.search(r"Ended after \d+ of 5000 epochs \([\d,]+ steps\) by --trainer.max_time", out)
+    stopping = (
+        "--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss",
+        "--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=100",
+    )  # fmt: skip
+    out = fit(*stopping, epochs=9).out
+    assert "Ended after 2 of 9 epochs (82 steps) by EarlyStopping: val/loss stopped imp" in out
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize("slow", [True, False])
+def test_half_precision_that_is_slow_is_warned_of(fit, monkeypatch, slow, precision):
+    monkeypatch.setattr(processor, "emulates_bfloat16", lambda: slow)
+    out = fit(f"--trainer.precision={precision}", "--trainer.limit_train_batches=1", epochs=1).out
+    warned = "This processor is slow in bfloat16: --trainer.precision 32-true is faster." in out
+    assert warned is (slow and precision == "bf16-mixed")

@@ -22,7 +22,10 @@ class Parser(argparse.ArgumentParser):
         """Raise ``ZooError`` with a suggestion for an unknown flag, without the usage text."""
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
-            word = message.removeprefix(prefix).split()[0].split("=")[0]
+            rest = message.removeprefix(prefix)
+            if not rest.strip():
+                raise ZooError("an argument is empty: is a shell variable unset?")
+            word = rest.split()[0].split("=")[0]
             kind = "option" if word.startswith("-") else "argument"
             message = f"unknown {kind} {word}.{did_you_mean(word, self._option_string_actions)}"
         raise ZooError(f"{message}\nFor all options: {self.prog} --help")

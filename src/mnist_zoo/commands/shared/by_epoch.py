@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def add_options(parser: Parser) -> None:
         "--plot", type=png_file, metavar="FILE.png", help="draw a figure by epoch, over the seeds"
     )
     parser.add_argument(
-        "--tag", help="what to draw, such as train/loss; default: val/acc, or else train/acc"
+        "--tag",
+        help="what to draw, such as train/loss; default: val/acc if all have it, else train/acc",
     )
 
 
@@ -43,7 +45,7 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     Args:
         records: The runs.
         file: Where to write the figure, atomically.
-        tag: What to draw; None for validation accuracy if recorded, else training accuracy.
+        tag: What to draw; None for validation accuracy if all have it, else training accuracy.
 
     Raises:
         ZooError: No record has it by epoch, or the figure cannot be written.
@@ -51,14 +53,20 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     from mnist_zoo.report import curves, pictures
     from mnist_zoo.report.run_names import run_names
 
-    known = sorted({name for record in records for name in record.get("epochs", ())})
-    tag = tag or ("val/acc" if "val/acc" in known else "train/acc")
+    trained = [record for record in records if record.get("epochs")]
+    known = sorted({name for record in trained for name in record["epochs"]})
+    validated = trained and all("val/acc" in record["epochs"] for record in trained)
+    tag = tag or ("val/acc" if validated else "train/acc")
     groups = run_records.curves(records, tag)
     if not groups:
         raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
+    if lacking := [recipe for recipe, _ in run_records.groups(trained).keys() - groups.keys()]:
+        left_out = ", ".join(sorted({*lacking}))
+        print(f"warning: not drawn, without {tag} by epoch: {left_out}", file=sys.stderr)
     recipes = {recipe for recipe, _ in groups}
     of = f"{recipes.pop()}: " if len(recipes) == 1 else ""
-    note = f"; {note}" if (note := curves.note_on(tag)) else ""
+    networks = {recipe.partition("-")[0] for recipe, _ in groups}
+    note = f"; {note}" if (note := curves.note_on(tag, len(networks))) else ""
     names = run_names({group: _settings(*group) for group in groups})
     if len({*names.values()}) < len(names):
         names = {group: " ".join((group[0], *group[1])) for group in groups}

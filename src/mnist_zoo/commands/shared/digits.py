@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mnist_zoo.handwriting import Digit
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-Source = Path | TextIO
+Source = Path | TextIO | ZooError
 
 
 def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[Digit] | str]]:
@@ -58,27 +58,36 @@ def drawable(name: str) -> str:
     return one_line(Path(name).name.encode(errors="backslashreplace").decode())
 
 
-def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source | None]]:
-    """Yield name and source of each picture; the source is None for a folder without any."""
+def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source]]:
+    """Yield name and source of each picture; the source is an error where there is none."""
     for word in words:
         if word == "-":
             yield word, sys.stdin or io.TextIOWrapper(io.BytesIO())
-        elif Path(word).is_dir():
-            files = sorted(
-                f for f in Path(word).iterdir() if f.suffix.lower() in SUFFIXES and not f.is_fifo()
-            )
-            yield from ((str(file), file) for file in files)
-            if not files:
-                yield word, None
-        else:
-            yield word, Path(word)
+            continue
+        try:
+            files = _pictures_in(Path(word)) if Path(word).is_dir() else [Path(word)]
+        except OSError as error:
+            yield word, ZooError(f"cannot be read ({error.strerror}).")
+            continue
+        if files == [Path(word)]:
+            yield word, files[0]
+            continue
+        yield from ((str(file), file) for file in files)
+        if not files:
+            yield word, ZooError("no pictures in this folder.")
 
 
-def _digits(source: Source | None, as_is: bool) -> list[Digit]:
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(
+        file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_fifo()
+    )
+
+
+def _digits(source: Source, as_is: bool) -> list[Digit]:
     from mnist_zoo import handwriting
 
-    if source is None:
-        raise ZooError("no pictures in this folder.")
+    if isinstance(source, ZooError):
+        raise source
     if isinstance(source, Path):
         picture = handwriting.open_picture(source)
     elif content := source.buffer.read():

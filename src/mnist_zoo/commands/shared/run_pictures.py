@@ -76,7 +76,7 @@ def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dic
         ),
     }
     if num_wrong:
-        which = f"all {num_wrong:,}"
+        which = "the only one" if num_wrong == 1 else f"all {num_wrong:,}"
         if num_wrong > len(wrong.targets):
             which = f"the most confident {len(wrong.targets)} of {num_wrong:,}"
         heading = f"{title}: {which} wrong, predicted (true)"

@@ -29,8 +29,8 @@ WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--
 _ITS_OWN = (
     "--ckpt_path", "--seed_everything", "--trainer.default_root_dir", "--trainer.devices",
     "--trainer.enable_progress_bar", "--trainer.fast_dev_run", "--trainer.limit_predict_batches",
-    "--trainer.limit_test_batches", "--trainer.logger", "--trainer.logger.class_path",
-    "--trainer.num_nodes", "--pictures", "--print_config", "-h", "--help",
+    "--trainer.limit_test_batches", "--trainer.logger", "--trainer.num_nodes", "--pictures",
+    "--print_config", "-h", "--help",
 )  # fmt: skip
 
 # Settings that may name a class by its import path. Loggers are missing: a sweep sets its own.
@@ -169,7 +169,9 @@ def parse_grid(flags: Sequence[str]) -> list[list[str]]:
             )
         if name in ("--config", "-c"):
             raise ZooError(f"{name}: a sweep takes recipes and files first, and without a flag.")
-        if name in _ITS_OWN or name.endswith(".help"):
+        if name == "--trainer":
+            raise ZooError("--trainer: give its settings one by one, as --trainer.max_epochs 2.")
+        if name in _ITS_OWN or name.startswith("--trainer.logger.") or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep sets this itself.")
         if not adds_to(name) and any(name == given[0].partition("=")[0] for given in grid):
             raise ZooError(f"{name} is given twice; for several values: {name} 1,2")
@@ -209,6 +211,8 @@ def runs_of(
 
 def _recipe(name: str) -> tuple[str, str]:
     """Return the name and the text of a recipe, a file, or the user's own network."""
+    if not name.strip():
+        raise ZooError("an argument is empty: is a shell variable unset?")
     is_class = _is_path(name) and not name.endswith((".yaml", ".yml"))
     if is_class and not Path(name).exists() and name not in all_recipes():
         if (known := recipe_of(name)) is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
@@ -56,7 +57,10 @@ def make(run: Run, runs: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any
     try:
         return run.record(train_and_test(run, folder, on_epoch))
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
+        if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
+            print("The sweep was stopped. The same command resumes it here.", flush=True)
+        else:
+            traceback.print_exc()
         return run.crashed(f"{type(error).__name__}: {error}")
 
 

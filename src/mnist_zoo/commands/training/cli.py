@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
@@ -17,7 +16,7 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -36,6 +35,7 @@ from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
     Average,
+    EpochLines,
     FinalMetrics,
     ProgressBar,
     SomethingToTrain,
@@ -150,9 +150,9 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: ZooParser, args: Any) -> None:  # type: ignore[override]
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         parser.subcommand = self.request.subcommand
-        options = self._parser(self.request.subcommand)._option_string_actions
-        for flag, texts in lightning_parser.FLAGS.items():
-            options[flag].help = texts[self.request.subcommand != "fit"] or argparse.SUPPRESS
+        lightning_parser.simplify_help(
+            self._parser(self.request.subcommand), self.request.subcommand
+        )
         try:
             self.config = parser.parse_args(args)
         except ZooError as error:
@@ -191,6 +191,8 @@ class ZooCLI(LightningCLI):
             trainer.enable_progress_bar = console.is_terminal or console.is_jupyter
         if trainer.enable_progress_bar:
             callbacks.append(ProgressBar())
+        elif self.request.subcommand == "fit":
+            callbacks.append(EpochLines(console.print))
         if self.request.subcommand == "fit":
             # Averaging copies the network; Blocks then ties it to the trainer and its data.
             blocks = Blocks(self.settings.steps_per_execution, self.settings.cuda_graph)
@@ -290,6 +292,13 @@ class ZooCLI(LightningCLI):
             )
         checks.same_best(self.request.checkpoint, self.settings.best)
         checks.same_number_of_devices(self.request.checkpoint, self.trainer)
+        half = self.trainer.precision in ("bf16-mixed", "bf16-true")
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if half and on_cpu and processor.emulates_bfloat16():
+            console.print(
+                "This processor is slow in bfloat16: --trainer.precision 32-true is faster.",
+                style="yellow",
+            )
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         checks.validation(self.trainer, self.model, self.datamodule)
@@ -362,6 +371,8 @@ class ZooCLI(LightningCLI):
             )
         best = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Best))
         last = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Last))
+        if early := self._ended_early():
+            console.print(early)
         curves, tables = (
             [Path(log.log_dir) for log in self.trainer.loggers if isinstance(log, kind)]
             for kind in (TensorBoardLogger, CSVLogger)
@@ -413,8 +424,26 @@ class ZooCLI(LightningCLI):
         if not batches:
             raise ZooError("there was nothing to predict: --trainer.limit_predict_batches is 0.")
         probabilities = torch.cat(batches)
+        if not probabilities.isfinite().all():
+            name = type(self.model).__name__
+            raise ZooError(f"{name} returns NaN or infinity: its training has diverged.")
         file = predictions.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
+
+    def _ended_early(self) -> str:
+        """Return a line on what ended the training before its last epoch, if anything did."""
+        num_epochs, limit = self.trainer.current_epoch, self.trainer.max_epochs
+        if limit is None or not 0 <= num_epochs < limit:
+            return ""
+        reason = ""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, Timer) and (callback.time_remaining() or 0) < 0:
+                reason = "--trainer.max_time"
+            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+                reason = f"EarlyStopping: {callback.monitor} stopped improving"
+        done = f"{num_epochs} of {limit} epochs ({self.trainer.global_step:,} steps)"
+        return f"Ended after {done} by {reason}." if reason else ""
 
     def _averaging(self) -> list[Average]:
         """Return the callback that averages the weights, if that is requested."""

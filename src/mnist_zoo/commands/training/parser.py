@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from typing import NoReturn
 
 from jsonargparse import set_parsing_settings
@@ -43,12 +45,27 @@ HELP = {
 
 # Help texts that replace Lightning's where these are wrong here: for fit, and for other commands;
 # None hides the flag.
-FLAGS = {
+_FLAGS = {
     "--ckpt_path": ("Checkpoint of the run to resume.", "Checkpoint or weights."),
     "--trainer.default_root_dir": ("Folder of new runs; null means runs.", None),
-    # It has no effect: only tensors and plain values are ever read.
+    "--trainer.max_epochs": (
+        "Stop after this many epochs; -1 for no limit. null means 10, unless a recipe, max_steps or"
+        " max_time says otherwise.",
+        None,
+    ),
+    "--trainer.max_steps": ("Stop after this many optimizer steps; -1 for no limit.", None),
+    # They have no effect: only tensors and plain values are ever read, and the table is ours.
     "--weights_only": (None, None),
+    "--verbose": (None, None),
 }
+
+_MARKUP = (
+    # The parser adds the default in force.
+    (re.compile(r"\s*Defaults?(?: to)?:?\s*(?:``[^`]*``|\d+)\."), ""),
+    (re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`"), r"\1"),
+    (re.compile(r"`+([^`]*)`+"), r"\1"),
+    (re.compile(r"\bNone\b"), "null"),
+)
 
 
 class ZooParser(LightningArgumentParser):
@@ -113,6 +130,26 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         help="Also log loss and accuracy on the test images after every epoch, for display"
         " only: nothing can be chosen by them.",
     )
+
+
+def simplify_help(parser: LightningArgumentParser, subcommand: str) -> None:
+    """Replace, hide or simplify the help texts that docstrings give."""
+    for action in parser._actions:
+        action.help = _without_markup(action.help)
+    for flag, texts in _FLAGS.items():
+        if flag in parser._option_string_actions:
+            text = texts[subcommand != "fit"] or argparse.SUPPRESS
+            parser._option_string_actions[flag].help = text
+    for group in parser._action_groups:
+        if any(action.dest == "ckpt_path" for action in group._group_actions):
+            group.title = "The checkpoint"
+        group.title = _without_markup(group.title)
+
+
+def _without_markup(text: str | None) -> str | None:
+    for pattern, plain in _MARKUP:
+        text = text and pattern.sub(plain, text)
+    return text
 
 
 def _subclasses(base: type) -> dict[str, type]:

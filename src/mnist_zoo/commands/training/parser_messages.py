@@ -66,6 +66,8 @@ def without_value(words: Sequence[str]) -> str:
 
 def _of_unknown_name(message: str, options: Iterable[str]) -> str:
     """Say which flag or setting does not exist, if that is the error; else return ``""``."""
+    if re.fullmatch(r"unrecognized arguments:\s*", message):
+        return "an argument is empty: is a shell variable unset?"
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match[1].partition("=")[0]
         kind = "option" if word.startswith("-") else "argument"
@@ -124,16 +126,17 @@ def _of_class(message: str, classes: Mapping[str, type]) -> str:
 def _of_value(message: str) -> str:
     """Say which types or words a value may have, if it has none of them."""
     expected = [
-        choice.strip("'")
+        "null" if choice == "NoneType" else choice.strip("'")
         for name, values in _TYPE.findall(message)
         for choice in (name or values).split(", ")
-        if choice != "NoneType"
     ]
     key, value = _key(message), _value(message)
     if not (key and expected):
         return ""
     comma = re.fullmatch(r"(\d*),(\d+)", value)
     hint = f" Did you mean {comma[1] or 0}.{comma[2]}?" if comma and "float" in expected else ""
+    if value.lower() == "none" and "null" in expected:
+        hint = " Did you mean null?"
     return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}.{hint}"
 
 
