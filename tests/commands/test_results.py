@@ -65,7 +65,7 @@ def test_it_says_how_the_runs_were_made(cli, records):
     records(recorded(0, 0.97), recorded(1, 0.98, seconds=80.0, date="2026-01-03"))
     text = cli("results").out
     assert "70  " in text
-    for word in ("cpu", "2.6.0", "2026-01-01 to 2026-01-03"):
+    for word in ("cpu", "2.6.0", "2026-01-01–", "2026-01-03"):
         assert word in text
 
 

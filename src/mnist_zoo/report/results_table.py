@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -103,8 +104,16 @@ def table(rows: Sequence[Row], names: Sequence[str] = FIGURES) -> Table:
 
 
 def circumstances_table(rows: Sequence[Row]) -> Table:
-    """Lay out how the runs were made."""
-    return _table(rows, CIRCUMSTANCES, circumstances)
+    """Lay out how the runs were made, several versions or dates below one another."""
+
+    def cells(row: Row) -> list[str]:
+        seconds, device, *others = circumstances(row)
+        # Versions without the build, such as +cu130.
+        short = [re.sub(r"\+\w+", "", cell) for cell in others]
+        below = [cell.replace(", ", ",\n").replace(" to ", "–\n") for cell in short]
+        return [seconds, device, *below]
+
+    return _table(rows, CIRCUMSTANCES, cells)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -129,8 +138,12 @@ def _table(rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], lis
         out.add_column(names[n], justify="right", overflow="fold", no_wrap=names[n] != "device")
     for row, line in zip(rows, body, strict=True):
         name = "\n  ".join(map(one_line, (row.recipe, *row.flags)))
-        out.add_row(escape(name), *(escape(one_line(line[n])) for n in shown))
+        out.add_row(escape(name), *(escape(_one_by_one(line[n])) for n in shown))
     return out
+
+
+def _one_by_one(lines: str) -> str:
+    return "\n".join(map(one_line, lines.split("\n")))
 
 
 def _number(value: float) -> str:
