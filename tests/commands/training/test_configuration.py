@@ -189,4 +189,4 @@ def test_the_help_is_in_plain_words(cli, command):
 
 def test_null_is_what_is_meant_by_none(cli):
     error = cli("fit", "--model=Dense", "--data.split_seed=None", status=2).err
-    assert "--data.split_seed None: expected int or null. Did you mean null?" in error
+    assert "--data.split_seed None: expected int. Did you mean null?" in error

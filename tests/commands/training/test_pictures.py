@@ -132,7 +132,7 @@ def test_what_was_read_and_what_it_was_are_not_mixed_up():
     assert "Net: the most confident 1 of 3 wrong, predicted (true)" in words(figures["wrong"])
     counts[8, 1] = 1
     figures = run_pictures.of_evaluation(Readings(counts, one, one), tuple("0123456789"), "Net")
-    assert "Net: all 1 wrong, predicted (true)" in words(figures["wrong"])
+    assert "Net: the only one wrong, predicted (true)" in words(figures["wrong"])
 
 
 def test_fit_leaves_its_curves(fit, tmp_path):

@@ -126,16 +126,17 @@ def _of_class(message: str, classes: Mapping[str, type]) -> str:
 def _of_value(message: str) -> str:
     """Say which types or words a value may have, if it has none of them."""
     expected = [
-        "null" if choice == "NoneType" else choice.strip("'")
+        choice.strip("'")
         for name, values in _TYPE.findall(message)
         for choice in (name or values).split(", ")
+        if choice != "NoneType"
     ]
     key, value = _key(message), _value(message)
     if not (key and expected):
         return ""
     comma = re.fullmatch(r"(\d*),(\d+)", value)
     hint = f" Did you mean {comma[1] or 0}.{comma[2]}?" if comma and "float" in expected else ""
-    if value.lower() == "none" and "null" in expected:
+    if value.lower() == "none" and "NoneType" in message:
         hint = " Did you mean null?"
     return f"--{key} {value}: expected {' or '.join(dict.fromkeys(expected))}.{hint}"
 
