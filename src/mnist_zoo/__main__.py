@@ -37,7 +37,7 @@ _ELSEWHERE = {
 _HELP = """\
 usage: mnist-zoo COMMAND [options]
 
-Train, test and compare the published MNIST networks.
+Train, test and compare networks for MNIST.
 
 commands:
 {commands}

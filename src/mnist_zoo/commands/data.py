@@ -53,6 +53,9 @@ def _parser() -> Parser:
             "Write images as text: 784 pixel values from 0 to 255 and the label, separated by\n"
             "tabs, one image a line, for --data TextFile and for any other program."
         ),
+        usage="mnist-zoo data to-text OUT [options]",
+        epilog="examples:\n  mnist-zoo data to-text images.txt --val_size 0 --num 1000\n"
+        "  mnist-zoo data to-text test.txt --split test",
     )
     parser.add_argument("action", metavar="to-text", choices=["to-text"], help="what to do")
     parser.add_argument("out", metavar="OUT", help="the file to write")
