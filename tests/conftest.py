@@ -38,10 +38,13 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Let SIGINT interrupt where pytest was started to ignore it, as a script does by ``&``."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let signals interrupt that pytest was started to ignore, as by ``&`` in a script or nohup."""
+    handlers = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+    numbers = {getattr(signal, name, None): handler for name, handler in handlers.items()}
+    before = {n: signal.signal(n, handler) for n, handler in numbers.items() if n is not None}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
