@@ -64,17 +64,18 @@ def _sources(words: Sequence[str]) -> Iterator[tuple[str, Source]]:
         if word == "-":
             yield word, sys.stdin or io.TextIOWrapper(io.BytesIO())
             continue
+        path = Path(word)
         try:
-            files = _pictures_in(Path(word)) if Path(word).is_dir() else [Path(word)]
+            found = _pictures_in(path) if path.is_dir() else None
         except OSError as error:
             yield word, ZooError(f"cannot be read ({error.strerror}).")
             continue
-        if files == [Path(word)]:
-            yield word, files[0]
-            continue
-        yield from ((str(file), file) for file in files)
-        if not files:
+        if found is None:
+            yield word, path
+        elif not found:
             yield word, ZooError("no pictures in this folder.")
+        else:
+            yield from ((str(file), file) for file in found)
 
 
 def _pictures_in(folder: Path) -> list[Path]:
