@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.mnist]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP, PHONE = {"width": 1100, "height": 720}, {"width": 360, "height": 740}
+ON_ITS_SIDE = {"width": 740, "height": 360}
 
 ONE = [(0.5, 0.2), (0.5, 0.5), (0.5, 0.8)]
 ZERO = [
@@ -112,7 +113,7 @@ def draw(page, points):
 
 def expect_answer(page, digits):
     """Wait for the first network to read these digits."""
-    answer = digits if digits.isdecimal() and len(digits) > 1 else rf"{digits} \d+\.\d %"
+    answer = digits if digits.isdecimal() and len(digits) > 1 else rf"{digits} >?\d+\.\d %"
     expect(page.locator(".best").first).to_have_text(re.compile(rf"^{answer}$"))
 
 
@@ -178,6 +179,12 @@ def test_several_digits_are_read_from_left_to_right(page):
     draw(page, [(0.65 + (x - 0.5) * 0.8, y) for x, y in ZERO])
     expect_answer(page, "10")
     expect(page.locator("#seen canvas")).to_have_count(2)
+    charts = page.locator(".network").first.locator(".bars")
+    which = [chart.get_attribute("data-which") for chart in charts.all()]
+    assert which == ["Number 1: 1", "Number 2: 0"]
+    page.click("#clear")
+    expect_nothing(page)
+    assert charts.all()[0].get_attribute("data-which") is None
 
 
 def test_classes_are_called_by_their_names(page, file_of_four):
@@ -343,6 +350,14 @@ def test_on_a_phone_nothing_is_out_of_sight(visit, scheme):
     assert page.evaluate("getComputedStyle(document.querySelector('#canvas')).touchAction") == (
         "none"
     )
+
+
+def test_on_a_phone_on_its_side_paper_and_answers_are_in_sight(visit):
+    page = visit(ON_ITS_SIDE)
+    for locator in (page.locator("#canvas"), page.locator(".best").first):
+        box = locator.bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= ON_ITS_SIDE["height"]
 
 
 def test_on_a_phone_an_empty_message_takes_no_room_from_the_bars(visit):
