@@ -86,6 +86,9 @@ def imitation(monkeypatch):
     monkeypatch.setattr(
         cuda_graphs.torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state)
     )
+    monkeypatch.setattr(
+        cuda_graphs, "_renew_generator", lambda state, device: torch.set_rng_state(state)
+    )
     monkeypatch.setattr(cuda_graphs.torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(cuda_graphs.torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(cuda_graphs.torch.cuda, "stream", contextlib.nullcontext)
@@ -464,5 +467,21 @@ def test_on_a_gpu_a_graph_trains_as_plain_steps_do(network_class, monkeypatch):
     assert trainer.global_step == 2 * num_batches
     plain, _ = train(network_class, "gpu", cuda_graph=False)
     assert len(replays) == 2 * (num_batches // 8)
+    for (name, one), other in zip(graphed.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.01, atol=0.002, msg=name)
+
+
+class Waiting(MLPDropout):
+    def loss(self, outputs, targets):
+        # Nothing waits while a graph is recorded; the warm-up does not notice.
+        torch.cuda.current_stream().synchronize()
+        return super().loss(outputs, targets)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_network_that_cannot_be_recorded_is_trained_plainly(capsys):
+    graphed, _ = train(Waiting, "gpu", cuda_graph=True)
+    assert capsys.readouterr().out.count("CUDA graph disabled (slower)") == 1
+    plain, _ = train(Waiting, "gpu", cuda_graph=False)
     for (name, one), other in zip(graphed.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0.01, atol=0.002, msg=name)

@@ -121,7 +121,7 @@ class GraphedSteps:
             reason = _reason(error)
         self._give_up(reason)
         self._restore(after)
-        torch.cuda.set_rng_state(numbers_after, device)
+        _renew_generator(numbers_after, device)
         return plainly
 
     def _on_another_stream(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -302,6 +302,18 @@ class GraphedStepsAtRates(GraphedSteps):
         torch.cuda.set_rng_state(numbers_after, device)
         if not all(torch.equal(now[name], after[name]) for name in self._weights()):
             raise RuntimeError("it takes no learning rate that changes at every step")
+
+
+def _renew_generator(numbers: Tensor, device: torch.device) -> None:
+    """Set the random generator of a GPU anew.
+
+    After a failed recording, some versions of PyTorch leave it waiting for the end of that, and
+    refuse to draw numbers.
+    """
+    fresh = torch.Generator(device)
+    fresh.set_state(numbers)
+    generator = torch.cuda.default_generators[device.index]
+    generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 def _reason(error: BaseException) -> str:
