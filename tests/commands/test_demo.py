@@ -72,10 +72,14 @@ def test_a_missing_package_is_named(cli, monkeypatch):
     )
 
 
+def networks_of(*checkpoints, model=None):
+    return demo._networks(demo._files([*map(str, checkpoints)]), model)
+
+
 def test_networks_of_one_class_are_told_apart(trained, copied):
-    names = list(demo._networks([str(trained.best), str(trained.last), str(trained.best)]))
+    names = list(networks_of(trained.best, trained.last, trained.best))
     assert names == [f"ConvNetReLU ({trained.best})", f"ConvNetReLU ({trained.last})"]
-    assert list(demo._networks([str(trained.best)])) == ["ConvNetReLU"]
+    assert list(networks_of(trained.best)) == ["ConvNetReLU"]
 
 
 def test_a_network_of_ones_own_is_named_and_stands_beside_those_of_the_zoo(cli, tmp_path):
@@ -86,20 +90,20 @@ def test_a_network_of_ones_own_is_named_and_stands_beside_those_of_the_zoo(cli, 
     save_file(state, tmp_path / "own.safetensors", {"mnist_zoo": about})
     files = ["own.safetensors", "ConvNetReLU"]
     with pytest.raises(ZooError, match=r"name it: --model own\.Small"):
-        demo._networks(files)
-    assert list(demo._networks(files, "own.Small")) == ["Small", "ConvNetReLU"]
+        networks_of(*files)
+    assert list(networks_of(*files, model="own.Small")) == ["Small", "ConvNetReLU"]
     with pytest.raises(ZooError, match=r"--model own\.Small does not fit"):
-        demo._networks(["ConvNetReLU"], "own.Small")
+        networks_of("ConvNetReLU", model="own.Small")
 
 
 def test_a_network_names_the_classes_of_its_data(trained, tmp_path):
-    assert demo._networks([str(trained.best)])["ConvNetReLU"].classes == tuple("0123456789")
+    assert networks_of(trained.best)["ConvNetReLU"].classes == tuple("0123456789")
     content = torch.load(trained.best, weights_only=True)
     content["mnist_zoo"]["data"] = {
         "class_path": "my.Letters", "init_args": {}, "classes": list("ABCDEFGHIJ"),
     }  # fmt: skip
     torch.save(content, tmp_path / "letters.ckpt")
-    networks = demo._networks([str(tmp_path / "letters.ckpt")])
+    networks = networks_of(tmp_path / "letters.ckpt")
     assert networks["ConvNetReLU"].classes == list("ABCDEFGHIJ")
 
 

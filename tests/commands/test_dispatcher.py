@@ -181,3 +181,19 @@ def test_a_file_that_may_not_be_read_is_told_by_any_command(cli, monkeypatch):
 def test_an_empty_argument_is_told(cli, command):
     error = cli(*command.split(), "", status=2).err
     assert error.splitlines()[0] == "error: an argument is empty: is a shell variable unset?"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "test --ckpt_path=nowhere.ckpt", "predict --ckpt_path=nowhere.ckpt a.png",
+        "explain --ckpt_path=nowhere.ckpt", "export --ckpt_path=nowhere.ckpt --out=a.onnx",
+        "demo --ckpt_path=nowhere.ckpt",
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_is_missing_is_told_before_torch_is_imported(cli, monkeypatch, command):
+    # The module that reads checkpoints, and imports torch.
+    monkeypatch.delattr("mnist_zoo.models.checkpoint", raising=False)
+    monkeypatch.setitem(sys.modules, "mnist_zoo.models.checkpoint", None)
+    error = cli(*command.split(), status=2).err
+    assert error.startswith("error: checkpoint nowhere.ckpt does not exist. ")

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 import mnist_zoo
 from mnist_zoo import data, registry
 from mnist_zoo.commands.shared import digits
-from mnist_zoo.models import checkpoint
+from mnist_zoo.models import checkpoint, checkpoint_files
 from mnist_zoo.report import pictures as drawing
 
 
@@ -254,7 +254,7 @@ def test_test_images_saved_as_pictures_are_read_as_tensors_are(mnist_root):
         stream = io.BytesIO()
         Image.fromarray(image.numpy()).save(stream, "PNG")
         pictures.append(Image.open(stream))
-    network = checkpoint.load(checkpoint.find(None))
+    network = checkpoint.load(checkpoint_files.find(None))
     read = network.predict(pictures)
     assert torch.equal(read, network.predict(images))
     assert (read.argmax(dim=1) == targets).float().mean() > 0.97
@@ -263,7 +263,7 @@ def test_test_images_saved_as_pictures_are_read_as_tensors_are(mnist_root):
 @pytest.mark.slow
 def test_digits_of_other_sources_are_read():
     images, targets = data.Digits(val_size=0).load(train=True)
-    network = checkpoint.load(checkpoint.find(None))
+    network = checkpoint.load(checkpoint_files.find(None))
     right = total = 0
     for image, target in zip(images[:200], targets, strict=False):
         picture = Image.new("L", (400, 300), 30)

@@ -16,7 +16,8 @@ from mnist_zoo.data import Digits
 from mnist_zoo.engine import probe
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
-from mnist_zoo.models.checkpoint import CheckpointError, read
+from mnist_zoo.models.checkpoint import read
+from mnist_zoo.models.checkpoint_files import CheckpointError
 from mnist_zoo.models.classifier import num_parameters
 from mnist_zoo.models.optimizers import lay_out_as_weights
 

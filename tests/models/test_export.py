@@ -12,8 +12,8 @@ from torch import nn
 import mnist_zoo
 from mnist_zoo import registry
 from mnist_zoo.errors import ZooError
-from mnist_zoo.models import MLPLogSoftmax, checkpoint, export
-from mnist_zoo.models.checkpoint import CheckpointError
+from mnist_zoo.models import MLPLogSoftmax, checkpoint, checkpoint_files, export
+from mnist_zoo.models.checkpoint_files import CheckpointError
 
 NETWORKS = sorted(registry.builtin_networks())
 
@@ -177,19 +177,19 @@ def test_installed_weights_have_names(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in registry.shipped_weights():
         assert isinstance(mnist_zoo.load(name), mnist_zoo.models.Classifier)
-    assert checkpoint.find(None).stem == registry.DEFAULT_WEIGHTS
+    assert checkpoint_files.find(None).stem == registry.DEFAULT_WEIGHTS
     with pytest.raises(CheckpointError, match="Did you mean ConvNetReLU"):
         mnist_zoo.load("ConvNetRelu")
     (tmp_path / "ConvNetReLU").mkdir()
     assert isinstance(mnist_zoo.load("ConvNetReLU"), mnist_zoo.models.ConvNetReLU)
     with pytest.raises(CheckpointError, match="is a folder, not a file"):
         mnist_zoo.load(tmp_path / "ConvNetReLU")
-    file = checkpoint.find(None)
+    file = checkpoint_files.find(None)
     monkeypatch.setattr(registry, "shipped_weights", lambda: {"Net-99.7": file})
-    assert checkpoint.find("Net-99.7") == file
+    assert checkpoint_files.find("Net-99.7") == file
     monkeypatch.setattr(registry, "shipped_weights", dict)
     with pytest.raises(CheckpointError, match="no weights are installed"):
-        checkpoint.find(None)
+        checkpoint_files.find(None)
 
 
 def test_weights_that_may_not_be_read_are_told(monkeypatch, tmp_path):

@@ -8,11 +8,14 @@ import ipaddress
 import os
 import socket
 import webbrowser
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.errors import ZooError
+from mnist_zoo.models import checkpoint_files
 
 if TYPE_CHECKING:
     from mnist_zoo.demo.app import Network
@@ -36,13 +39,14 @@ def main(argv: list[str]) -> int:
         raise ZooError(
             f"the page needs the package {error.name}.\nInstall it: pip install 'mnist-zoo[demo]'"
         ) from error
+    files = _files(args.ckpt_path)
     # Before the networks are loaded, which takes seconds: an address in use is reported at once.
     with contextlib.suppress(KeyboardInterrupt), _listen(args.host, args.port) as listener:
         from mnist_zoo import handwriting
         from mnist_zoo.demo.app import make_app
 
         app = make_app(
-            _networks(args.ckpt_path, args.model),
+            _networks(files, args.model),
             lambda stream: handwriting.digits(handwriting.open_picture(stream)),
             _names_of(args.host, listener),
         )
@@ -92,14 +96,19 @@ def _parser() -> Parser:
     return parser
 
 
-def _networks(checkpoints: list[str], model: str | None = None) -> dict[str, Network]:
-    """Load the networks; the names of those of one class include their files."""
+def _files(checkpoints: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each checkpoint; if none is named, that of the default weights."""
+    files = {name: checkpoint_files.find(name) for name in checkpoints}
+    return files or {registry.DEFAULT_WEIGHTS: checkpoint_files.find(None)}
+
+
+def _networks(files: Mapping[str, Path], model: str | None = None) -> dict[str, Network]:
+    """Load networks, given their files by name; the names of those of one class include these."""
     from mnist_zoo.demo.app import Network
-    from mnist_zoo.models.checkpoint import build, class_names, find, read
+    from mnist_zoo.models.checkpoint import build, class_names, read
 
     named = registry.class_named(model)
-    names: list[str | None] = [*checkpoints] or [None]
-    contents = {name or registry.DEFAULT_WEIGHTS: read(find(name)) for name in names}
+    contents = {name: read(file) for name, file in files.items()}
     # Networks of the zoo may be given together with a custom one.
     known = [registry.is_known(content.model["class_path"]) for content in contents.values()]
     loaded = [

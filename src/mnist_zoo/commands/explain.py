@@ -13,6 +13,7 @@ from mnist_zoo.commands.shared.arguments import Parser
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable
+from mnist_zoo.models import checkpoint_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
     if arguments.images and (arguments.data or arguments.root):
         raise ZooError("--data and --root are for test images: leave them out, or the pictures.")
     model = registry.class_named(arguments.model)
+    file = checkpoint_files.find(arguments.ckpt_path)
 
     from rich.console import Console
 
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import pictures, summary
 
-    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
+    checkpoint = checkpoints.read(file)
     network = checkpoints.build(checkpoint, named=model)
     classes = checkpoints.class_names(checkpoint)
     run = None if arguments.out else run_folders.of_checkpoint(checkpoint.path)

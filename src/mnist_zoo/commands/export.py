@@ -12,6 +12,7 @@ from mnist_zoo.commands.shared.provenance import today, versions
 from mnist_zoo.commands.shared.screen import silence
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable_file
+from mnist_zoo.models import checkpoint_files
 
 if TYPE_CHECKING:
     from mnist_zoo.models import Classifier
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
         raise ZooError("--data and --root are for --measure, which is not given.")
     kind = _format(arguments.format, arguments.out)
     named = registry.class_named(arguments.model)
+    file = checkpoint_files.find(arguments.ckpt_path)
 
     from mnist_zoo.data import Digits
     from mnist_zoo.data.module import to_float
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> int:
     from mnist_zoo.models import export as exports
 
     silence()
-    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
+    checkpoint = checkpoints.read(file)
     network = checkpoints.build(checkpoint, named)
     out = arguments.out or checkpoint.path.with_suffix(SUFFIXES[kind])
     if not arguments.out and checkpoint.path in registry.shipped_weights().values():

@@ -14,6 +14,7 @@ from mnist_zoo.commands.shared import digits, screen
 from mnist_zoo.commands.shared.arguments import Parser, png_file
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import ZooError
+from mnist_zoo.models import checkpoint_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,13 +97,14 @@ def _parser() -> Parser:
 
 
 def _read(arguments: argparse.Namespace) -> int:
+    file = checkpoint_files.find(arguments.ckpt_path)
     import torch
 
     from mnist_zoo.report import predictions
 
     if arguments.save_sheet:
         digits.require_not_among(arguments.images, arguments.save_sheet)
-    network, classes = _network(arguments)
+    network, classes = _network(file, arguments.model)
     pictures: list[tuple[str, list[predictions.Prediction]]] = []
     seen, failed = [], {}
     for number, (name, found) in enumerate(digits.read(arguments.images, arguments.as_is)):
@@ -156,10 +158,10 @@ def _save_sheet(file: Path, images: Tensor, pictures: Predictions, classes: Sequ
     print(f"What the network saw: {file}", file=sys.stderr)
 
 
-def _network(arguments: argparse.Namespace) -> tuple[Classifier, Sequence[str]]:
+def _network(file: Path, model: str | None) -> tuple[Classifier, Sequence[str]]:
     """Return the network and its class names: the digits, unless its data has others."""
     from mnist_zoo.models import checkpoint as checkpoints
 
-    named = registry.class_named(arguments.model)
-    checkpoint = checkpoints.read(checkpoints.find(arguments.ckpt_path))
+    named = registry.class_named(model)
+    checkpoint = checkpoints.read(file)
     return checkpoints.build(checkpoint, named), checkpoints.class_names(checkpoint)

@@ -16,16 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.parameter import is_lazy
 
 from mnist_zoo import registry, stored
-from mnist_zoo.errors import ZooError, did_you_mean, one_line
-from mnist_zoo.files import expanded
+from mnist_zoo.errors import one_line
+from mnist_zoo.models.checkpoint_files import CheckpointError, existing, find
 from mnist_zoo.models.classifier import Classifier
 
 _LONGEST_PATH = 500  # of a class
 _FOLDER = 0x10  # among the attributes of a file in a zip file
-
-
-class CheckpointError(ZooError):
-    """A checkpoint that is missing, damaged, or of an unknown network."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +73,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, empty, damaged, or no such checkpoint.
     """
-    file = Path(path)
-    if not file.is_file():
-        kind = "is a folder, not a file" if file.is_dir() else "does not exist"
-        raise CheckpointError(f"checkpoint {file} {kind}.{_nearby(file)}")
-    if file.stat().st_size == 0:
-        raise CheckpointError(f"checkpoint {file} is empty: writing it was interrupted.")
+    file = existing(Path(path))
     if file.suffix == ".safetensors":
         return _read_weights(file)
     content = _content(file)
@@ -218,34 +209,6 @@ def class_names(checkpoint: Checkpoint) -> Sequence[str]:
     return data.get("classes") or tuple("0123456789")
 
 
-def find(name: str | os.PathLike[str] | None) -> Path:
-    """Return a file, given its path or the name of installed weights; None: the default weights.
-
-    Raises:
-        CheckpointError: The name is empty, or that of no installed weights.
-    """
-    if name is None:
-        name = registry.DEFAULT_WEIGHTS
-        if name not in registry.shipped_weights():
-            raise CheckpointError(
-                "no weights are installed. Name a checkpoint: --ckpt_path best.ckpt"
-            )
-    if not str(name):
-        raise CheckpointError("--ckpt_path is empty: name a file.")
-    shipped = registry.shipped_weights()
-    path = expanded(name)
-    # A folder may have that name: in runs/, the one with the network's runs.
-    if not path.is_file() and str(name) in shipped:
-        return shipped[str(name)]
-    if path.exists() or path.suffix or path.name != str(name):
-        return path
-    installed = f" (there are {' and '.join(shipped)})" if shipped else ""
-    raise CheckpointError(
-        f"{name}: neither a file nor installed weights{installed}."
-        f"{did_you_mean(path.name, shipped) or _nearby(path)}"
-    )
-
-
 def _content(file: Path) -> Any:
     """Return what torch wrote to a file, if it is intact and holds only data."""
     with file.open("rb") as stream:
@@ -376,19 +339,3 @@ def _does_not_fit(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
         f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version: "
         + " ".join(str(error).split())[:300]
     )
-
-
-def _nearby(file: Path) -> str:
-    folder = file if file.is_dir() else file.parent
-    beside = [str(path) for path in sorted(folder.glob("*.ckpt"))]
-    runs = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda f: f.stat().st_mtime)
-    found = beside or [str(path) for path in runs]
-    if not found:
-        return " Checkpoints are written by mnist-zoo fit."
-    if hint := did_you_mean(str(file), found):
-        return hint
-    newest = Path(found[-1])
-    last = newest.with_name("last.ckpt")
-    if newest != last and last.exists():
-        return f" There are {newest.name} and {last.name} in {newest.parent}"
-    return f" There is {newest}"

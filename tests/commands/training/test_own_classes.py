@@ -7,6 +7,7 @@ import torch
 
 import mnist_zoo
 from mnist_zoo import registry
+from mnist_zoo.models.checkpoint_files import CheckpointError
 
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 
@@ -68,7 +69,7 @@ class TestALocalNetwork:
         result = cli("test", "--ckpt_path", checkpoint, status=2)
         assert "neither in this zoo nor an installed plugin" in result.err
         assert "--model local_net.LocalNet" in result.err
-        with pytest.raises(mnist_zoo.models.checkpoint.CheckpointError, match="local_net"):
+        with pytest.raises(CheckpointError, match="local_net"):
             mnist_zoo.load(checkpoint)
 
 

@@ -18,6 +18,7 @@ from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
 from mnist_zoo.models import checkpoint as checkpoints
 from mnist_zoo.models.checkpoint import Checkpoint
+from mnist_zoo.models.checkpoint_files import CheckpointError
 
 # Names of the checkpoints that fit itself keeps.
 _ITS_OWN = ("best", "last")
@@ -205,7 +206,7 @@ def nothing_later(before: Checkpoint) -> None:
         return
     try:
         done = checkpoints.read(last).num_steps
-    except checkpoints.CheckpointError:
+    except CheckpointError:
         return  # it is gone or damaged, and nothing is lost
     if done > before.num_steps:
         raise ZooError(

@@ -23,6 +23,7 @@ from mnist_zoo.commands.shared.checkpoint_data import data_here
 from mnist_zoo.commands.training import config_file
 from mnist_zoo.errors import UnknownNameError, ZooError
 from mnist_zoo.files import absolute, expanded
+from mnist_zoo.models import checkpoint_files
 from mnist_zoo.recipes import all_recipes, find_recipe, recipe_of
 
 if TYPE_CHECKING:
@@ -196,9 +197,10 @@ def _with_checkpoint(request: Request) -> Request:
         CheckpointError: It cannot be read, or its class may not be imported.
         ZooError: ``fit`` cannot resume from it.
     """
+    file = checkpoint_files.find(request.ckpt_path)
     from mnist_zoo.models import checkpoint as checkpoints
 
-    checkpoint = checkpoints.read(checkpoints.find(request.ckpt_path))
+    checkpoint = checkpoints.read(file)
     if request.subcommand == "fit":
         _require_resumable(str(request.ckpt_path), checkpoint)
     path = checkpoints.trusted_class(checkpoint, named=request.model)
@@ -255,13 +257,12 @@ def _require_resumable(name: str, checkpoint: Checkpoint) -> None:
 
 def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
     from mnist_zoo.models import Classifier
-    from mnist_zoo.models.checkpoint import CheckpointError
 
     cls = registry.import_derived(checkpoint.model["class_path"], Classifier, "--model")
     known = registry.accepted(cls)
     for name in checkpoint.model["init_args"]:
         if name not in known:
-            raise CheckpointError(
+            raise checkpoint_files.CheckpointError(
                 f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version,"
                 f" which has no argument {name}."
             )
