@@ -22,11 +22,11 @@ def here(tmp_path, monkeypatch):
 
 
 class TestBeforeFit:
-    def said(self, num_val=5_000, epochs=60, steps=-1, folder=None, num_devices=1):
+    def said(self, num_val=5_000, epochs=60, steps=-1, folder=None, num_devices=1, limit=1.0):
         text = summary.before_fit(
             network="Net", num_parameters=1_234_567, data="MNIST", num_train_images=55_000,
             num_val_images=num_val, max_epochs=epochs, max_steps=steps, run_folder=folder,
-            num_devices=num_devices, batch_size=10,
+            num_devices=num_devices, batch_size=10, limit_train_batches=limit,
         )  # fmt: skip
         return shown(text, width=500).strip()
 
@@ -42,6 +42,17 @@ class TestBeforeFit:
 
     def test_counts_a_single_epoch_in_the_singular(self):
         assert self.said(epochs=1).endswith(", 1 epoch")
+
+    @pytest.mark.parametrize(
+        ("limit", "said"),
+        [
+            (200, " of at most 200 steps"),
+            (1, " of at most 1 step"),
+            (0.25, " with 25 % of the images"),
+        ],
+    )
+    def test_tells_a_limit_of_minibatches(self, limit, said):
+        assert self.said(limit=limit).endswith(f", 60 epochs{said}")
 
     def test_tells_a_limit_of_steps(self):
         assert self.said(steps=3000).endswith(", 60 epochs, at most 3,000 steps")

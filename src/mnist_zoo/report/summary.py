@@ -25,15 +25,22 @@ def before_fit(
     run_folder: Path | None,
     num_devices: int,
     batch_size: int,
+    limit_train_batches: float = 1.0,
 ) -> str:
     """Return a line on what will be trained, on what, for how long and where to.
 
-    ``batch_size`` is the number of images per step of each device.
+    ``batch_size`` is the number of images per step of each device; ``limit_train_batches`` is a
+    share of the minibatches of an epoch or, as an integer, their number.
     """
     held_out = f"{num_val_images:,} held out for validation" if num_val_images else "none held out"
     limits = []
     if max_epochs is not None and max_epochs >= 0:
-        limits.append("1 epoch" if max_epochs == 1 else f"{max_epochs} epochs")
+        epochs = "1 epoch" if max_epochs == 1 else f"{max_epochs} epochs"
+        if isinstance(limit_train_batches, int):
+            epochs += f" of at most {limit_train_batches:,} step{'s' * (limit_train_batches != 1)}"
+        elif limit_train_batches != 1:
+            epochs += f" with {100 * limit_train_batches:g} % of the images"
+        limits.append(epochs)
     if max_steps >= 0:
         limits.append(f"at most {max_steps:,} step{'s' * (max_steps != 1)}")
     until = ", ".join(limits) or "until stopped"

@@ -1,5 +1,8 @@
 """Settings by recipe, checkpoint, file and flag, which of them wins, and which cannot be."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import yaml
@@ -190,3 +193,18 @@ def test_the_help_is_in_plain_words(cli, command):
 def test_null_is_what_is_meant_by_none(cli):
     error = cli("fit", "--model=Dense", "--data.split_seed=None", status=2).err
     assert "--data.split_seed None: expected int. Did you mean null?" in error
+
+
+def test_one_minibatch_is_not_all_of_them_whatever_was_imported_before():
+    code = (
+        "from typing import Optional, Union\n"
+        "Optional[Union[float, int]]\n"
+        "from mnist_zoo.__main__ import main\n"
+        "main(['fit', '--model=Dense', '--print_config', '--trainer.limit_train_batches=1',"
+        " '--trainer.limit_val_batches=1.0'])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    trainer = yaml.safe_load(out)["trainer"]
+    one, every = trainer["limit_train_batches"], trainer["limit_val_batches"]
+    assert (one, type(one)) == (1, int)
+    assert (every, type(every)) == (1, float)

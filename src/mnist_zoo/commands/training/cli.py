@@ -174,6 +174,7 @@ class ZooCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the zoo's flags, and make MNIST the default data."""
+        lightning_parser.read_integers_as_such(parser)
         parser.set_defaults({"data": {"class_path": "mnist_zoo.data.MNIST"}})
         if self.request.subcommand == "fit":
             lightning_parser.add_fit_arguments(parser)
@@ -314,6 +315,7 @@ class ZooCLI(LightningCLI):
                 run_folder=self.run_folder,
                 num_devices=self.trainer.world_size,
                 batch_size=self.datamodule.batch_size,
+                limit_train_batches=self.trainer.limit_train_batches,
             )
         )
         if before := self.request.checkpoint:

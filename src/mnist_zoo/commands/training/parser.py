@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import NoReturn
+from typing import NoReturn, Union, get_args
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
@@ -130,6 +130,19 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         help="Also log loss and accuracy on the test images after every epoch, for display"
         " only: nothing can be chosen by them.",
     )
+
+
+def read_integers_as_such(parser: LightningArgumentParser) -> None:
+    """Have the parser try int before float, as in the trainer's signature.
+
+    ``limit_train_batches=1`` is one minibatch, 1.0 all of them. Python reverses the two in a type
+    that another package, such as rich, was the first to write the other way round.
+    """
+    for action in parser._actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if int in kinds and float in kinds[: kinds.index(int)]:
+            others = [kind for kind in kinds if kind is not int]
+            action._typehint = Union[(int, *others)]  # type: ignore[attr-defined]
 
 
 def simplify_help(parser: LightningArgumentParser, subcommand: str) -> None:
