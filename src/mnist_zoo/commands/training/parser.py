@@ -135,8 +135,8 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
 def read_integers_as_such(parser: LightningArgumentParser) -> None:
     """Have the parser try int before float, as in the trainer's signature.
 
-    ``limit_train_batches=1`` is one minibatch, 1.0 all of them. Python reverses the two in a type
-    that another package, such as rich, was the first to write the other way round.
+    ``limit_train_batches=1`` is one minibatch, 1.0 all of them. Lightning writes the two in both
+    orders, and Python caches types, so that what was imported before decides the order here.
     """
     for action in parser._actions:
         kinds = get_args(getattr(action, "_typehint", None))
