@@ -6,6 +6,8 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+EMPTY_ARGUMENT = "an argument is empty: is a shell variable unset?"
+
 
 class ZooError(Exception):
     """An error that the user can fix: one or two plain lines saying what, where and how.

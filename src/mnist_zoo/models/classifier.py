@@ -138,10 +138,18 @@ class Classifier(LightningModule, ABC):
                     for batch in torch.split(pixels, batch_size)
                 ]
             )
-        if not answers.isfinite().all():
+        self.require_finite(answers)
+        return answers
+
+    def require_finite(self, outputs: Tensor) -> None:
+        """Check what the network has returned.
+
+        Raises:
+            ZooError: Some of it is not finite: the training has diverged.
+        """
+        if not outputs.isfinite().all():
             name = type(self).__name__
             raise ZooError(f"{name} returns NaN or infinity: its training has diverged.")
-        return answers
 
     def configure_callbacks(self) -> list[Callback]:
         """Return what a network needs whatever hooks its class overrides.

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mnist_zoo.errors import ZooError, did_you_mean
+from mnist_zoo.errors import EMPTY_ARGUMENT, ZooError, did_you_mean
 from mnist_zoo.files import expanded
 
 
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         if message.startswith(prefix):
             rest = message.removeprefix(prefix)
             if not rest.strip():
-                raise ZooError("an argument is empty: is a shell variable unset?")
+                raise ZooError(EMPTY_ARGUMENT)
             word = rest.split()[0].split("=")[0]
             kind = "option" if word.startswith("-") else "argument"
             message = f"unknown {kind} {word}.{did_you_mean(word, self._option_string_actions)}"

@@ -16,7 +16,7 @@ from typing import Any
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.provenance import today
 from mnist_zoo.commands.training import config_file
-from mnist_zoo.errors import UnknownNameError, ZooError
+from mnist_zoo.errors import EMPTY_ARGUMENT, UnknownNameError, ZooError
 from mnist_zoo.recipes import all_recipes, find_recipe, recipe_hashes, recipe_of, settings_hash
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Key
@@ -212,7 +212,7 @@ def runs_of(
 def _recipe(name: str) -> tuple[str, str]:
     """Return the name and the text of a recipe, a file, or the user's own network."""
     if not name.strip():
-        raise ZooError("an argument is empty: is a shell variable unset?")
+        raise ZooError(EMPTY_ARGUMENT)
     is_class = _is_path(name) and not name.endswith((".yaml", ".yml"))
     if is_class and not Path(name).exists() and name not in all_recipes():
         if (known := recipe_of(name)) is None:

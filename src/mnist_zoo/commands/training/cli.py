@@ -426,9 +426,7 @@ class ZooCLI(LightningCLI):
         if not batches:
             raise ZooError("there was nothing to predict: --trainer.limit_predict_batches is 0.")
         probabilities = torch.cat(batches)
-        if not probabilities.isfinite().all():
-            name = type(self.model).__name__
-            raise ZooError(f"{name} returns NaN or infinity: its training has diverged.")
+        self.model.require_finite(probabilities)
         file = predictions.write_predictions(folder / "predictions.csv", probabilities)
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mnist_zoo import registry
-from mnist_zoo.errors import UnknownNameError, did_you_mean
+from mnist_zoo.errors import EMPTY_ARGUMENT, UnknownNameError, did_you_mean
 
 _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
 _GOT = re.compile(r"Got value: (.*)")
@@ -67,7 +67,7 @@ def without_value(words: Sequence[str]) -> str:
 def _of_unknown_name(message: str, options: Iterable[str]) -> str:
     """Say which flag or setting does not exist, if that is the error; else return ``""``."""
     if re.fullmatch(r"unrecognized arguments:\s*", message):
-        return "an argument is empty: is a shell variable unset?"
+        return EMPTY_ARGUMENT
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match[1].partition("=")[0]
         kind = "option" if word.startswith("-") else "argument"
