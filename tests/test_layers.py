@@ -59,7 +59,7 @@ def layout():
             yield re.findall(r"(?:/|`)([\w.]+)/?`", parts), set(re.findall(r"`(\w+)", known))
 
 
-@pytest.mark.parametrize(("parts", "known"), layout())
+@pytest.mark.parametrize(("parts", "known"), list(layout()))
 def test_a_part_knows_those_that_the_table_names(parts, known):
     files = [file for part in parts for file in files_of(part)]
     ours = {name for file in files for name in imports(file) if within(name, "mnist_zoo")}

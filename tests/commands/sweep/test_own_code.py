@@ -49,7 +49,7 @@ def test_a_network_of_ones_own_needs_no_recipe_and_logs_what_it_likes(own, tmp_p
     assert outcome["val_acc"] == outcome["epochs"]["val/acc"][-1]
 
 
-def testing(*names):
+def with_test_step(*names):
     """Return the network with a ``test_step`` of its own that logs figures of some names."""
     logged = dict.fromkeys(names, 0.5)
     step = f"    def test_step(self, batch, batch_idx):\n        self.log_dict({logged})\n"
@@ -58,7 +58,7 @@ def testing(*names):
 
 @pytest.mark.parametrize("names", [["test_accuracy"], ["test/acc"]])
 def test_a_test_step_that_logs_no_figures_is_told_before_anything_runs(own, names, plan):
-    own.write_text(testing(*names))
+    own.write_text(with_test_step(*names))
     runs = plan(["--data=Digits"], recipes=["net_of_a_sweep.Own"], seeds=[0])
     with pytest.raises(ZooError) as refused:
         sweep_run.check(runs)
@@ -67,7 +67,7 @@ def test_a_test_step_that_logs_no_figures_is_told_before_anything_runs(own, name
 
 def test_one_that_logs_them_is_not_refused(own, plan, monkeypatch):
     monkeypatch.setattr(Digits, "test_dataloader", lambda self: pytest.fail("read too early"))
-    own.write_text(testing("test/acc", "test/loss"))
+    own.write_text(with_test_step("test/acc", "test/loss"))
     sweep_run.check(plan(["--data=Digits"], recipes=["net_of_a_sweep.Own"], seeds=[0]))
 
 
