@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
 
 import mnist_zoo
 from mnist_zoo import data, registry
 from mnist_zoo.commands.shared import digits
 from mnist_zoo.models import checkpoint, checkpoint_files
 from mnist_zoo.report import pictures as drawing
+from mnist_zoo.report.predictions import DIGITS, Prediction, table
 
 
 def drawn(text):
@@ -383,6 +385,15 @@ def test_of_many_digits_in_one_picture_only_the_lowest_probability_is_shown(cli,
     assert line.split()[:7] == ["many.png", *"305305"]
     assert "at least " in line
     assert line.count("%") == 1
+
+
+def test_of_many_digits_that_are_all_certain_nothing_is_said_twice():
+    certain = Prediction((0, 0, 9, 9), [1 - 9e-6, *[1e-6] * 9])
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table([("a.png", [certain] * 7)], DIGITS))
+    assert ">99.9 %" in capture.get()
+    assert "at least" not in capture.get()
 
 
 def test_predictions_that_are_no_numbers_are_not_written(cli, diverged, tmp_path):

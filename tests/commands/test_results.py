@@ -177,9 +177,12 @@ def test_recipes_that_lack_the_curve_are_named(cli, records):
         recorded(0, 0.9, recipe="ConvNetReLU", epochs={"val/acc": [0.5, 0.6], "val/loss": [2, 1]}),
     )
     result = cli("results", "--plot=a.png", "--tag=val/acc")
-    assert "warning: not drawn, without val/acc by epoch: Dense" in result.err
+    assert "warning: not drawn, without val/acc by epoch: Dense --data.val_size=0\n" in result.err
     result = cli("results", "--plot=a.png")
-    assert "warning: not drawn, without train/acc by epoch: ConvNetReLU" in result.err
+    assert (
+        "warning: not drawn, without train/acc by epoch: ConvNetReLU --data.val_size=0\n"
+        in result.err
+    )
 
 
 def test_a_recipe_without_records_is_told_from_a_typing_error(cli, records):

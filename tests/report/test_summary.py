@@ -46,8 +46,8 @@ class TestBeforeFit:
     @pytest.mark.parametrize(
         ("limit", "said"),
         [
-            (200, " of at most 200 steps"),
-            (1, " of at most 1 step"),
+            (200, " of at most 200 minibatches"),
+            (1, " of at most 1 minibatch"),
             (0.25, " with 25 % of the images"),
         ],
     )

@@ -19,6 +19,8 @@ from mnist_zoo.errors import ZooError, did_you_mean
 class Best(ModelCheckpoint):
     """Keeps ``best.ckpt``, the weights that validation chose; none if nothing is held out.
 
+    A figure of training, such as ``train/loss``, may choose them instead.
+
     Args:
         monitor: The logged value that decides.
         mode: Whether the highest or the lowest value is best; None: the lowest of a loss, the

@@ -40,7 +40,7 @@ class Blocks(Callback):
     several devices), a block is one step. Lightning's plain loop is used if gradients are
     accumulated, if a network defines its own training (``training_step``, ``configure_optimizers``
     or hooks around a step), or if one of the user's callbacks acts at every step. What a network's
-    own loss logs for single steps is logged for the last step of a block alone.
+    own loss logs for single steps is logged only for the last step of a block.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.

@@ -89,8 +89,8 @@ class GraphedSteps:
             # PyTorch also requires such a warm-up before recording.
             plainly = self._on_another_stream(*inputs)
         except RuntimeError as error:
-            # Steps that synchronise cannot be recorded, and a failed recording leaves debris.
-            # What the optimizer has created in the failed block must not be kept.
+            # Steps that synchronise cannot be recorded. What the optimizer has created in the
+            # failed block must not be kept.
             if not any(isinstance(name, tuple) for name in before):
                 self.optimizer.state.clear()
             self._restore(before)

@@ -18,7 +18,7 @@ def find(name: str | os.PathLike[str] | None) -> Path:
     """Return a file, given its path or the name of installed weights; None: the default weights.
 
     Raises:
-        CheckpointError: There is no such file, it is empty, or nothing is named.
+        CheckpointError: There are no such file or weights, the file is empty, or the name is.
     """
     if name is None:
         name = registry.DEFAULT_WEIGHTS

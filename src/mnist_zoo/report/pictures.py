@@ -270,7 +270,7 @@ def saliency(
             parse_math=False,
         )
     _frame(axes, width, height, top=3 + 6 * lines, left=16)
-    _head(axes, title)
+    _head_on_one_line(axes, title)
     _fit(figure, axes, 27)
     return figure
 
@@ -324,7 +324,7 @@ def gallery(
             fontweight="bold" if good is False else "normal",
         )
     _frame(axes, width, height)
-    _head(axes, title)
+    _head_on_one_line(axes, title)
     _fit(figure, axes, 38)
     return figure
 
@@ -362,7 +362,7 @@ def _frame(axes: Axes, width: float, height: float, top: float = 1, left: float 
     axes.set_axis_off()
 
 
-def _head(axes: Axes, title: str) -> None:
+def _head_on_one_line(axes: Axes, title: str) -> None:
     """Add a heading on one line, for which ``_fit`` makes room."""
     if title:
         axes.set_title(title, loc="left", fontsize="medium", parse_math=False)

@@ -67,7 +67,8 @@ def table(pictures: Predictions, classes: Sequence[str]) -> Table:
         certain = "  ".join(percent(probability) for _, probability in best)
         others = "  ".join(f"{classes[n]} ({percent(probability)})" for n, probability in after)
         if len(best) > _MOST_IN_FULL:
-            certain, others = f"at least {percent(min(p for _, p in best))}", ""
+            lowest = percent(min(probability for _, probability in best))
+            certain, others = lowest if lowest.startswith(">") else f"at least {lowest}", ""
         out.add_row(
             escape(printable(name)),
             f"[bold]{escape(' '.join(classes[number] for number, _ in best))}[/]",

@@ -108,10 +108,9 @@ def circumstances_table(rows: Sequence[Row]) -> Table:
 
     def cells(row: Row) -> list[str]:
         seconds, device, *others = circumstances(row)
-        # Versions without the build, such as +cu130.
-        short = [re.sub(r"\+\w+", "", cell) for cell in others]
-        below = [cell.replace(", ", ",\n").replace(" to ", "–\n") for cell in short]
-        return [seconds, device, *below]
+        # Versions without the build, such as +cu130, which may be the same.
+        parts = [dict.fromkeys(re.sub(r"\+\w+", "", cell).split(", ")) for cell in others]
+        return [seconds, device, *(",\n".join(part).replace(" to ", "–\n") for part in parts)]
 
     return _table(rows, CIRCUMSTANCES, cells)
 

@@ -37,7 +37,9 @@ def before_fit(
     if max_epochs is not None and max_epochs >= 0:
         epochs = "1 epoch" if max_epochs == 1 else f"{max_epochs} epochs"
         if isinstance(limit_train_batches, int):
-            epochs += f" of at most {limit_train_batches:,} step{'s' * (limit_train_batches != 1)}"
+            epochs += (
+                f" of at most {limit_train_batches:,} minibatch{'es' * (limit_train_batches != 1)}"
+            )
         elif limit_train_batches != 1:
             epochs += f" with {100 * limit_train_batches:g} % of the images"
         limits.append(epochs)

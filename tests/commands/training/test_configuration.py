@@ -189,7 +189,11 @@ def test_the_help_is_in_plain_words(cli, command):
     out = cli(command, "--help").out
     for markup in ("`", ":paramref:", ":class:", "None", "max_epochs = 1000", "--verbose"):
         assert markup not in out, markup
-    assert ("null means 10" in " ".join(out.split())) is (command == "fit")
+    words = " ".join(out.split())
+    assert ("null means 10" in words) is (command == "fit")
+    # Where the parser's own default is null, the docstring's is the one in force.
+    assert "Default: 50. (type: Optional[int], default: null)" in words
+    assert "Default: 1. (type: int, default: 1)" not in words
 
 
 def test_null_is_what_is_meant_by_none(cli):

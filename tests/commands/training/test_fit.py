@@ -279,15 +279,20 @@ def test_where_nothing_is_held_out_the_accuracy_in_training_is_said(fit):
 
 
 def test_what_ended_a_run_early_is_said(fit):
-    assert "Ended" not in fit(epochs=1).out
+    assert "ended the training" not in fit(epochs=1).out
     out = fit("--trainer.max_time=00:00:00:01", "--pictures=false", epochs=5000).out
-    assert re.search(r"Ended after \d+ of 5000 epochs \([\d,]+ steps\) by --trainer.max_time", out)
+    assert re.search(
+        r"--trainer.max_time ended the training after \d+ of 5000 epochs \([\d,]+ st", out
+    )
     stopping = (
         "--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss",
         "--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=100",
     )  # fmt: skip
     out = fit(*stopping, epochs=9).out
-    assert "Ended after 2 of 9 epochs (82 steps) by EarlyStopping: val/loss stopped imp" in out
+    assert "EarlyStopping (val/loss) ended the training after 2 of 9 epochs (82 steps)." in out
+    first = (*stopping[:2], "--trainer.callbacks.stopping_threshold=100")
+    out = fit(*first, epochs=9).out
+    assert "EarlyStopping (val/loss) ended the training after 1 of 9 epochs (41 steps)." in out
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])

@@ -60,8 +60,8 @@ def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:
     groups = run_records.curves(records, tag)
     if not groups:
         raise ZooError(f"--plot: no record has {tag} by epoch.{did_you_mean(tag, known)}")
-    if lacking := [recipe for recipe, _ in run_records.groups(trained).keys() - groups.keys()]:
-        left_out = ", ".join(sorted({*lacking}))
+    if lacking := run_records.groups(trained).keys() - groups.keys():
+        left_out = ", ".join(sorted(" ".join((recipe, *flags)) for recipe, flags in lacking))
         print(f"warning: not drawn, without {tag} by epoch: {left_out}", file=sys.stderr)
     recipes = {recipe for recipe, _ in groups}
     of = f"{recipes.pop()}: " if len(recipes) == 1 else ""

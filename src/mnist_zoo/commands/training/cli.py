@@ -341,7 +341,8 @@ class ZooCLI(LightningCLI):
         except SystemExit as ended:
             last = self.run_folder and self.run_folder / "checkpoints" / "last.ckpt"
             found = last if last and last.is_file() else None
-            console.print(summary.interrupted(found, self._own_classes()))
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                console.print(summary.interrupted(found, self._own_classes()))
             # Lightning exits with 1, as after an error, or with 0, as after success.
             if isinstance(ended.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
@@ -431,19 +432,19 @@ class ZooCLI(LightningCLI):
         console.print(f"{len(probabilities):,} predictions written to {escape(str(file))}")
 
     def _ended_early(self) -> str:
-        """Return a line on what ended the training before its last epoch, if anything did."""
+        """Return a line on the callback that ended the training before its last epoch, if any."""
         num_epochs, limit = self.trainer.current_epoch, self.trainer.max_epochs
-        if limit is None or not 0 <= num_epochs < limit:
+        if limit is None or not 0 <= num_epochs < limit or not self.trainer.should_stop:
             return ""
-        reason = ""
+        done = f"{num_epochs} of {limit} epochs ({self.trainer.global_step:,} steps)"
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, Timer) and (callback.time_remaining() or 0) < 0:
-                reason = "--trainer.max_time"
-            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-                reason = f"EarlyStopping: {callback.monitor} stopped improving"
-        done = f"{num_epochs} of {limit} epochs ({self.trainer.global_step:,} steps)"
-        return f"Ended after {done} by {reason}." if reason else ""
+                return f"--trainer.max_time ended the training after {done}."
+            if isinstance(callback, EarlyStopping) and callback.stopped_epoch == num_epochs - 1:
+                name = f"EarlyStopping ({callback.monitor})"
+                return f"{name} ended the training after {done}."
+        return ""
 
     def _averaging(self) -> list[Average]:
         """Return the callback that averages the weights, if that is requested."""

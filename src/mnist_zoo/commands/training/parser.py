@@ -59,9 +59,8 @@ _FLAGS = {
     "--verbose": (None, None),
 }
 
+_DEFAULT = re.compile(r"\s*Default:\s*(?:``[^`]*``|\d+)\.")
 _MARKUP = (
-    # The parser adds the default in force.
-    (re.compile(r"\s*Defaults?(?: to)?:?\s*(?:``[^`]*``|\d+)\."), ""),
     (re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`"), r"\1"),
     (re.compile(r"`+([^`]*)`+"), r"\1"),
     (re.compile(r"\bNone\b"), "null"),
@@ -148,6 +147,9 @@ def read_integers_as_such(parser: LightningArgumentParser) -> None:
 def simplify_help(parser: LightningArgumentParser, subcommand: str) -> None:
     """Replace, hide or simplify the help texts that docstrings give."""
     for action in parser._actions:
+        if action.default is not None:
+            # The parser adds it.
+            action.help = action.help and _DEFAULT.sub("", action.help)
         action.help = _without_markup(action.help)
     for flag, texts in _FLAGS.items():
         if flag in parser._option_string_actions:
