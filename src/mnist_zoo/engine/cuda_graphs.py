@@ -194,8 +194,8 @@ class GraphedSteps:
     def _tensors(self) -> dict[object, Tensor]:
         """Return everything that a step changes."""
         network = self.network
-        found: dict[object, Tensor] = {**dict(network.named_parameters())}
-        found |= dict(network.named_buffers())
+        found: dict[object, Tensor] = {}
+        found |= dict(network.named_parameters()) | dict(network.named_buffers())
         for number, state in enumerate(self.optimizer.state.values()):
             found |= {(number, k): v for k, v in state.items() if isinstance(v, Tensor)}
         return found
@@ -230,8 +230,9 @@ class GraphedSteps:
         if not all(torch.equal(now[name], after[name]) for name in counts):
             return False
         for names in (weights, of_optimizer, [name for name in buffers if name not in counts]):
-            allowed = _TOLERANCE * distance(names, after, before) if names else 0
-            if names and not distance(names, now, after) <= allowed:
+            if not names:
+                continue
+            if not distance(names, now, after) <= _TOLERANCE * distance(names, after, before):
                 return False
         return True
 

@@ -150,9 +150,9 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: ZooParser, args: Any) -> None:  # type: ignore[override]
         """Parse the arguments given, whatever ``sys.argv`` holds."""
         parser.subcommand = self.request.subcommand
-        lightning_parser.simplify_help(
-            self._parser(self.request.subcommand), self.request.subcommand
-        )
+        if self.request.helping:
+            name = self.request.subcommand
+            lightning_parser.simplify_help(self._parser(name), name)
         try:
             self.config = parser.parse_args(args)
         except ZooError as error:
