@@ -122,6 +122,25 @@ def test_a_setting_holds_in_blocks(network_class, settings):
     assert_the_same(train(network_class, 4, **settings), train(network_class, None, **settings))
 
 
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_the_weights_are_averaged_within_blocks(every):
+    averaged = [Average(0.9, every), Average(0.9, every)]
+    in_blocks = train(Dense, 4, callbacks=averaged[:1])
+    assert in_blocks[1].fit_loop.epoch_loop.batch_progress.total.completed < 2 * NUM_BATCHES
+    assert_the_same(in_blocks, train(Dense, None, callbacks=averaged[1:]))
+    one, other = (average._average_model for average in averaged)
+    assert one.n_averaged == other.n_averaged == -(-2 * NUM_BATCHES // every)
+
+
+class MyAverage(Average):
+    pass
+
+
+def test_an_average_of_ones_own_sees_every_step():
+    in_blocks = train(Dense, 4, callbacks=[MyAverage(0.9)])
+    assert in_blocks[1].fit_loop.epoch_loop.batch_progress.total.completed == 2 * NUM_BATCHES
+
+
 @pytest.mark.parametrize(
     "network",
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,13 +23,19 @@ from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine import plain_loop
-from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates, Steps
+from mnist_zoo.engine.callbacks import Average
+from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates, Rates, Steps, together
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
 # Blocks of about this many images keep both Lightning's overhead and the delay after Ctrl-C small:
 # at 10 images per step, a block takes about 0.1 s on a CPU.
 _IMAGES_A_BLOCK = 640
+# On a GPU, steps take much less time, and overhead as much.
+_IMAGES_A_BLOCK_ON_A_GPU = 16_384
+_STEPS_A_BLOCK_ON_A_GPU = 256
+# Enough to start kernels without delay; the first ones are taken plainly, and recording takes time.
+_STEPS_A_GRAPH = 8
 
 
 class Blocks(Callback):
@@ -36,17 +43,17 @@ class Blocks(Callback):
 
     Counters, logger axes and checkpoints count optimizer steps; ``max_steps``,
     ``limit_train_batches`` and gradient clipping hold exactly. If the trainer must act on
-    individual batches (validation within an epoch, a moving average of the weights, batch norm on
-    several devices), a block is one step. Lightning's plain loop is used if gradients are
-    accumulated, if a network defines its own training (``training_step``, ``configure_optimizers``
-    or hooks around a step), or if one of the user's callbacks acts at every step. What a network's
-    own loss logs for single steps is logged only for the last step of a block.
+    individual batches (validation within an epoch, batch norm on several devices), a block is one
+    step. Lightning's plain loop is used if gradients are accumulated, if a network defines its own
+    training (``training_step``, ``configure_optimizers`` or hooks around a step), or if one of the
+    user's callbacks acts at every step. What a network's own loss logs for single steps is logged
+    only for the last step of a block.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
-        cuda_graph: On a GPU, replay a block as one CUDA graph if possible; None: only for the zoo's
-            own networks. A graph ignores what Python does in a step, such as a loss that depends on
-            the epoch.
+        cuda_graph: On a GPU, replay steps as a CUDA graph if possible; None: only for the zoo's own
+            networks. A graph ignores what Python does in a step, such as a loss that depends on the
+            epoch.
     """
 
     def __init__(self, num_steps: int | None = None, cuda_graph: bool | None = None) -> None:
@@ -62,7 +69,7 @@ class Blocks(Callback):
             return
         if plain_loop.is_needed(trainer, pl_module):
             return
-        wanted = self.num_steps or max(1, _IMAGES_A_BLOCK // datamodule.batch_size)
+        wanted = self.num_steps or _num_steps(datamodule.batch_size, trainer)
         datamodule.block_size = 1 if plain_loop.counts_batches(trainer, pl_module) else wanted
         datamodule.limit_train_batches = trainer.limit_train_batches
         trainer.limit_train_batches = 1.0
@@ -140,6 +147,13 @@ class Blocks(Callback):
         return trainer.callback_metrics["val/loss"]
 
 
+def _num_steps(batch_size: int, trainer: Trainer) -> int:
+    """Return the number of steps in a block if the user gives none."""
+    if trainer.strategy.root_device.type != "cuda":
+        return max(1, _IMAGES_A_BLOCK // batch_size)
+    return max(1, min(_IMAGES_A_BLOCK_ON_A_GPU // batch_size, _STEPS_A_BLOCK_ON_A_GPU))
+
+
 class _BlockStep:
     """``training_step`` for a block: the same steps as one by one, with metrics over all."""
 
@@ -153,6 +167,7 @@ class _BlockStep:
         on_one = isinstance(trainer.strategy, SingleDeviceStrategy)
         self.plain = on_one and not plain_loop.scales_loss(trainer)
         self.cuda_graph = cuda_graph
+        self.averages = [c for c in trainer.callbacks if type(c) is Average]  # type: ignore[attr-defined]
         self._steps: Steps | None = None
 
     def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -170,16 +185,37 @@ class _BlockStep:
             images, targets = images[:num_images], targets[:num_images]
         if self._steps is None:
             self._steps = self._graphed(images.device) or self._take
-        global_step = trainer.global_step
-        mean_loss, outputs = self._steps(images, targets)
-        num_steps = self._num_steps(len(targets))
-        self._count(global_step + num_steps - trainer.global_step)
+        first, results = 0, []
+        while first < len(targets):
+            part = slice(first, first + self._num_images_until_average())
+            results.append(self._train(images[part], targets[part]))
+            first = part.stop
         # Lightning adds one for the block, but logger axes must count steps.
+        num_steps = math.ceil(len(targets) / self.batch_size)
         trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
+        mean_loss, outputs = together(results)
         self.network.log_training(mean_loss, outputs, targets)
 
+    def _num_images_until_average(self) -> int:
+        """Return how many images are trained on before the weights are averaged."""
+        step = self.trainer.global_step
+        # Lightning's average takes in the weights after the first step, then after every nth.
+        steps = [1 + -step % average.update_every_n_steps for average in self.averages]
+        return min(steps, default=sys.maxsize) * self.batch_size
+
+    def _train(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on a part of a block; return its mean loss and all its outputs."""
+        trainer = self.trainer
+        assert self._steps
+        step = trainer.global_step + math.ceil(len(targets) / self.batch_size)
+        results = self._steps(images, targets)
+        self._count(step - trainer.global_step)
+        for average in self.averages:
+            average.on_train_batch_end(trainer, self.network, None, (images, targets), 0)
+        return results
+
     def _take(
-        self, images: Tensor, targets: Tensor, rates: Tensor | None = None
+        self, images: Tensor, targets: Tensor, rates: Rates | None = None
     ) -> tuple[Tensor, Tensor]:
         """Train on the images of a block; return its mean loss and all its outputs.
 
@@ -221,29 +257,36 @@ class _BlockStep:
         if not all(group.get("capturable", True) or group.get("fused") for group in groups):
             notify(f"No CUDA graph (slower): {type(optimizer).__name__} counts steps on the CPU")
             return None
+        between_updates = [average.update_every_n_steps for average in self.averages]
+        num_steps = min(_STEPS_A_GRAPH, *between_updates, self._block_size())
+        length = self.batch_size, num_steps
         schedulers = self._schedulers()
-        if not schedulers:
-            return GraphedSteps(self._take, network, optimizer, notify)
+        # Others take only numbers, which a graph would fix.
+        takes_rates = getattr(optimizer, "takes_tensors_as_lr", False) or all(
+            group.get("fused") for group in groups
+        )
+        is_constant = not self.trainer.lr_scheduler_configs
+        if is_constant or not (schedulers or takes_rates):
+            return GraphedSteps(self._take, network, optimizer, *length, notify)
         if any(getattr(scheduler, "cycle_momentum", False) for scheduler in schedulers):
             notify("No CUDA graph (slower): the scheduler changes the momentum at every step")
             return None
-        # Others take only numbers, which a graph would fix.
-        takes_tensors = getattr(optimizer, "takes_tensors_as_lr", False)
-        if not takes_tensors and not all(group.get("fused") for group in groups):
+        if not takes_rates:
             name = type(optimizer).__name__
             notify(f"No CUDA graph (slower): {name} cannot have its rate changed at every step")
             return None
         return GraphedStepsAtRates(
-            self._take, self._take, network, optimizer, schedulers, self._num_steps, notify
+            self._take, self._take, network, optimizer, schedulers, *length, notify
         )
+
+    def _block_size(self) -> int:
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return int(datamodule.block_size)
 
     def _optimizer(self) -> Optimizer:
         wrapped: Any = self.network.optimizers()
         optimizer: Optimizer = wrapped.optimizer
         return optimizer
-
-    def _num_steps(self, num_images: int) -> int:
-        return math.ceil(num_images / self.batch_size)
 
     def _schedulers(self) -> list[Any]:
         """Return the step-wise schedulers."""
@@ -289,7 +332,7 @@ class _Rates:
         rates: (steps, groups).
     """
 
-    def __init__(self, optimizer: Optimizer, rates: Tensor) -> None:
+    def __init__(self, optimizer: Optimizer, rates: Rates) -> None:
         self.optimizer = optimizer
         self.to_come = iter(rates)
         self.step()

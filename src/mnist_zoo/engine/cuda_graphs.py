@@ -1,42 +1,68 @@
-"""A block of steps as one CUDA graph: recorded once, then replayed by a single call.
+"""Steps as a CUDA graph: a few are recorded once, then replayed by a single call.
 
 With ten images a step, a GPU spends most of its time waiting for the CPU to start the next kernel.
-A graph starts all kernels of a block at once, with the same numbers in the same order.
+A graph starts all kernels of several steps at once, with the same numbers in the same order.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Steps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Trains on the images and targets of a block; returns its mean loss and all its outputs."""
-StepsAtRates = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""The same, with the learning rate of each step and parameter group, (steps, groups)."""
+"""Trains on images and targets; returns the mean loss and all outputs."""
+Rates = Tensor | Sequence[Sequence[float]]
+"""The learning rate of each step and parameter group, (steps, groups)."""
+StepsAtRates = Callable[[Tensor, Tensor, Rates], tuple[Tensor, Tensor]]
+"""The same, at given rates."""
 
-# Largest difference allowed between graph and plain steps, relative to how far the block moved the
-# weights. Rounding stays far below, a wrong replay is far above.
+# Largest difference allowed between graph and plain steps, relative to how far the steps moved the
+# weights. Rounding usually stays far below, a wrong replay is far above.
 _TOLERANCE = 0.01
+# Batch norm of few images magnifies rounding within a few steps. A graph may therefore differ by so
+# many times as much as plain steps do when they are taken once more.
+_TIMES_ROUNDING = 10
+
+
+class _Recording(NamedTuple):
+    """A graph and the tensors from which it reads and to which it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    results: tuple[Tensor, Tensor]
+
+
+def together(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the mean loss and all outputs of consecutive parts of a block."""
+    if len(results) == 1:
+        return results[0]
+    losses, outputs = zip(*results, strict=True)
+    weights = [len(some) for some in outputs]
+    total = sum(loss * weight for loss, weight in zip(losses, weights, strict=True))
+    return total / sum(weights), torch.cat(outputs)
 
 
 class GraphedSteps:
     """Steps replayed as a CUDA graph, or taken one by one if that is impossible.
 
-    The first block is trained both ways from the same state; a graph that leads to other weights is
-    never used. Smaller blocks, such as the last of an epoch, are trained plainly, as is everything
-    once a graph has failed.
+    The first steps are taken both ways from the same state; a graph that leads to other weights is
+    never used. This begins with graphs of one step, in which rounding cannot hide an error. Once a
+    graph has failed, all steps are taken plainly.
 
     Args:
         steps: What to replay: GPU work only, whose results depend only on the network, the
             optimizer and its arguments.
         network: The network to train.
-        optimizer: Its optimizer; a new learning rate means a new graph.
+        optimizer: Its optimizer; a new learning rate means new graphs.
+        batch_size: Number of images in a step.
+        num_steps: How many steps a graph has; what is left of a block then has graphs of one step.
         notify: Called with a line that says why there is no graph.
     """
 
@@ -48,41 +74,66 @@ class GraphedSteps:
         steps: Callable[..., tuple[Tensor, Tensor]],
         network: nn.Module,
         optimizer: Optimizer,
+        batch_size: int,
+        num_steps: int,
         notify: Callable[[str], None],
     ) -> None:
         self.steps = steps
         self.network = network
         self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.num_steps = num_steps
         self.notify = notify
         self.failed = False
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self._recorded: dict[torch.Size, _Recording] = {}
         self._settings: Any = None
-        self._inputs: tuple[Tensor, ...]
-        self._results: tuple[Tensor, Tensor]
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on a block; return its mean loss and all its outputs."""
-        if not self._is_for(images):
-            return self.steps(images, targets)
-        return self._take(images, targets)
+        if self.failed:
+            return self._plainly(images, targets)
+        if self._recorded and self._settings != self._settings_now():
+            self._recorded.clear()
+        sizes = self._sizes(images)
+        parts = zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True)
+        return together([self._part(*part) for part in parts])
 
-    def _is_for(self, images: Tensor) -> bool:
-        """Whether a block is worth a graph: none has failed, and it is not a smaller one."""
-        smaller = self.graph is not None and len(images) < len(self._inputs[0])
-        return not (self.failed or smaller)
+    def _sizes(self, images: Tensor) -> list[int]:
+        """Divide a block: whole graphs, single steps, and a smaller last minibatch."""
+        single = self.batch_size
+        whole = self.num_steps * single
+        is_recorded = images[:single].shape in self._recorded
+        # The first step of all may only create the optimizer's state.
+        num_first = 0 if is_recorded else min(2, len(images) // single)
+        num_whole, rest = divmod(len(images) - num_first * single, whole)
+        num_single, last = divmod(rest, single)
+        singles = [single] * num_single + [last] * bool(last)
+        return [single] * num_first + [whole] * num_whole + singles
+
+    def _plainly(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.steps(images, targets)
+
+    def _instead(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the steps for which no graph could be recorded."""
+        return self.steps(*inputs)
+
+    def _part(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on images that have one graph."""
+        return self._plainly(images, targets) if self.failed else self._take(images, targets)
 
     def _take(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Replay a block, or record it."""
-        if self.graph is None or self._settings != self._settings_now(inputs[0]):
+        """Replay the graph for such inputs, or record it."""
+        recorded = self._recorded.get(inputs[0].shape)
+        if recorded is None:
             return self._first(*inputs)
-        for static, given in zip(self._inputs, inputs, strict=True):
+        for static, given in zip(recorded.inputs, inputs, strict=True):
             static.copy_(given)
-        self.graph.replay()
-        loss, outputs = self._results
+        recorded.graph.replay()
+        loss, outputs = recorded.results
         return loss.clone(), outputs.clone()
 
     def _first(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on a block plainly, then again from the same state with a new graph."""
+        """Take steps plainly, and record a graph of the same steps."""
         device = inputs[0].device
         before, numbers = self._state(), torch.cuda.get_rng_state(device)
         try:
@@ -90,13 +141,13 @@ class GraphedSteps:
             plainly = self._on_another_stream(*inputs)
         except RuntimeError as error:
             # Steps that synchronise cannot be recorded. What the optimizer has created in the
-            # failed block must not be kept.
+            # failed steps must not be kept.
             if not any(isinstance(name, tuple) for name in before):
                 self.optimizer.state.clear()
             self._restore(before)
             torch.cuda.set_rng_state(numbers, device)
             self._give_up(_reason(error))
-            return self.steps(*inputs)
+            return self._instead(*inputs)
         after, numbers_after = self._state(), torch.cuda.get_rng_state(device)
         if any(tensor.device != device for tensor in after.values()):
             # A replay does not update what lies elsewhere, such as an optimizer's count of steps.
@@ -105,23 +156,27 @@ class GraphedSteps:
         if after.keys() != before.keys():
             # The first step, in which the optimizer creates its tensors, is unlike the others.
             return plainly
-        reason = "it gave different weights from plain steps"
-        if not all(torch.isfinite(after[name]).all() for name in self._weights()):
-            reason = "the weights are not finite"
-        try:
+
+        def start_over() -> None:
             self._restore(before)
             torch.cuda.set_rng_state(numbers, device)
+
+        try:
+            start_over()
             self._record(*inputs)
-            if self._same(before, after):
-                loss, outputs = self._results
-                results = loss.clone(), outputs.clone()
-                self._require_effect_of_inputs()
-                return results
+            deviation = self._deviation(before, after)
+            if max(deviation) > _TOLERANCE:
+                start_over()
+                self.steps(*inputs)
+                self._require_rounding(deviation, self._deviation(before, after))
+            self._restore(after)
+            torch.cuda.set_rng_state(numbers_after, device)
+            self._require_effect_of_inputs(inputs[0].shape)
         except RuntimeError as error:
-            reason = _reason(error)
-        self._give_up(reason)
-        self._restore(after)
-        _renew_generator(numbers_after, device)
+            finite = all(torch.isfinite(after[name]).all() for name in self._weights())
+            self._give_up(_reason(error) if finite else "the weights are not finite")
+            self._restore(after)
+            _renew_generator(numbers_after, device)
         return plainly
 
     def _on_another_stream(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,17 +200,18 @@ class GraphedSteps:
 
     def _record(self, *inputs: Tensor) -> None:
         """Record a graph of these steps, and take them with it."""
-        self._settings = self._settings_now(inputs[0])
-        self._inputs = tuple(given.clone() for given in inputs)
-        self.graph = torch.cuda.CUDAGraph()
+        self._settings = self._settings_now()
+        static = tuple(given.clone() for given in inputs)
+        graph = torch.cuda.CUDAGraph()
         # Some versions of PyTorch leave their stream in place if recording fails.
         current = torch.cuda.stream(torch.cuda.current_stream())
-        with self._capturable(), current, torch.cuda.graph(self.graph):
-            self._results = self.steps(*self._inputs)
-        self.graph.replay()
+        with self._capturable(), current, torch.cuda.graph(graph):
+            results = self.steps(*static)
+        self._recorded[inputs[0].shape] = _Recording(graph, static, results)
+        graph.replay()
         torch.cuda.synchronize(inputs[0].device)
 
-    def _require_effect_of_inputs(self) -> None:
+    def _require_effect_of_inputs(self, shape: torch.Size) -> None:
         """Check what the first replay does not show; raise RuntimeError, and leave no trace."""
 
     @contextmanager
@@ -172,12 +228,13 @@ class GraphedSteps:
                 group["capturable"] = False
 
     def _give_up(self, reason: str) -> None:
-        self.failed, self.graph = True, None
+        self.failed = True
+        self._recorded.clear()
         self.optimizer.zero_grad()
         self.notify(f"CUDA graph disabled (slower): {reason}")
 
-    def _settings_now(self, images: Tensor) -> Any:
-        """Return what a graph fixes but Python might change."""
+    def _settings_now(self) -> Any:
+        """Return what graphs fix but Python might change."""
         groups = [
             {name: value for name, value in group.items() if name not in ("params", *self._given)}
             for group in self.optimizer.param_groups
@@ -189,7 +246,7 @@ class GraphedSteps:
         needed = [weight.requires_grad for weight in self.network.parameters()]
         # A graph reads and writes memory, whatever Python may have put in its place.
         places = {name: tensor.data_ptr() for name, tensor in self._tensors().items()}
-        return images.shape, groups, modules, needed, places
+        return groups, modules, needed, places
 
     def _tensors(self) -> dict[object, Tensor]:
         """Return everything that a step changes."""
@@ -211,42 +268,50 @@ class GraphedSteps:
     def _weights(self) -> list[str]:
         return [name for name, _ in self.network.named_parameters()]
 
-    def _same(self, before: dict[object, Tensor], after: dict[object, Tensor]) -> bool:
-        """Whether the current state equals ``after`` up to rounding, relative to the change."""
+    def _deviation(self, before: dict[object, Tensor], after: dict[object, Tensor]) -> list[float]:
+        """Return how far the current state is from ``after``, relative to the way from ``before``.
+
+        For the weights, buffers and the optimizer's state, which change on different scales.
+        """
         now = self._state()
 
         def distance(
             names: Iterable[object], one: dict[object, Tensor], other: dict[object, Tensor]
-        ) -> Tensor:
+        ) -> float:
             parts = [(one[name] - other[name]).float().flatten() for name in names]
-            length: Tensor = torch.linalg.vector_norm(torch.cat(parts))
-            return length
+            return torch.linalg.vector_norm(torch.cat(parts)).item() if parts else 0.0
 
-        # Weights, buffers and the optimizer's state change on different scales.
         weights = self._weights()
         of_optimizer = [name for name in after if isinstance(name, tuple)]
         buffers = after.keys() - {*weights, *of_optimizer}
         counts = [name for name in buffers if not after[name].is_floating_point()]
-        if not all(torch.equal(now[name], after[name]) for name in counts):
-            return False
+        found = [0.0 if all(torch.equal(now[name], after[name]) for name in counts) else math.inf]
         for names in (weights, of_optimizer, [name for name in buffers if name not in counts]):
-            if not names:
-                continue
-            if not distance(names, now, after) <= _TOLERANCE * distance(names, after, before):
-                return False
-        return True
+            far, moved = distance(names, now, after), distance(names, after, before)
+            found.append(far / moved if moved else math.inf * far if far else 0.0)
+        # NaN compares as neither more nor less.
+        return [math.inf if math.isnan(value) else value for value in found]
+
+    @staticmethod
+    def _require_rounding(deviation: list[float], of_plain_steps: list[float]) -> None:
+        """Raise RuntimeError if a graph deviates by more than rounding explains."""
+        for one, plain in zip(deviation, of_plain_steps, strict=True):
+            if one > max(_TOLERANCE, _TIMES_ROUNDING * min(plain, 1.0)):
+                raise RuntimeError("it gave different weights from plain steps")
 
 
 class GraphedStepsAtRates(GraphedSteps):
-    """Graphed steps whose learning rate a scheduler changes at every step.
+    """Graphed steps whose learning rate changes, after an epoch or at every step.
 
     Args:
         steps: What to replay; the learning rates are among its arguments.
         plainly: The same steps, whose schedulers it steps itself.
         network: The network to train.
         optimizer: Its optimizer.
-        schedulers: They may change nothing but the learning rate.
-        num_steps: Returns the number of steps in a block of so many images.
+        schedulers: Those to be stepped after every step; they may change nothing but the learning
+            rate.
+        batch_size: Number of images in a step.
+        num_steps: How many steps a graph has.
         notify: Called with a line that says why there is no graph.
     """
 
@@ -259,28 +324,37 @@ class GraphedStepsAtRates(GraphedSteps):
         network: nn.Module,
         optimizer: Optimizer,
         schedulers: Sequence[Any],
-        num_steps: Callable[[int], int],
+        batch_size: int,
+        num_steps: int,
         notify: Callable[[str], None],
     ) -> None:
-        super().__init__(steps, network, optimizer, notify)
+        super().__init__(steps, network, optimizer, batch_size, num_steps, notify)
         self.plainly = plainly
         self.schedulers = schedulers
-        self.num_steps = num_steps
 
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on a block; return its mean loss and all its outputs."""
-        if not self._is_for(images):
-            return self.plainly(images, targets)
+    def _plainly(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.plainly(images, targets)
+
+    def _instead(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        images, targets, rates = inputs
+        # Numbers, as it may be tensors that the optimizer does not take.
+        return self.steps(images, targets, rates.tolist())
+
+    def _part(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on images that have one graph."""
+        if self.failed:
+            return self._plainly(images, targets)
         groups, rates = self.optimizer.param_groups, []
         with warnings.catch_warnings():
             # PyTorch expects the optimizer's step before the scheduler's.
             warnings.simplefilter("ignore", UserWarning)
-            for _ in range(self.num_steps(len(images))):
+            for _ in range(math.ceil(len(images) / self.batch_size)):
                 rates.append([group["lr"] for group in groups])
                 for scheduler in self.schedulers:
                     scheduler.step()
         after = [group["lr"] for group in groups]
-        given = torch.tensor(rates).to(images.device, non_blocking=True)
+        # Fused optimizers take nothing else, and 64-true changes the default.
+        given = torch.tensor(rates, dtype=torch.float32).to(images.device, non_blocking=True)
         try:
             return self._take(images, targets, given)
         finally:
@@ -288,19 +362,19 @@ class GraphedStepsAtRates(GraphedSteps):
             for group, rate in zip(groups, after, strict=True):
                 group["lr"] = rate
 
-    def _require_effect_of_inputs(self) -> None:
+    def _require_effect_of_inputs(self, shape: torch.Size) -> None:
         """Check that nothing moves at a rate of zero: the graph may hold the rates as numbers.
 
-        The first block does not show that: its rates are those that were recorded.
+        The first replay does not show that: its rates are those that were recorded.
         """
-        assert self.graph
-        device = self._inputs[2].device
-        after, numbers_after = self._state(), torch.cuda.get_rng_state(device)
-        self._inputs[2].zero_()
-        self.graph.replay()
+        recorded = self._recorded[shape]
+        rates = recorded.inputs[2]
+        after, numbers_after = self._state(), torch.cuda.get_rng_state(rates.device)
+        rates.zero_()
+        recorded.graph.replay()
         now = self._state()
         self._restore(after)
-        torch.cuda.set_rng_state(numbers_after, device)
+        torch.cuda.set_rng_state(numbers_after, rates.device)
         if not all(torch.equal(now[name], after[name]) for name in self._weights()):
             raise RuntimeError("it takes no learning rate that changes at every step")
 

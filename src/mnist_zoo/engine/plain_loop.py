@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from mnist_zoo.engine.best_and_last import Last
+from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.models.classifier import Classifier
 
 # Hooks of networks and callbacks called at every step, and other methods that define a step.
@@ -109,5 +110,6 @@ def counts_batches(trainer: Trainer, network: Classifier) -> bool:
         or bool(trainer.min_steps)
         # Several processes share the statistics of batch norm before every batch.
         or (trainer.world_size > 1 and any(True for _ in network.buffers()))
-        or any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        # Blocks update the zoo's own average themselves.
+        or any(isinstance(c, WeightAveraging) and type(c) is not Average for c in trainer.callbacks)  # type: ignore[attr-defined]
     )

@@ -28,6 +28,7 @@ def silence() -> None:
         "pytorch.utilities.rank_zero",
         "fabric.utilities.rank_zero",
         "fabric.utilities.seed",
+        "pytorch.accelerators.cuda",
     ):
         logging.getLogger(f"lightning.{name}").setLevel(logging.ERROR)
     for package in ("lightning", "torch", "jsonargparse", "tensorboard"):
