@@ -26,6 +26,7 @@ PUBLISHED_PARAMETERS = {
     "ConvNetThreeDense": 710_794,
     "ConvNetBatchNorm": 279_402,
     "ConvNetSeparable": 1_438,
+    "ConvNetThreeConv": 94_698,
     "ConvNetUnpadded": 1_128_180,
 }
 
