@@ -98,4 +98,5 @@ bench: $(VENV)/.installed ## time steps, scaling, a GPU; kill and resume runs; B
 	$(BIN)/python benchmarks/steps.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/scaling.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/accelerator.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/records_on_gpu.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/resume.py

@@ -98,7 +98,7 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         "--cuda_graph",
         type=bool | None,
         default=None,
-        help="On a GPU, replay steps as one CUDA graph if possible; affects only speed, and the"
+        help="On a GPU, replay steps as CUDA graphs if possible; affects only speed, and the"
         " last digits by rounding. null does so for the zoo's networks; in a network of your own,"
         " nothing in a step may depend on the epoch.",
     )
