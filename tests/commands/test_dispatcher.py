@@ -97,6 +97,8 @@ def test_help_of_a_network_shows_its_options(cli):
     for text in ("num_hidden", "Number of neurons in each hidden layer", "weight_decay"):
         assert text in out
     assert out.startswith("fit takes these defaults only where the recipe ConvNetDropout ")
+    assert "`" not in out
+    assert "usage:" not in out
 
 
 @pytest.mark.parametrize(

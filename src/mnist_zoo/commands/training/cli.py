@@ -293,13 +293,8 @@ class ZooCLI(LightningCLI):
             )
         checks.same_best(self.request.checkpoint, self.settings.best)
         checks.same_number_of_devices(self.request.checkpoint, self.trainer)
-        half = self.trainer.precision in ("bf16-mixed", "bf16-true")
-        on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        if half and on_cpu and processor.emulates_bfloat16():
-            console.print(
-                "This processor is slow in bfloat16: --trainer.precision 32-true is faster.",
-                style="yellow",
-            )
+        if slow := checks.slow_precision(self.trainer):
+            console.print(slow, style="yellow")
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         checks.validation(self.trainer, self.model, self.datamodule)

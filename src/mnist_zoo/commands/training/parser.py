@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import NoReturn, Union, get_args
+from typing import Any, NoReturn, Union, get_args
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
@@ -83,6 +83,13 @@ class ZooParser(LightningArgumentParser):
         more = "" if "\n" in text else f"\nFor all options: mnist-zoo {self.subcommand} --help"
         raise ZooError(f"{text}{more}") from ex
 
+    def print_help(self, *args: Any, **kwargs: Any) -> None:
+        """Print the help of a class (``--model.help NAME``) as plainly as that of a command."""
+        if getattr(self, "_inner_parser", False):
+            self.usage = argparse.SUPPRESS
+            _simplify_texts(self)
+        super().print_help(*args, **kwargs)
+
 
 def add_fit_arguments(parser: LightningArgumentParser) -> None:
     """Add the flags of ``fit`` other than those of trainer, network and data."""
@@ -146,11 +153,7 @@ def read_integers_as_such(parser: LightningArgumentParser) -> None:
 
 def simplify_help(parser: LightningArgumentParser, subcommand: str) -> None:
     """Replace, hide or simplify the help texts that docstrings give."""
-    for action in parser._actions:
-        if action.default is not None:
-            # The parser adds it.
-            action.help = action.help and _DEFAULT.sub("", action.help)
-        action.help = _without_markup(action.help)
+    _simplify_texts(parser)
     for flag, texts in _FLAGS.items():
         if flag in parser._option_string_actions:
             text = texts[subcommand != "fit"] or argparse.SUPPRESS
@@ -158,6 +161,15 @@ def simplify_help(parser: LightningArgumentParser, subcommand: str) -> None:
     for group in parser._action_groups:
         if any(action.dest == "ckpt_path" for action in group._group_actions):
             group.title = "The checkpoint"
+
+
+def _simplify_texts(parser: LightningArgumentParser) -> None:
+    for action in parser._actions:
+        if action.default is not None:
+            # The parser adds it.
+            action.help = action.help and _DEFAULT.sub("", action.help)
+        action.help = _without_markup(action.help)
+    for group in parser._action_groups:
         group.title = _without_markup(group.title)
 
 
