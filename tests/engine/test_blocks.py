@@ -3,6 +3,7 @@
 import itertools
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_zoo.data import Digits
+from mnist_zoo.engine import blocks
 from mnist_zoo.engine.blocks import Blocks, _bare
 from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
@@ -154,6 +156,15 @@ def test_an_epoch_cut_short_within_its_only_block_is_as_in_the_plain_loop(networ
     in_blocks, plain = train(Dense, 1000, **settings), train(Dense, None, **settings)
     assert in_blocks[1].global_step == max_steps
     assert_the_same(in_blocks, plain)
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_size", "num_steps"),
+    [("cpu", 10, 64), ("cpu", 1000, 1), ("cuda", 10, 256), ("cuda", 256, 64), ("cuda", 60_000, 1)],
+)
+def test_blocks_are_longer_on_a_gpu_and_never_too_large(device, batch_size, num_steps):
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    assert blocks._num_steps(batch_size, trainer) == num_steps
 
 
 def test_a_block_is_one_call_of_the_training_step():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared import digits
-from mnist_zoo.commands.shared.arguments import Parser
+from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import expanded, require_writable
@@ -98,12 +98,7 @@ def _parser() -> Parser:
         help="pictures of digits: files, folders, or - for standard input; default: the first"
         " test images of the checkpoint's data",
     )  # fmt: skip
-    parser.add_argument(
-        "--ckpt_path",
-        metavar="FILE",
-        help=f"checkpoint or weights (default: installed weights of {registry.DEFAULT_WEIGHTS})",
-    )
-    parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
+    add_checkpoint(parser)
     parser.add_argument(
         "--data", metavar="CLASS", help="its data, for test images, if that is a class of your own"
     )

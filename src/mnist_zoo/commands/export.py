@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands.shared.arguments import Parser
+from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
 from mnist_zoo.commands.shared.provenance import today, versions
 from mnist_zoo.commands.shared.screen import silence
@@ -100,7 +100,7 @@ def _parser() -> Parser:
             "  mnist-zoo export --ckpt_path best.ckpt --format safetensors --measure"
         ),
     )
-    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="checkpoint or weights")
+    add_checkpoint(parser, required=True)
     parser.add_argument("--format", choices=[*SUFFIXES], help="default: by the ending of --out")
     parser.add_argument(
         "--out",
@@ -110,7 +110,6 @@ def _parser() -> Parser:
         " default: beside the checkpoint, under its name; for installed weights, in the current"
         " folder",
     )
-    parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
     parser.add_argument(
         "--measure",
         action="store_true",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared import digits, screen
-from mnist_zoo.commands.shared.arguments import Parser, png_file
+from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint, png_file
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import checkpoint_files
@@ -75,12 +75,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "images", metavar="IMAGE", nargs="*", help="a file, a folder, or - for standard input"
     )
-    parser.add_argument(
-        "--ckpt_path",
-        metavar="FILE",
-        help=f"checkpoint or weights (default: installed weights of {registry.DEFAULT_WEIGHTS})",
-    )
-    parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
+    add_checkpoint(parser)
     parser.add_argument("--data", metavar="CLASS", help="its data; ignored when pictures are given")
     parser.add_argument(
         "--format", choices=("table", "csv", "json"), default="table", help="default: %(default)s"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mnist_zoo import registry
 from mnist_zoo.errors import EMPTY_ARGUMENT, ZooError, did_you_mean
 from mnist_zoo.files import expanded
 
@@ -29,6 +30,15 @@ class Parser(argparse.ArgumentParser):
             kind = "option" if word.startswith("-") else "argument"
             message = f"unknown {kind} {word}.{did_you_mean(word, self._option_string_actions)}"
         raise ZooError(f"{message}\nFor all options: {self.prog} --help")
+
+
+def add_checkpoint(parser: Parser, required: bool = False) -> None:
+    """Add the flags that name a network: a checkpoint, and its class if that is the user's own."""
+    default = f" (default: installed weights of {registry.DEFAULT_WEIGHTS})" * (not required)
+    parser.add_argument(
+        "--ckpt_path", metavar="FILE", required=required, help=f"checkpoint or weights{default}"
+    )
+    parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
 
 
 def png_file(word: str) -> Path:
