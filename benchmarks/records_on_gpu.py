@@ -64,7 +64,8 @@ class Prepared(Callback):
         num_images = (2 + graphed.num_steps) * loader.batch_size
         for rest in {0, len(loader.targets) % loader.batch_size}:
             images = torch.rand(num_images + rest, 1, 28, 28, device=network.device)
-            graphed(images, torch.randint(10, (len(images),), device=network.device))
+            with trainer.precision_plugin.train_step_context():
+                graphed(images, torch.randint(10, (len(images),), device=network.device))
 
         with torch.no_grad():
             for tensor, value in zip(tensors, before, strict=True):
@@ -76,6 +77,7 @@ class Prepared(Callback):
             scheduler.load_state_dict(state)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
+        block._count(-trainer.global_step)
         torch.cuda.set_rng_state(numbers, network.device)
 
 

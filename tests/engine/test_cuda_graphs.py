@@ -17,6 +17,7 @@ from torch.nn.utils import prune
 from mnist_zoo.data import Digits
 from mnist_zoo.engine import cuda_graphs
 from mnist_zoo.engine.blocks import Blocks, _BlockStep, _Rates
+from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates
 from mnist_zoo.models import ConvNetBatchNorm, ConvNetReLU, Dense, MLPDropout
 
@@ -30,7 +31,7 @@ class Training:
             nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2)
         )
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=momentum)
-        self.said = []
+        self.said, self.counted = [], []
 
     def steps(self, images, targets):
         losses, all_outputs = [], []
@@ -45,7 +46,10 @@ class Training:
         return torch.stack(losses).mean(), torch.cat(all_outputs)
 
     def graphed(self):
-        graphed = GraphedSteps(self.steps, self.network, self.optimizer, 4, 2, self.said.append)
+        graphed = GraphedSteps(
+            self.steps, self.steps, self.counted.append, self.network, self.optimizer, 4, 2,
+            self.said.append,
+        )  # fmt: skip
         graphed.training = self
         return graphed
 
@@ -138,6 +142,7 @@ def test_a_long_block_is_several_replays(imitation):
     assert_the_same(other, plain)
     assert len(imitation.recorded) == 2
     assert replays == [4, 8, 8, 4, 8, 8, 8, 4]
+    assert other.counted == [1, 2, 2, 1, 2, 2, 2, 1]
     for (loss, outputs), (expected, wanted) in zip(*results, strict=True):
         assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
         assert torch.equal(outputs, wanted)
@@ -192,6 +197,37 @@ def test_a_layer_that_is_pruned_is_another_graph(imitation):
     assert not other.said
 
 
+def test_a_layer_with_another_setting_is_another_graph(imitation):
+    def between(training, number):
+        training.network[2].p = 0.5 if number < 2 else 0.1
+
+    plain, other, _ = train_both(imitation, sizes=(8, 8, 8, 8), between=between)
+    assert_the_same(other, plain)
+    assert len(imitation.recorded) == 4
+
+
+@pytest.mark.parametrize("on", ["weight", "module"])
+def test_a_hook_of_the_backward_pass_is_another_graph(imitation, on):
+    def between(training, number):
+        if number == 2 and on == "weight":
+            training.network[0].weight.register_hook(lambda gradient: 2 * gradient)
+        elif number == 2:
+            training.network[0].register_full_backward_hook(lambda *_: None)
+
+    plain, other, _ = train_both(imitation, sizes=(8, 8, 8, 8), between=between)
+    assert_the_same(other, plain)
+    assert len(imitation.recorded) == 4
+
+
+def test_another_precision_is_another_graph(imitation):
+    training = Training()
+    graphed = imitation.owner = training.graphed()
+    for number, half in enumerate((True, True, False, False)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            graphed(*block(number))
+    assert len(imitation.recorded) == 4
+
+
 def other_weights(training, images, targets):
     with torch.no_grad():
         training.network[0].weight.add_(0.1)
@@ -221,6 +257,12 @@ def no_numbers(training, images, targets):
     return training.steps(images, targets)
 
 
+def nothing(training, images, targets):
+    with torch.no_grad():
+        loss, outputs = torch.tensor(1.0), torch.zeros(len(images), 2)
+    return loss, outputs
+
+
 def failing(training, images, targets):
     try:
         raise RuntimeError("operation not permitted\nmore")
@@ -236,6 +278,7 @@ def failing(training, images, targets):
         (other_means, "it gave different weights from plain steps"),
         (one_batch_more, "it gave different weights from plain steps"),
         (no_numbers, "it gave different weights from plain steps"),
+        (nothing, "it gave different weights from plain steps"),
         (failing, "operation not permitted"),
     ],
 )
@@ -244,6 +287,55 @@ def test_a_graph_that_goes_wrong_is_given_up_with_a_line(imitation, fault, reaso
     plain, other, _ = train_both(imitation, momentum, sizes=(8, 8, 8))
     assert_the_same(other, plain)
     assert other.said == [f"CUDA graph disabled (slower): {reason}"]
+
+
+@pytest.mark.parametrize("num_images", [4, 8])
+def test_a_fault_of_any_graph_is_noticed(imitation, num_images):
+    """A graph of one step, or of two."""
+    faulty, right = other_weights, Training.steps
+
+    def replay(images, targets):
+        take = faulty if len(images) == num_images else right
+        return take(imitation.owner.training, images, targets)
+
+    imitation.replay = replay
+    plain, other, _ = train_both(imitation, sizes=(8, 8, 8))
+    assert_the_same(other, plain)
+    assert len(other.said) == 1
+
+
+@pytest.mark.parametrize("part", ["exp_avg", "exp_avg_sq", "step"])
+def test_every_part_of_an_optimizers_state_must_be_right(imitation, part):
+    def replay(images, targets):
+        results = training.steps(images, targets)
+        for state in training.optimizer.state.values():
+            state[part].zero_()
+        return results
+
+    training = Training()
+    training.optimizer = torch.optim.Adam(training.network.parameters(), fused=True)
+    graphed = imitation.owner = training.graphed()
+    imitation.replay = replay
+    for number in range(2):
+        graphed(*block(number))
+    (line,) = training.said
+    assert line.endswith("it gave different weights from plain steps")
+
+
+def test_a_replay_that_does_nothing_is_noticed_whatever_the_rounding(imitation):
+    def noisy(images, targets):
+        results = training.steps(images, targets)
+        with torch.no_grad():
+            for weight in training.network.parameters():
+                weight.add_(0.01 * torch.randn_like(weight))
+        return results
+
+    training = Training()
+    graphed = imitation.owner = training.graphed()
+    graphed.steps = noisy
+    imitation.replay = lambda *batch: nothing(training, *batch)
+    graphed(*block(0))
+    assert graphed.failed
 
 
 @pytest.mark.parametrize(("noise", "given_up"), [(0.002, False), (0.2, True)])
@@ -335,14 +427,16 @@ EXACTLY = {"precision": "64-true"}
 
 
 def train(
-    network_class, accelerator="cpu", cuda_graph=None, lr=0.05, precision="32-true", **settings
-):
+    network_class, accelerator="cpu", cuda_graph=None, lr=0.05, precision="32-true",
+    callbacks=(), **settings,
+):  # fmt: skip
     seed_everything(3, verbose=False)
     net = network_class(lr=lr, **settings)
     trainer = Trainer(
         precision=precision,
         max_epochs=2, accelerator=accelerator, devices=1, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=[Blocks(8, cuda_graph)],
+        enable_model_summary=False, enable_checkpointing=False,
+        callbacks=[*callbacks, Blocks(8, cuda_graph)],
     )  # fmt: skip
     trainer.fit(net, Digits(batch_size=10, val_size=60))
     return net, trainer
@@ -384,8 +478,8 @@ class AtRates:
 
     def graphed(self):
         return GraphedStepsAtRates(
-            self.at_rates, self.plainly, self.network, self.optimizer, [self.scheduler], 4, 2,
-            self.said.append,
+            self.at_rates, self.plainly, self.training.counted.append, self.network, self.optimizer,
+            [self.scheduler], 4, 2, self.said.append,
         )  # fmt: skip
 
 
@@ -403,6 +497,7 @@ def train_both_at_rates(imitation, sizes=(8, 8, 4, 8, 8)):
 def test_a_rate_that_changes_at_every_step_is_replayed(imitation):
     plain, other = train_both_at_rates(imitation)
     assert len(imitation.recorded) == 2
+    assert sum(other.training.counted) == 9
     assert not other.said
     assert other.optimizer.param_groups[0]["lr"] == plain.optimizer.param_groups[0]["lr"]
     assert other.scheduler.state_dict().keys() == plain.scheduler.state_dict().keys()
@@ -431,6 +526,7 @@ def test_an_optimizer_that_takes_no_tensor_as_rate_is_given_numbers(imitation, m
     plain, other = train_both_at_rates(imitation)
     assert other.said == ["CUDA graph disabled (slower): expected a number"]
     (rates,) = other.given
+    assert other.training.counted == [1]
     assert all(isinstance(rate, float) for (rate,) in rates)
     assert other.scheduler.last_epoch == plain.scheduler.last_epoch
     for one, wanted in zip(other.network.parameters(), plain.network.parameters(), strict=True):
@@ -482,6 +578,50 @@ def test_a_network_is_trained_at_the_rates_of_its_scheduler(as_on_a_gpu, imitati
     for (name, one), other in zip(graphed.named_parameters(), plain.parameters(), strict=True):
         # Adam magnifies rounding where gradients are tiny.
         assert (one - other).norm() <= 0.01 * other.norm(), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.5}},
+        {"scheduler": "ReduceLROnPlateau", "scheduler_args": {"patience": 0}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("every", [None, 1, 3])
+def test_rates_change_after_epochs_and_weights_are_averaged(
+    as_on_a_gpu, imitation, settings, every
+):
+    averages = [[Average(0.9, every)] if every else [] for _ in range(2)]
+    plain, _ = train(MLPDropout, cuda_graph=False, callbacks=averages[0], **settings)
+    as_on_a_gpu.clear()
+    graphed, trainer = train(MLPDropout, callbacks=averages[1], **settings)
+    # A graph of a step, one of several if there are several between averages, one of seven images.
+    assert len(imitation.recorded) == (2 if every == 1 else 3)
+    assert trainer.global_step == 2 * trainer.train_dataloader.num_batches
+    for one, other in zip(graphed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for one, other in zip(*averages, strict=True):
+        assert one._average_model.n_averaged == other._average_model.n_averaged
+
+
+def test_steps_are_counted_one_by_one_where_there_is_no_graph(as_on_a_gpu, monkeypatch):
+    class Counting(Dense):
+        def loss(self, outputs, targets):
+            if self.training:
+                counted.append(self.trainer.global_step)
+            return super().loss(outputs, targets)
+
+    def on_another_stream(graphed, *batch):
+        graphed.steps(*batch)
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    monkeypatch.setattr(GraphedSteps, "_on_another_stream", on_another_stream)
+    counted = []
+    train(Counting, cuda_graph=True)
+    # The first step is tried, then taken.
+    assert counted == [0, *range(2 * 138)]
 
 
 @pytest.mark.parametrize(

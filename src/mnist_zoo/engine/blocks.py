@@ -184,7 +184,7 @@ class _BlockStep:
                 loader.take_back(math.ceil((len(targets) - num_images) / self.batch_size))
             images, targets = images[:num_images], targets[:num_images]
         if self._steps is None:
-            self._steps = self._graphed(images.device) or self._take
+            self._steps = self._graphed(images.device) or self._take_and_count
         first, results = 0, []
         while first < len(targets):
             part = slice(first, first + self._num_images_until_average())
@@ -214,14 +214,18 @@ class _BlockStep:
             average.on_train_batch_end(trainer, self.network, None, (images, targets), 0)
         return results
 
+    def _take_and_count(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Train without graphs."""
+        return self._take(images, targets, counts=self.plain)
+
     def _take(
-        self, images: Tensor, targets: Tensor, rates: Rates | None = None
+        self, images: Tensor, targets: Tensor, rates: Rates | None = None, counts: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Train on the images of a block; return its mean loss and all its outputs.
 
         Images are (B, 1, 28, 28), outputs (B, 10), where B is the number of steps times
         ``batch_size``, or less in the last block of an epoch. ``rates``, (steps, groups), replaces
-        the step-wise schedulers.
+        the step-wise schedulers. Steps are counted one by one if ``counts``.
         """
         network = self.network
         step = self._step()
@@ -237,7 +241,7 @@ class _BlockStep:
             step(loss)
             for scheduler in schedulers:
                 scheduler.step()
-            if self.plain:
+            if counts:
                 # Here, for a loss that depends on the step number.
                 self._count(1)
             losses.append(loss.detach())
@@ -259,7 +263,7 @@ class _BlockStep:
             return None
         between_updates = [average.update_every_n_steps for average in self.averages]
         num_steps = min(_STEPS_A_GRAPH, *between_updates, self._block_size())
-        length = self.batch_size, num_steps
+        how, length = (self._take, self._take_and_count, self._count), (self.batch_size, num_steps)
         schedulers = self._schedulers()
         # Others take only numbers, which a graph would fix.
         takes_rates = getattr(optimizer, "takes_tensors_as_lr", False) or all(
@@ -267,7 +271,7 @@ class _BlockStep:
         )
         is_constant = not self.trainer.lr_scheduler_configs
         if is_constant or not (schedulers or takes_rates):
-            return GraphedSteps(self._take, network, optimizer, *length, notify)
+            return GraphedSteps(*how, network, optimizer, *length, notify)
         if any(getattr(scheduler, "cycle_momentum", False) for scheduler in schedulers):
             notify("No CUDA graph (slower): the scheduler changes the momentum at every step")
             return None
@@ -275,9 +279,7 @@ class _BlockStep:
             name = type(optimizer).__name__
             notify(f"No CUDA graph (slower): {name} cannot have its rate changed at every step")
             return None
-        return GraphedStepsAtRates(
-            self._take, self._take, network, optimizer, schedulers, *length, notify
-        )
+        return GraphedStepsAtRates(*how, network, optimizer, schedulers, *length, notify)
 
     def _block_size(self) -> int:
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -59,10 +59,13 @@ class GraphedSteps:
     Args:
         steps: What to replay: GPU work only, whose results depend only on the network, the
             optimizer and its arguments.
+        plainly: The same steps, counted one by one; taken once a graph has failed.
+        count: Called with a number of steps otherwise taken.
         network: The network to train.
         optimizer: Its optimizer; a new learning rate means new graphs.
         batch_size: Number of images in a step.
-        num_steps: How many steps a graph has; what is left of a block then has graphs of one step.
+        num_steps: How many steps a graph has; what is left of a block then has graphs of one step,
+            and a smaller last minibatch its own.
         notify: Called with a line that says why there is no graph.
     """
 
@@ -72,6 +75,8 @@ class GraphedSteps:
     def __init__(
         self,
         steps: Callable[..., tuple[Tensor, Tensor]],
+        plainly: Steps,
+        count: Callable[[int], None],
         network: nn.Module,
         optimizer: Optimizer,
         batch_size: int,
@@ -79,6 +84,8 @@ class GraphedSteps:
         notify: Callable[[str], None],
     ) -> None:
         self.steps = steps
+        self.plainly = plainly
+        self.count = count
         self.network = network
         self.optimizer = optimizer
         self.batch_size = batch_size
@@ -91,7 +98,7 @@ class GraphedSteps:
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on a block; return its mean loss and all its outputs."""
         if self.failed:
-            return self._plainly(images, targets)
+            return self.plainly(images, targets)
         if self._recorded and self._settings != self._settings_now():
             self._recorded.clear()
         sizes = self._sizes(images)
@@ -110,16 +117,16 @@ class GraphedSteps:
         singles = [single] * num_single + [last] * bool(last)
         return [single] * num_first + [whole] * num_whole + singles
 
-    def _plainly(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.steps(images, targets)
-
-    def _instead(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the steps for which no graph could be recorded."""
-        return self.steps(*inputs)
-
     def _part(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on images that have one graph."""
-        return self._plainly(images, targets) if self.failed else self._take(images, targets)
+        if self.failed:
+            return self.plainly(images, targets)
+        results = self._take(images, targets)
+        self.count(self._num_steps(images))
+        return results
+
+    def _num_steps(self, images: Tensor) -> int:
+        return math.ceil(len(images) / self.batch_size)
 
     def _take(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Replay the graph for such inputs, or record it."""
@@ -147,7 +154,7 @@ class GraphedSteps:
             self._restore(before)
             torch.cuda.set_rng_state(numbers, device)
             self._give_up(_reason(error))
-            return self._instead(*inputs)
+            return self._not_recorded(*inputs)
         after, numbers_after = self._state(), torch.cuda.get_rng_state(device)
         if any(tensor.device != device for tensor in after.values()):
             # A replay does not update what lies elsewhere, such as an optimizer's count of steps.
@@ -178,6 +185,10 @@ class GraphedSteps:
             self._restore(after)
             _renew_generator(numbers_after, device)
         return plainly
+
+    def _not_recorded(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the steps whose recording has failed."""
+        return self.steps(*inputs)
 
     def _on_another_stream(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Take the steps; raise RuntimeError if any of them synchronises with the GPU."""
@@ -240,13 +251,19 @@ class GraphedSteps:
             for group in self.optimizer.param_groups
         ]
         modules = [
-            (module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
+            # The last one shows settings such as the probability of dropout.
+            (module.training, *map(len, _hooks(module)), module.extra_repr())
             for module in self.network.modules()
         ]
-        needed = [weight.requires_grad for weight in self.network.parameters()]
+        weights = [
+            (weight.requires_grad, len(weight._backward_hooks or ()))
+            for weight in self.network.parameters()
+        ]
         # A graph reads and writes memory, whatever Python may have put in its place.
         places = {name: tensor.data_ptr() for name, tensor in self._tensors().items()}
-        return groups, modules, needed, places
+        device = next(iter(self._tensors().values())).device.type
+        precision = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        return groups, modules, weights, places, precision
 
     def _tensors(self) -> dict[object, Tensor]:
         """Return everything that a step changes."""
@@ -271,26 +288,27 @@ class GraphedSteps:
     def _deviation(self, before: dict[object, Tensor], after: dict[object, Tensor]) -> list[float]:
         """Return how far the current state is from ``after``, relative to the way from ``before``.
 
-        For the weights, buffers and the optimizer's state, which change on different scales.
+        One number for the weights and for each kind of buffer and of optimizer state, which change
+        on different scales: infinity if the way was half or twice as long.
         """
         now = self._state()
+        kinds: dict[str, list[object]] = {"weights": list(self._weights())}
+        for name in after.keys() - {*kinds["weights"]}:
+            kind = name[1] if isinstance(name, tuple) else str(name).rpartition(".")[2]
+            kinds.setdefault(kind, []).append(name)
 
-        def distance(
-            names: Iterable[object], one: dict[object, Tensor], other: dict[object, Tensor]
-        ) -> float:
-            parts = [(one[name] - other[name]).float().flatten() for name in names]
-            return torch.linalg.vector_norm(torch.cat(parts)).item() if parts else 0.0
+        def distance(names: list[object], one: Any, other: Any) -> float:
+            parts = [(one[name] - other[name]).double().flatten() for name in names]
+            return float(torch.linalg.vector_norm(torch.cat(parts)))
 
-        weights = self._weights()
-        of_optimizer = [name for name in after if isinstance(name, tuple)]
-        buffers = after.keys() - {*weights, *of_optimizer}
-        counts = [name for name in buffers if not after[name].is_floating_point()]
-        found = [0.0 if all(torch.equal(now[name], after[name]) for name in counts) else math.inf]
-        for names in (weights, of_optimizer, [name for name in buffers if name not in counts]):
-            far, moved = distance(names, now, after), distance(names, after, before)
-            found.append(far / moved if moved else math.inf * far if far else 0.0)
-        # NaN compares as neither more nor less.
-        return [math.inf if math.isnan(value) else value for value in found]
+        found = []
+        for names in kinds.values():
+            way, wanted = distance(names, now, before), distance(names, after, before)
+            # Not so if anything is NaN.
+            is_usual = wanted / 2 <= way <= wanted * 2
+            far = distance(names, now, after) / (wanted or 1.0)
+            found.append(far if is_usual else math.inf)
+        return found
 
     @staticmethod
     def _require_rounding(deviation: list[float], of_plain_steps: list[float]) -> None:
@@ -305,7 +323,8 @@ class GraphedStepsAtRates(GraphedSteps):
 
     Args:
         steps: What to replay; the learning rates are among its arguments.
-        plainly: The same steps, whose schedulers it steps itself.
+        plainly: The same steps, counted one by one, whose schedulers it steps itself.
+        count: Called with a number of steps otherwise taken.
         network: The network to train.
         optimizer: Its optimizer.
         schedulers: Those to be stepped after every step; they may change nothing but the learning
@@ -321,6 +340,7 @@ class GraphedStepsAtRates(GraphedSteps):
         self,
         steps: StepsAtRates,
         plainly: Steps,
+        count: Callable[[int], None],
         network: nn.Module,
         optimizer: Optimizer,
         schedulers: Sequence[Any],
@@ -328,14 +348,10 @@ class GraphedStepsAtRates(GraphedSteps):
         num_steps: int,
         notify: Callable[[str], None],
     ) -> None:
-        super().__init__(steps, network, optimizer, batch_size, num_steps, notify)
-        self.plainly = plainly
+        super().__init__(steps, plainly, count, network, optimizer, batch_size, num_steps, notify)
         self.schedulers = schedulers
 
-    def _plainly(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.plainly(images, targets)
-
-    def _instead(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _not_recorded(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         images, targets, rates = inputs
         # Numbers, as it may be tensors that the optimizer does not take.
         return self.steps(images, targets, rates.tolist())
@@ -343,12 +359,12 @@ class GraphedStepsAtRates(GraphedSteps):
     def _part(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on images that have one graph."""
         if self.failed:
-            return self._plainly(images, targets)
+            return self.plainly(images, targets)
         groups, rates = self.optimizer.param_groups, []
         with warnings.catch_warnings():
             # PyTorch expects the optimizer's step before the scheduler's.
             warnings.simplefilter("ignore", UserWarning)
-            for _ in range(math.ceil(len(images) / self.batch_size)):
+            for _ in range(self._num_steps(images)):
                 rates.append([group["lr"] for group in groups])
                 for scheduler in self.schedulers:
                     scheduler.step()
@@ -356,11 +372,13 @@ class GraphedStepsAtRates(GraphedSteps):
         # Fused optimizers take nothing else, and 64-true changes the default.
         given = torch.tensor(rates, dtype=torch.float32).to(images.device, non_blocking=True)
         try:
-            return self._take(images, targets, given)
+            results = self._take(images, targets, given)
         finally:
             # The steps leave the tensors of the last one there.
             for group, rate in zip(groups, after, strict=True):
                 group["lr"] = rate
+        self.count(self._num_steps(images))
+        return results
 
     def _require_effect_of_inputs(self, shape: torch.Size) -> None:
         """Check that nothing moves at a rate of zero: the graph may hold the rates as numbers.
@@ -377,6 +395,13 @@ class GraphedStepsAtRates(GraphedSteps):
         torch.cuda.set_rng_state(numbers_after, rates.device)
         if not all(torch.equal(now[name], after[name]) for name in self._weights()):
             raise RuntimeError("it takes no learning rate that changes at every step")
+
+
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    yield module._forward_hooks
+    yield module._forward_pre_hooks
+    yield module._backward_hooks
+    yield module._backward_pre_hooks
 
 
 def _renew_generator(numbers: Tensor, device: torch.device) -> None:

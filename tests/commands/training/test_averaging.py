@@ -34,6 +34,34 @@ def test_the_average_is_the_one_that_was_asked_for(fit, monkeypatch):
     assert made == [{"decay": 0.75, "update_every_n_steps": 4}]
 
 
+@pytest.mark.parametrize(
+    ("precision", "kept"),
+    [
+        ("64-true", torch.float64),
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.float32),
+        ("bf16-true", torch.float32),
+    ],
+)
+def test_the_average_is_kept_in_no_less_than_single_precision(fit, tmp_path, precision, kept):
+    fit(
+        "--average.decay=0.9", f"--trainer.precision={precision}", "--trainer.limit_train_batches=3"
+    )
+    saved = read(tmp_path)
+    averaged, current = saved["state_dict"], saved["current_model_state"]
+    assert averaged["layers.0.0.weight"].dtype == kept
+    assert not torch.equal(averaged["layers.0.0.weight"], current["layers.0.0.weight"].to(kept))
+
+
+@pytest.mark.parametrize("callback", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+def test_there_is_only_one_average(fit, callback):
+    swa = ["--trainer.callbacks.swa_lrs=0.1"] if callback.startswith("Stoch") else []
+    flags = ["--average.decay=0.9", f"--trainer.callbacks+={callback}", *swa]
+    error = fit(*flags, status=2).err
+    assert "a run can have only one average of its weights" in error
+    assert callback in error
+
+
 @pytest.mark.slow
 def test_a_resumed_run_averages_on(fit, cli, tmp_path):
     fit("--average.decay=0.9", "--average.every_n_steps=3", epochs=2)

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo import registry
@@ -116,6 +122,24 @@ def names_of_checkpoints(callbacks: Sequence[Callback]) -> None:
                 f"{type(callback).__name__}: fit itself keeps best.ckpt and last.ckpt in the run's"
                 " folder.\nGive another filename and no save_last, or another dirpath."
             )
+
+
+def averages(callbacks: Sequence[Callback]) -> None:
+    """Refuse several averages of the weights, which validation would mix up.
+
+    Raises:
+        ZooError: There is more than one.
+    """
+    found = [type(callback).__name__ for callback in callbacks if _averages(callback)]
+    if len(found) > 1:
+        raise ZooError(
+            f"{' and '.join(found)}: a run can have only one average of its weights.\n"
+            "Leave out --average.decay or the callback."
+        )
+
+
+def _averages(callback: Callback) -> bool:
+    return isinstance(callback, WeightAveraging | StochasticWeightAveraging)
 
 
 def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:

@@ -263,6 +263,7 @@ class ZooCLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise ZooError(messages.of_trainer(error)) from error
         checks.names_of_checkpoints(trainer.checkpoint_callbacks)
+        checks.averages(trainer.callbacks)  # type: ignore[attr-defined]
         return trainer
 
     def before_fit(self) -> None:
