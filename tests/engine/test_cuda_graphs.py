@@ -304,6 +304,30 @@ def test_a_fault_of_any_graph_is_noticed(imitation, num_images):
     assert len(other.said) == 1
 
 
+def test_training_goes_on_from_the_plain_steps(imitation):
+    replayed = set()
+
+    def replay(images, targets):
+        results = imitation.owner.steps(images, targets)
+        if len(images) not in replayed:
+            # As by rounding, and by another way of drawing numbers.
+            replayed.add(len(images))
+            other.network[0].weight.data.add_(1e-6)
+            torch.rand(1)
+        return results
+
+    imitation.replay = replay
+    plain, other = Training(), Training()
+    graphed = imitation.owner = other.graphed()
+    for train in (plain.steps, graphed):
+        torch.manual_seed(7)
+        for number in range(4):
+            train(*block(number))
+    assert replayed == {4, 8}
+    assert not other.said
+    assert_the_same(other, plain)
+
+
 @pytest.mark.parametrize("part", ["exp_avg", "exp_avg_sq", "step"])
 def test_every_part_of_an_optimizers_state_must_be_right(imitation, part):
     def replay(images, targets):
