@@ -260,8 +260,9 @@ class GraphedSteps:
             for weight in self.network.parameters()
         ]
         # A graph reads and writes memory, whatever Python may have put in its place.
-        places = {name: tensor.data_ptr() for name, tensor in self._tensors().items()}
-        device = next(iter(self._tensors().values())).device.type
+        tensors = self._tensors()
+        places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+        device = next(iter(tensors.values())).device.type
         precision = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         return groups, modules, weights, places, precision
 

@@ -130,16 +130,13 @@ def averages(callbacks: Sequence[Callback]) -> None:
     Raises:
         ZooError: There is more than one.
     """
-    found = [type(callback).__name__ for callback in callbacks if _averages(callback)]
+    kinds = WeightAveraging | StochasticWeightAveraging
+    found = [type(callback).__name__ for callback in callbacks if isinstance(callback, kinds)]
     if len(found) > 1:
         raise ZooError(
             f"{' and '.join(found)}: a run can have only one average of its weights.\n"
             "Leave out --average.decay or the callback."
         )
-
-
-def _averages(callback: Callback) -> bool:
-    return isinstance(callback, WeightAveraging | StochasticWeightAveraging)
 
 
 def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
