@@ -4,7 +4,7 @@
 
 Compared in turn in every round:
 
-- ``fit``: the command as run at a terminal, its blocks of steps replayed as CUDA graphs.
+- ``fit``: the command as run at a terminal, its steps replayed as CUDA graphs.
 - ``eager``: the same with ``--cuda_graph false``.
 - ``lightning``: Lightning's own loop over a DataLoader of tensors, with its logger.
 

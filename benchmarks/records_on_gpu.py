@@ -52,8 +52,7 @@ class Prepared(Callback):
             return
         block._steps = graphed
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        tensors = [*network.parameters(), *network.buffers()]
-        before = [tensor.detach().clone() for tensor in tensors]
+        before = graphed._state()
         states = [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers]
         groups = trainer.optimizers[0].param_groups
         rates = [group["lr"] for group in groups]
@@ -68,11 +67,9 @@ class Prepared(Callback):
                 graphed(images, torch.randint(10, (len(images),), device=network.device))
 
         with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)
-            for state in trainer.optimizers[0].state.values():
-                for value in state.values():
-                    value.zero_()
+            # What the optimizer has created since begins at zero.
+            for name, tensor in graphed._tensors().items():
+                tensor.copy_(before.get(name, torch.zeros_like(tensor)))
         for scheduler, state in zip(schedulers, states, strict=True):
             scheduler.load_state_dict(state)
         for group, rate in zip(groups, rates, strict=True):
