@@ -66,7 +66,7 @@ def lightning(steps: int, root: Path, accelerator: str) -> float:
 
 def floor(steps: int = 50) -> float:
     """Return the milliseconds that the kernels of a step take."""
-    net = ConvNetDropout().cuda().to(memory_format=torch.channels_last).train()
+    net = ConvNetDropout().cuda().train()
     step = common.bare_step(net, net.loss)
     for _ in range(steps):
         step()

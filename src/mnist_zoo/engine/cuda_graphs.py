@@ -6,6 +6,7 @@ A graph starts all kernels of several steps at once, with the same numbers in th
 
 from __future__ import annotations
 
+import gc
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -216,7 +217,7 @@ class GraphedSteps:
         graph = torch.cuda.CUDAGraph()
         # Some versions of PyTorch leave their stream in place if recording fails.
         current = torch.cuda.stream(torch.cuda.current_stream())
-        with self._capturable(), current, torch.cuda.graph(graph):
+        with self._capturable(), _garbage_kept(), current, torch.cuda.graph(graph):
             results = self.steps(*static)
         self._recorded[inputs[0].shape] = _Recording(graph, static, results)
         graph.replay()
@@ -396,6 +397,18 @@ class GraphedStepsAtRates(GraphedSteps):
         torch.cuda.set_rng_state(numbers_after, rates.device)
         if not all(torch.equal(now[name], after[name]) for name in self._weights()):
             raise RuntimeError("it takes no learning rate that changes at every step")
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Collect no garbage meanwhile: freeing a graph of an earlier run would end the recording."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _hooks(module: nn.Module) -> Iterator[Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mnist_zoo import stored
@@ -121,8 +122,15 @@ def are_probabilities(outputs: Tensor) -> bool:
     return bool((outputs >= 0).all() and ((outputs.sum(dim=1) - 1).abs() < 1e-4).all())
 
 
+def gains_from_channels_last(network: Classifier, trainer: Trainer) -> bool:
+    """Return whether convolutions are faster with the channel innermost (docs/records.md)."""
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    return not on_gpu or has_norm or "16" in str(trainer.precision)
+
+
 def put_channels_last(network: Classifier) -> None:
-    """Choose the fastest layout for convolutions, unless the network cannot take it."""
+    """Put the channel innermost in convolutions, unless the network cannot take it."""
     network.to(memory_format=torch.channels_last)
     try:
         _outputs(network)

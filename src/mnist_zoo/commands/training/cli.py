@@ -284,7 +284,10 @@ class ZooCLI(LightningCLI):
                 " remove the final softmax.",
                 style="yellow",
             )
-        if self.settings.channels_last:
+        channels_last = self.settings.channels_last
+        if channels_last is None:
+            channels_last = probe.gains_from_channels_last(self.model, self.trainer)
+        if channels_last:
             probe.put_channels_last(self.model)
         if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
             raise ZooError(

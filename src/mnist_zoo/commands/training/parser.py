@@ -111,10 +111,11 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
     )
     parser.add_argument(
         "--channels_last",
-        type=bool,
-        default=True,
+        type=bool | None,
+        default=None,
         help="Store the weights of convolutions with the channel as the innermost dimension;"
-        " affects only speed, and the last digits by rounding.",
+        " affects only speed, and the last digits by rounding. null does so unless the other way is"
+        " known to be faster: on a GPU in full precision, without batch norm.",
     )
     parser.add_argument(
         "--average.decay",
