@@ -1,18 +1,21 @@
 """A run that is killed, for real, and goes on."""
 
+import copy
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from mnist_zoo.data import DataError, Digits
+from mnist_zoo.engine import best_and_last
 from mnist_zoo.engine.atomic_io import AtomicCheckpointIO
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
@@ -146,6 +149,12 @@ class Keep(Callback):
         if trainer.current_epoch == self.epoch and not self.file.exists():
             last = next(c for c in trainer.checkpoint_callbacks if isinstance(c, Last))
             shutil.copy(last.best_model_path, self.file)
+
+
+@pytest.fixture
+def every_epoch(monkeypatch):
+    """Write the last checkpoint after every epoch, however short."""
+    monkeypatch.setattr(best_and_last, "_SECONDS_BETWEEN", 0)
 
 
 class Save(Callback):
@@ -302,6 +311,7 @@ class EverySecondEpoch(MLPDropout):
         return config
 
 
+@pytest.mark.usefixtures("every_epoch")
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_scheduler_by_validation_takes_no_step_that_it_was_not_due(epoch, tmp_path):
     file = tmp_path / "end.ckpt"
@@ -359,6 +369,7 @@ def test_muon_goes_on_in_a_run_resumed_in_mid_epoch(tmp_path):
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("every_epoch")
 @pytest.mark.parametrize("epoch", [1, 2])
 @pytest.mark.parametrize(("scheduler", "num_steps"), [("OneCycleLR", 64), ("CosineAnnealingLR", 1)])
 @pytest.mark.parametrize(
@@ -493,3 +504,75 @@ def test_a_checkpoint_that_a_full_disk_refuses_is_told_so(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
+
+
+class Written(Callback):
+    """Lists the steps after which a checkpoint was written."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        self.steps.append(trainer.global_step)
+
+
+class EndOfEpoch(Callback):
+    """Does something at the last minibatch of an epoch, counted from 0."""
+
+    def __init__(self, epoch, do):
+        self.epoch, self.do = epoch, do
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 29:
+            self.do(trainer)
+
+
+@pytest.mark.parametrize("num_steps", [None, 64])
+@pytest.mark.parametrize(
+    ("settings", "callback", "steps"),
+    [
+        ({"max_epochs": 4}, None, [30, 120]),
+        ({"max_epochs": -1, "max_steps": 120}, None, [30, 120]),
+        ({"max_epochs": 9}, EarlyStopping("train/loss", min_delta=9, patience=2), [30, 90]),
+        ({"max_epochs": 9}, EarlyStopping("val/loss", min_delta=9, patience=2), [30, 90]),
+        ({"max_epochs": 4, "every_n_train_steps": 60}, None, [30, 60, 120]),
+    ],
+)
+def test_epochs_shorter_than_a_second_are_written_together(
+    settings, callback, steps, num_steps, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(best_and_last, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    written = Written()
+    callbacks = [written] if callback is None else [written, copy.deepcopy(callback)]
+    train(tmp_path, num_steps, *callbacks, num_taken=steps[-1], **settings)
+    assert written.steps == steps
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == steps[-1]
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.1])
+def test_longer_epochs_are_written_each(seconds, tmp_path, monkeypatch):
+    times = iter(range(1000))
+    clock = SimpleNamespace(monotonic=lambda: seconds * next(times))
+    monkeypatch.setattr(best_and_last, "time", clock)
+    written = Written()
+    train(tmp_path, 64, written, max_epochs=4, num_taken=120)
+    assert written.steps == ([30, 60, 90, 120] if seconds > 1 else [30, 90, 120])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_that_is_stopped_in_a_short_epoch_is_written(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(best_and_last, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    stop = EndOfEpoch(1, lambda trainer: signal.raise_signal(number))
+    with pytest.raises(SystemExit):
+        train(tmp_path, None, stop)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(file, weights_only=True)["global_step"] == 60
+
+
+def test_a_run_that_ends_itself_in_a_short_epoch_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(best_and_last, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    end = EndOfEpoch(1, lambda trainer: setattr(trainer, "should_stop", True))
+    train(tmp_path, None, end, num_taken=60)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(file, weights_only=True)["global_step"] == 60

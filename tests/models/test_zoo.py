@@ -28,6 +28,7 @@ PUBLISHED_PARAMETERS = {
     "ConvNetSeparable": 1_438,
     "ConvNetThreeConv": 94_698,
     "ConvNetUnpadded": 1_128_180,
+    "ConvNetResidual": 4_732_682,
 }
 
 
@@ -338,6 +339,39 @@ def test_the_networks_of_an_et_al_have_as_many_maps_as_published(kernel_size, nu
     assert [layer.out_channels for layer in convolutions] == num_maps
     assert {layer.kernel_size for layer in convolutions} == {(kernel_size, kernel_size)}
     assert num_parameters(network) == number
+
+
+def test_the_middle_of_an_image_is_enlarged_and_normalised():
+    from mnist_zoo.models.residual import Enlarge
+
+    images = torch.zeros(3, 1, 28, 28)
+    images[0, :, 1:26, 1:26] = torch.rand(25, 25)
+    images[1] = images[0] * 0.1
+    enlarged = Enlarge()(images)
+    assert enlarged.shape == images.shape
+    torch.testing.assert_close(enlarged[0].mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(enlarged[0].std(), torch.tensor(1.0), rtol=0, atol=1e-2)
+    # Brightness makes no difference, and a black image is none.
+    torch.testing.assert_close(enlarged[1], enlarged[0], rtol=0, atol=0.05)
+    assert not enlarged[2].any()
+    ink = torch.zeros(1, 1, 28, 28)
+    ink[..., 13, 13] = 1  # the pixel in the middle of the 25
+    (rows, columns) = (Enlarge()(ink)[0, 0] > 1).nonzero(as_tuple=True)
+    assert (rows.float().mean(), columns.float().mean()) == (13.5, 13.5)
+    ink = torch.zeros(1, 1, 28, 28)
+    ink[..., 0, :] = ink[..., 26:, :] = ink[..., :, 0] = ink[..., :, 26:] = 1
+    assert not Enlarge()(ink).any()
+
+
+def test_what_is_residual_is_added_to_the_normalised_maps():
+    from mnist_zoo.models.residual import Residual
+
+    torch.manual_seed(0)
+    layer, maps = Residual(4).train(), torch.randn(5, 4, 6, 6)
+    normalised = (maps - maps.mean((0, 2, 3), keepdim=True)) / (
+        maps.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5
+    ).sqrt()
+    torch.testing.assert_close(layer(maps), normalised + layer.conv(normalised).relu())
 
 
 def test_a_separable_convolution_adds_to_what_it_has_from_the_second_time_on():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,9 @@ from torchmetrics import Metric
 
 from mnist_zoo.engine.stopping import Stopping
 from mnist_zoo.errors import ZooError, did_you_mean
+
+# An epoch of a small network on a GPU may take less time than writing the checkpoint.
+_SECONDS_BETWEEN = 1.0
 
 
 class Best(ModelCheckpoint):
@@ -79,8 +84,9 @@ class Last(ModelCheckpoint):
     adds the state of the random generators, for dropout and augmentation, and in mid-epoch the
     training metrics so far.
 
-    It is written after every epoch and, when Ctrl-C, SIGTERM or SIGHUP (a closed terminal) stops a
-    run on one device, at the end of the current block of steps. A second signal stops it at once.
+    It is written after every epoch, on one device at most once a second, and after the last one;
+    and when Ctrl-C, SIGTERM or SIGHUP (a closed terminal) stops a run on one device, at the end of
+    the current block of steps. A second signal stops it at once.
 
     Args:
         every_n_train_steps: Also write it every this many optimizer steps, at the end of the
@@ -103,6 +109,7 @@ class Last(ModelCheckpoint):
         self._plateau: dict[int, float] = {}
         self._device = torch.device("cpu")
         self._saved_at = 0
+        self._saved_when = -math.inf
         self._stopping = Stopping()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,15 +140,13 @@ class Last(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the checkpoint after enough steps, or when the run ends in mid-epoch."""
-        due = self.every_n_steps and (
-            trainer.global_step // self.every_n_steps > self._saved_at // self.every_n_steps
-        )
         # Gradients accumulated for the next step would be lost.
         stops = self._stopping.asked and not trainer.fit_loop.epoch_loop._should_accumulate()
         # The end of an epoch has its own checkpoint, after validation.
         if _at_end_of_epoch(trainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        if due or stops or trainer.fit_loop.epoch_loop.done or trainer.received_sigterm:
+        ends = trainer.fit_loop.epoch_loop.done or trainer.received_sigterm
+        if self._is_due(trainer) or stops or ends:
             file = Path(str(self.dirpath)) / "last.ckpt"
             trainer.save_checkpoint(file, weights_only=False)
             self.best_model_path = str(file)
@@ -159,9 +164,24 @@ class Last(ModelCheckpoint):
             # In the first epoch of a resumed run, Lightning's plain loop would leave out the
             # schedulers that go by validation, whose figures are whole, too.
             trainer.fit_loop._restarting = False
+        if self._may_wait(trainer):
+            return
         if _at_end_of_epoch(trainer) or self._saved_at != trainer.global_step:
             super().on_train_epoch_end(trainer, pl_module)
-            self._saved_at = trainer.global_step
+            self._saved_at, self._saved_when = trainer.global_step, time.monotonic()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether ``every_n_train_steps`` asks for a checkpoint."""
+        often = self.every_n_steps
+        return often is not None and trainer.global_step // often > self._saved_at // often
+
+    def _may_wait(self, trainer: Trainer) -> bool:
+        """Whether the checkpoint of this epoch may be left to one of the next epochs."""
+        # Processes must agree, and their clocks may not.
+        if trainer.world_size > 1 or time.monotonic() - self._saved_when >= _SECONDS_BETWEEN:
+            return False
+        stops = trainer.should_stop or trainer.received_sigterm or self._stopping.asked
+        return not (stops or self._is_due(trainer) or _is_over(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs, after the metrics of the first have been logged."""
@@ -275,6 +295,13 @@ def _training_metrics(network: LightningModule) -> dict[str, Metric]:
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def _is_over(trainer: Trainer) -> bool:
+    """Whether a limit of the run has been reached at the end of an epoch."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    reached = ((trainer.global_step, trainer.max_steps), (progress.processed, trainer.max_epochs))
+    return any(limit is not None and 0 <= limit <= number for number, limit in reached)
 
 
 def _between_checkpoint_and_schedulers(trainer: Trainer) -> bool:

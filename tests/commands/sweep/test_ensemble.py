@@ -54,6 +54,20 @@ def test_networks_tested_together_answer_by_their_mean_probabilities(tmp_path, p
     assert run_records.read(tmp_path / "results") == [record]
 
 
+class Reader:
+    """Answers the same to all images; keeps what device it was put on."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def to(self, device):
+        self.device = device
+        return self
+
+    def predict(self, images):
+        return self.answer
+
+
 def test_a_probability_of_zero_is_a_large_loss_and_no_infinite_one(tmp_path, monkeypatch, plan):
     right, wrong = torch.eye(10)[[3]], torch.eye(10)[[4]]
     data = SimpleNamespace(splits={"test": (torch.zeros(1, 28, 28), torch.tensor([3]))})
@@ -65,10 +79,30 @@ def test_a_probability_of_zero_is_a_large_loss_and_no_infinite_one(tmp_path, mon
     monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: checkpoint)
     records = [{"num_steps": 1, "seconds": 1.0, "date": "", "weights": "last"}]
     for answer, loss in ((right, 0.0), (wrong, 87.3365)):
-        network = SimpleNamespace(predict=lambda images, answer=answer: answer)
+        network = Reader(answer)
         monkeypatch.setattr("mnist_zoo.models.checkpoint.build", lambda *_, it=network, **__: it)
         record = ensemble.test(plan(seeds=[0]), records, tmp_path)
         assert record["test_loss"] == pytest.approx(loss)
+
+
+@pytest.mark.parametrize(
+    ("was_on", "is_there", "device"),
+    [("cuda", True, "cuda"), ("cuda", False, "cpu"), ("cpu", True, "cpu")],
+)
+def test_an_ensemble_is_read_on_a_gpu_if_its_members_were_trained_there(
+    was_on, is_there, device, tmp_path, monkeypatch, plan
+):
+    data = SimpleNamespace(splits={"test": (torch.zeros(1, 28, 28), torch.tensor([3]))})
+    checkpoint = SimpleNamespace(data={"class_path": ""}, model={"class_path": ""})
+    network = Reader(torch.eye(10)[[3]])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    monkeypatch.setattr(ensemble, "data_with_test_images", lambda *_: data)
+    monkeypatch.setattr(ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")
+    monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: checkpoint)
+    monkeypatch.setattr("mnist_zoo.models.checkpoint.build", lambda *_, **__: network)
+    record = {"num_steps": 1, "seconds": 1.0, "date": "", "weights": "last", "device": was_on}
+    ensemble.test(plan(seeds=[0]), [record], tmp_path)
+    assert network.device == device
 
 
 def test_an_ensemble_is_of_the_weights_that_validation_chose(tmp_path, monkeypatch, plan):

@@ -59,6 +59,8 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
     from mnist_zoo.models import checkpoint as checkpoints
 
     registry.look_into_current_folder()
+    of_a_gpu = any(record.get("device") == "cuda" for record in records)
+    device = "cuda" if of_a_gpu and torch.cuda.is_available() else "cpu"
     total, targets = torch.zeros(()), torch.zeros(0)
     for run in members:
         last = last_checkpoint(runs / run.folder)
@@ -71,7 +73,7 @@ def test(members: Sequence[Run], records: Sequence[Record], runs: Path) -> dict[
             data = data_with_test_images(checkpoint, checkpoint.data["class_path"], root)
             images, targets = data.splits["test"]
         network = checkpoints.build(checkpoint, named=checkpoint.model["class_path"])
-        total = total + network.predict(images)
+        total = total + network.to(device).predict(images).cpu()
     mean = total / len(members)
     right = mean.argmax(dim=1) == targets
     probability = mean.gather(1, targets[:, None]).clamp(min=torch.finfo(mean.dtype).tiny)
