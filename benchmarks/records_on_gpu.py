@@ -52,7 +52,7 @@ class Prepared(Callback):
         graphed = block._graphed(network.device)
         if graphed is None:
             return
-        block._steps = graphed
+        block._graphs, block._steps = graphed, graphed.train
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         before = graphed._state()
         states = [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers]

@@ -7,11 +7,12 @@ recorded nothing happens to the network, and a replay takes the steps on the rec
 import contextlib
 import gc
 import math
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from torch import nn
 from torch.nn.utils import prune
 
@@ -481,7 +482,7 @@ def train(
 
 
 def test_without_a_gpu_nothing_is_recorded(monkeypatch):
-    monkeypatch.setattr(GraphedSteps, "__call__", None)
+    monkeypatch.setattr(GraphedSteps, "train", None)
     train(Dense, cuda_graph=True)
 
 
@@ -642,6 +643,41 @@ def test_rates_change_after_epochs_and_weights_are_averaged(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for one, other in zip(*averages, strict=True):
         assert one._average_model.n_averaged == other._average_model.n_averaged
+
+
+def test_what_graphs_fix_is_compared_once_a_block(as_on_a_gpu, imitation, monkeypatch):
+    compared, blocks = [], []
+    settings_now, run = GraphedSteps._settings_now, _BlockStep.run
+    monkeypatch.setattr(
+        GraphedSteps, "_settings_now", lambda steps: (compared.append(1), settings_now(steps))[1]
+    )
+    monkeypatch.setattr(
+        _BlockStep, "run", lambda block, *batch: (blocks.append(1), run(block, *batch))[1]
+    )
+    _, trainer = train(MLPDropout, callbacks=[Average(0.9)])
+    assert trainer.global_step > 4 * len(blocks) > 4
+    # Each recording takes them, too.
+    assert len(blocks) <= len(compared) <= len(blocks) + len(imitation.recorded)
+
+
+class LessDropout(Callback):
+    """Changes a setting of layers before the second epoch."""
+
+    def on_train_epoch_start(self, trainer, network):
+        if trainer.current_epoch == 1:
+            for layer in network.modules():
+                if isinstance(layer, nn.Dropout):
+                    layer.p = 0.1
+
+
+@pytest.mark.parametrize("callbacks", [[], [Average(0.9)]], ids=["alone", "average"])
+def test_a_setting_that_a_callback_changes_is_heeded(as_on_a_gpu, imitation, callbacks):
+    train(MLPDropout, callbacks=deepcopy(callbacks))
+    graphs = len(imitation.recorded)
+    as_on_a_gpu.clear()
+    train(MLPDropout, callbacks=[LessDropout(), *deepcopy(callbacks)])
+    # All anew in the second epoch.
+    assert len(imitation.recorded) == 3 * graphs
 
 
 def test_steps_are_counted_one_by_one_where_there_is_no_graph(as_on_a_gpu, monkeypatch):

@@ -169,6 +169,7 @@ class _BlockStep:
         self.cuda_graph = cuda_graph
         self.averages = [c for c in trainer.callbacks if type(c) is Average]  # type: ignore[attr-defined]
         self._steps: Steps | None = None
+        self._graphs: GraphedSteps | None = None
 
     def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Take a step for each minibatch of a block."""
@@ -184,7 +185,10 @@ class _BlockStep:
                 loader.take_back(math.ceil((len(targets) - num_images) / self.batch_size))
             images, targets = images[:num_images], targets[:num_images]
         if self._steps is None:
-            self._steps = self._graphed(images.device) or self._take_and_count
+            self._graphs = self._graphed(images.device)
+            self._steps = self._graphs.train if self._graphs else self._take_and_count
+        if self._graphs:
+            self._graphs.heed_changes()
         first, results = 0, []
         while first < len(targets):
             part = slice(first, first + self._num_images_until_average())
