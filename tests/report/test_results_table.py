@@ -87,6 +87,19 @@ def test_markdown_says_whether_the_published_figure_holds(record, holds, word):
     assert (cells["published"], cells["holds"]) == ("91.00 %", word)
 
 
+def test_circumstances_fit_into_eighty_columns(record):
+    device = "Intel(R) Xeon(R) Processor"
+    made = record(0, 0.5) | {"device_name": device, "date": "2026-11-27", "seconds": 5555.0}
+    row = Row("ConvNetBatchNorm-99.5-gpu", ("--data.val_size=0",), [made])
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(results_table.circumstances_table([row]))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    for whole in ("ConvNetBatchNorm-99.5-gpu", "2026-11-27", *device.split()):
+        assert any(whole in line for line in lines)
+
+
 def test_what_strangers_write_into_records_stays_in_its_cell(record):
     odd = "\x1b[31m[link=file:///etc]a[/link]\nb|c"
     row = Row(odd, (), [record(0, 0.5) | {"recipe": odd, "device_name": odd}])

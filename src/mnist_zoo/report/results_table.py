@@ -104,13 +104,17 @@ def table(rows: Sequence[Row], names: Sequence[str] = FIGURES) -> Table:
 
 
 def circumstances_table(rows: Sequence[Row]) -> Table:
-    """Lay out how the runs were made, several versions or dates below one another."""
+    """Lay out how the runs were made: words, versions and dates below one another."""
 
     def cells(row: Row) -> list[str]:
         seconds, device, *others = circumstances(row)
         # Versions without the build, such as +cu130, which may be the same.
         parts = [dict.fromkeys(re.sub(r"\+\w+", "", cell).split(", ")) for cell in others]
-        return [seconds, device, *(",\n".join(part).replace(" to ", "–\n") for part in parts)]
+        return [
+            seconds,
+            device.replace(" ", "\n"),
+            *(",\n".join(part).replace(" to ", "–\n") for part in parts),
+        ]
 
     return _table(rows, CIRCUMSTANCES, cells)
 
@@ -134,7 +138,7 @@ def _table(rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], lis
     shown = [n for n in range(len(names)) if any(line[n] for line in body)]
     for n in shown:
         # A truncated number is another number.
-        out.add_column(names[n], justify="right", overflow="fold", no_wrap=names[n] != "device")
+        out.add_column(names[n], justify="right", overflow="fold", no_wrap=True)
     for row, line in zip(rows, body, strict=True):
         name = "\n  ".join(map(one_line, (row.recipe, *row.flags)))
         out.add_row(escape(name), *(escape(_one_by_one(line[n])) for n in shown))
