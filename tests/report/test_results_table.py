@@ -90,6 +90,7 @@ def test_markdown_says_whether_the_published_figure_holds(record, holds, word):
 def test_circumstances_fit_into_eighty_columns(record):
     device = "Intel(R) Xeon(R) Processor"
     made = record(0, 0.5) | {"device_name": device, "date": "2026-11-27", "seconds": 5555.0}
+    made["versions"] = {"torch": "2.14.1+cu130", "lightning": "2.6.6"}
     row = Row("ConvNetBatchNorm-99.5-gpu", ("--data.val_size=0",), [made])
     console = Console(width=80)
     with console.capture() as capture:
