@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.connectors.logger_connector import _LoggerConnector
 
 from mnist_zoo.data import DataError, Digits
 from mnist_zoo.engine import best_and_last
@@ -149,12 +150,6 @@ class Keep(Callback):
         if trainer.current_epoch == self.epoch and not self.file.exists():
             last = next(c for c in trainer.checkpoint_callbacks if isinstance(c, Last))
             shutil.copy(last.best_model_path, self.file)
-
-
-@pytest.fixture
-def every_epoch(monkeypatch):
-    """Write the last checkpoint after every epoch, however short."""
-    monkeypatch.setattr(best_and_last, "_SECONDS_BETWEEN", 0)
 
 
 class Save(Callback):
@@ -311,7 +306,6 @@ class EverySecondEpoch(MLPDropout):
         return config
 
 
-@pytest.mark.usefixtures("every_epoch")
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_scheduler_by_validation_takes_no_step_that_it_was_not_due(epoch, tmp_path):
     file = tmp_path / "end.ckpt"
@@ -369,7 +363,6 @@ def test_muon_goes_on_in_a_run_resumed_in_mid_epoch(tmp_path):
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
-@pytest.mark.usefixtures("every_epoch")
 @pytest.mark.parametrize("epoch", [1, 2])
 @pytest.mark.parametrize(("scheduler", "num_steps"), [("OneCycleLR", 64), ("CosineAnnealingLR", 1)])
 @pytest.mark.parametrize(
@@ -527,6 +520,13 @@ class EndOfEpoch(Callback):
             self.do(trainer)
 
 
+@pytest.fixture
+def no_time(monkeypatch):
+    """Let no time pass between epochs."""
+    monkeypatch.setattr(best_and_last, "time", SimpleNamespace(monotonic=lambda: 7.0))
+
+
+@pytest.mark.usefixtures("no_time")
 @pytest.mark.parametrize("num_steps", [None, 64])
 @pytest.mark.parametrize(
     ("settings", "callback", "steps"),
@@ -539,9 +539,8 @@ class EndOfEpoch(Callback):
     ],
 )
 def test_epochs_shorter_than_a_second_are_written_together(
-    settings, callback, steps, num_steps, tmp_path, monkeypatch
+    settings, callback, steps, num_steps, tmp_path
 ):
-    monkeypatch.setattr(best_and_last, "time", SimpleNamespace(monotonic=lambda: 7.0))
     written = Written()
     callbacks = [written] if callback is None else [written, copy.deepcopy(callback)]
     train(tmp_path, num_steps, *callbacks, num_taken=steps[-1], **settings)
@@ -560,9 +559,9 @@ def test_longer_epochs_are_written_each(seconds, tmp_path, monkeypatch):
     assert written.steps == ([30, 60, 90, 120] if seconds > 1 else [30, 90, 120])
 
 
+@pytest.mark.usefixtures("no_time")
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_run_that_is_stopped_in_a_short_epoch_is_written(number, tmp_path, monkeypatch):
-    monkeypatch.setattr(best_and_last, "time", SimpleNamespace(monotonic=lambda: 7.0))
+def test_a_run_that_is_stopped_in_a_short_epoch_is_written(number, tmp_path):
     stop = EndOfEpoch(1, lambda trainer: signal.raise_signal(number))
     with pytest.raises(SystemExit):
         train(tmp_path, None, stop)
@@ -570,9 +569,125 @@ def test_a_run_that_is_stopped_in_a_short_epoch_is_written(number, tmp_path, mon
     assert torch.load(file, weights_only=True)["global_step"] == 60
 
 
-def test_a_run_that_ends_itself_in_a_short_epoch_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(best_and_last, "time", SimpleNamespace(monotonic=lambda: 7.0))
+@pytest.mark.usefixtures("no_time")
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("num_steps", "step"), [(None, 61), (8, 68), (64, 90)])
+def test_a_run_that_is_stopped_between_two_short_epochs_loses_nothing(
+    num_steps, step, number, tmp_path, monkeypatch
+):
+    run = {"max_epochs": 5, "num_taken": 150}
+    whole = train(tmp_path / "whole", num_steps, **run)
+    calls = []
+
+    def log(connector):
+        # After the hooks of the second epoch's end.
+        calls.append(connector)
+        if len(calls) == 2:
+            signal.raise_signal(number)
+        plain(connector)
+
+    plain = _LoggerConnector.update_train_epoch_metrics
+    with monkeypatch.context() as patched:
+        patched.setattr(_LoggerConnector, "update_train_epoch_metrics", log)
+        with pytest.raises(SystemExit):
+            train(tmp_path, num_steps, **run)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(file, weights_only=True)["global_step"] == step
+    resumed = train(tmp_path, num_steps, ckpt_path=file, **run)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_a_run_that_ends_itself_in_a_short_epoch_is_written(tmp_path):
     end = EndOfEpoch(1, lambda trainer: setattr(trainer, "should_stop", True))
     train(tmp_path, None, end, num_taken=60)
     file = tmp_path / "checkpoints" / "last.ckpt"
     assert torch.load(file, weights_only=True)["global_step"] == 60
+
+
+class EndAsEpochBegins(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch == 2
+
+
+class EndsItself(MLPDropout):
+    def on_train_epoch_start(self):
+        self.trainer.should_stop = self.trainer.current_epoch == 2
+
+
+@pytest.mark.usefixtures("no_time")
+@pytest.mark.parametrize("num_steps", [None, 64])
+@pytest.mark.parametrize(
+    ("network_class", "callbacks"), [(MLPDropout, [EndAsEpochBegins()]), (EndsItself, [])]
+)
+def test_a_run_that_is_ended_as_an_epoch_begins_goes_on_with_that_epoch(
+    num_steps, network_class, callbacks, tmp_path
+):
+    run = {"max_epochs": 4, "num_taken": 120}
+    whole = train(tmp_path / "whole", num_steps, **run)
+    ended = {"network_class": network_class, "max_epochs": 4, "num_taken": 60}
+    train(tmp_path, num_steps, *callbacks, **ended)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    resumed = train(tmp_path, num_steps, ckpt_path=file, **run)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+class EndAtValidation(Callback):
+    """Ends the run in a validation within the second epoch."""
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking and trainer.current_epoch == 1:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+@pytest.mark.parametrize(
+    "callback", [EndAtValidation(), EarlyStopping("val/loss", min_delta=9, patience=2)]
+)
+def test_a_run_that_a_validation_ends_in_mid_epoch_goes_on_there(num_steps, callback, tmp_path):
+    run = {"max_epochs": 4, "val_check_interval": 0.5, "num_taken": 120}
+    whole = train(tmp_path / "whole", num_steps, **run)
+    train(tmp_path, num_steps, copy.deepcopy(callback), **run | {"num_taken": 45})
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(file, weights_only=True)["global_step"] == 45
+    resumed = train(tmp_path, num_steps, ckpt_path=file, **run)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "callbacks", "network_class", "must"),
+    [
+        (1, [], MLPDropout, False),
+        (1, [EarlyStopping("val/loss"), Written()], MLPDropout, False),
+        (2, [], MLPDropout, True),
+        (1, [EndAsEpochBegins()], MLPDropout, True),
+        (1, [], EndsItself, True),
+    ],
+)
+def test_who_must_write_after_every_epoch(world_size, callbacks, network_class, must):
+    trainer = SimpleNamespace(
+        world_size=world_size, callbacks=callbacks, lightning_module=network_class()
+    )
+    assert best_and_last._must_be_written_after_every_epoch(trainer) is must
+
+
+@pytest.mark.parametrize("step", [30, 60, None])
+def test_the_best_score_is_not_that_of_weights_that_a_killed_run_has_replaced(step, tmp_path):
+    best, file = Best(), tmp_path / "best.ckpt"
+    best.dirpath = str(tmp_path)
+    state = best.state_dict() | {
+        "best_model_path": str(file), "best_k_models": {str(file): torch.tensor(0.5)},
+        "best_model_score": torch.tensor(0.5),
+    }  # fmt: skip
+    if step is None:
+        file.write_text("damaged")
+    else:
+        torch.save({"global_step": step}, file)
+    best.on_load_checkpoint(None, None, {"global_step": 30})
+    best.load_state_dict(state)
+    if step == 30:
+        assert best.best_model_path == str(file)
+        assert (best.best_model_score, best.best_k_models) == (0.5, {str(file): 0.5})
+    else:
+        assert best.best_model_path == ""
+        assert (best.best_model_score, best.best_k_models) == (None, {})

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -39,6 +41,7 @@ class Best(ModelCheckpoint):
             # At validation, the figures of the training epoch are not there yet.
             save_on_train_epoch_end=monitor.startswith("train/") or None,
         )  # fmt: skip
+        self._resumed_at = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save nothing if no validation logs the monitored value."""
@@ -72,9 +75,23 @@ class Best(ModelCheckpoint):
                 hint = did_you_mean(name, logged)
                 raise ZooError(f"{who} nothing of that name is logged.{hint}")
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the number of steps of the resumed run."""
+        self._resumed_at = checkpoint["global_step"]
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best score, even if the run's folder has moved."""
-        super().load_state_dict(_of_own_file(self, state_dict, "best.ckpt"))
+        """Take over the best score, even if the run's folder has moved.
+
+        Not so if ``best.ckpt`` is of a later step than the resumed checkpoint, after a run that was
+        killed: the score is of weights that are lost.
+        """
+        own = _of_own_file(self, state_dict, "best.ckpt")
+        if own["best_model_path"] and _num_steps(own["best_model_path"]) > self._resumed_at:
+            nothing = {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}}
+            own |= nothing | {"best_model_score": None, "current_score": None}
+        super().load_state_dict(own)
 
 
 class Last(ModelCheckpoint):
@@ -86,7 +103,8 @@ class Last(ModelCheckpoint):
 
     It is written after every epoch, on one device at most once a second, and after the last one;
     and when Ctrl-C, SIGTERM or SIGHUP (a closed terminal) stops a run on one device, at the end of
-    the current block of steps. A second signal stops it at once.
+    the current block of steps, or of the next one if it comes between two epochs. A second signal
+    stops it at once.
 
     Args:
         every_n_train_steps: Also write it every this many optimizer steps, at the end of the
@@ -110,6 +128,7 @@ class Last(ModelCheckpoint):
         self._device = torch.device("cpu")
         self._saved_at = 0
         self._saved_when = -math.inf
+        self._after_every_epoch = True
         self._stopping = Stopping()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,6 +148,7 @@ class Last(ModelCheckpoint):
             scheduler: Any = trainer.lr_scheduler_configs[number].scheduler
             scheduler.step(value)
         self._saved_at = trainer.global_step
+        self._after_every_epoch = _must_be_written_after_every_epoch(trainer)
         if trainer.world_size == 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._stopping.listen()
         self._restore_random_states()
@@ -147,12 +167,15 @@ class Last(ModelCheckpoint):
             return
         ends = trainer.fit_loop.epoch_loop.done or trainer.received_sigterm
         if self._is_due(trainer) or stops or ends:
-            file = Path(str(self.dirpath)) / "last.ckpt"
-            trainer.save_checkpoint(file, weights_only=False)
-            self.best_model_path = str(file)
-            self._saved_at = trainer.global_step
+            self._save_within_epoch(trainer)
         if stops:
             self._stopping.stop_if_asked()
+
+    def _save_within_epoch(self, trainer: Trainer) -> None:
+        file = Path(str(self.dirpath)) / "last.ckpt"
+        trainer.save_checkpoint(file, weights_only=False)
+        self.best_model_path = str(file)
+        self._saved_at = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint after every epoch.
@@ -177,15 +200,25 @@ class Last(ModelCheckpoint):
 
     def _may_wait(self, trainer: Trainer) -> bool:
         """Whether the checkpoint of this epoch may be left to one of the next epochs."""
-        # Processes must agree, and their clocks may not.
-        if trainer.world_size > 1 or time.monotonic() - self._saved_when >= _SECONDS_BETWEEN:
+        if self._after_every_epoch or time.monotonic() - self._saved_when >= _SECONDS_BETWEEN:
             return False
         stops = trainer.should_stop or trainer.received_sigterm or self._stopping.asked
         return not (stops or self._is_due(trainer) or _is_over(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs, after the metrics of the first have been logged."""
-        self._stopping.stop_if_asked()
+        if self._saved_at == trainer.global_step:
+            self._stopping.stop_if_asked()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint if this validation, within an epoch, ends the run.
+
+        At the end of the epoch, Lightning would consider the rest of it done.
+        """
+        super().on_validation_end(trainer, pl_module)
+        is_within = trainer.state.fn == TrainerFn.FITTING and not _at_end_of_epoch(trainer)
+        if trainer.should_stop and is_within and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._save_within_epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers."""
@@ -291,6 +324,34 @@ def _training_metrics(network: LightningModule) -> dict[str, Metric]:
         and name.startswith("train_")
         and all(isinstance(part, Tensor) for part in metric.metric_state.values())
     }
+
+
+def _num_steps(file: str) -> float:
+    """Return the steps of a checkpoint; infinity if it cannot be read."""
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=True)["global_step"])
+    except Exception:
+        return math.inf
+
+
+def _must_be_written_after_every_epoch(trainer: Trainer) -> bool:
+    """Whether the checkpoint of an epoch, however short, cannot be left to later ones.
+
+    So with several processes, which must agree, and whose clocks may not. So, too, if something
+    other than Lightning or the zoo may end the run as an epoch begins: Lightning would count that
+    epoch, and the one before could not be written any more.
+    """
+    hook = "on_train_epoch_start"
+    others = [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if type(callback).__module__.partition(".")[0] not in ("lightning", "mnist_zoo")
+    ]
+    return (
+        trainer.world_size > 1
+        or is_overridden(hook, trainer.lightning_module)
+        or any(is_overridden(hook, callback, Callback) for callback in others)
+    )
 
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:

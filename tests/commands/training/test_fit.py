@@ -4,12 +4,14 @@ import contextlib
 import re
 import shlex
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
-from mnist_zoo.engine import processor
+from mnist_zoo import registry
+from mnist_zoo.engine import probe, processor
 from mnist_zoo.engine.blocks import Blocks, _BlockStep
 from mnist_zoo.models import Classifier
 
@@ -302,3 +304,21 @@ def test_half_precision_that_is_slow_is_warned_of(fit, monkeypatch, slow, precis
     out = fit(f"--trainer.precision={precision}", "--trainer.limit_train_batches=1", epochs=1).out
     warned = "This processor is slow in bfloat16: --trainer.precision 32-true is faster." in out
     assert warned is (slow and precision == "bf16-mixed")
+
+
+@pytest.mark.parametrize(
+    ("network", "device", "precision", "gains"),
+    [
+        ("ConvNetReLU", "cuda", "32-true", False),
+        ("ConvNetReLU", "cuda", "bf16-mixed", True),
+        ("ConvNetReLU", "cpu", "32-true", True),
+        ("ConvNetBatchNorm", "cuda", "32-true", True),
+        ("ConvNetBatchNorm", "cpu", "bf16-mixed", True),
+    ],
+)
+def test_the_layout_is_that_which_is_faster(network, device, precision, gains):
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device(device)), precision=precision
+    )
+    built = registry.import_class(registry.class_path(network))()
+    assert probe.gains_from_channels_last(built, trainer) is gains
