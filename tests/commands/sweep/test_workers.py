@@ -5,8 +5,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from mnist_zoo.commands.sweep import workers
 
@@ -30,8 +33,50 @@ def test_runs_at_a_time_share_the_cores(monkeypatch, tmp_path, jobs, said, num_t
         workers.sweep_run, "make", lambda *_: {"threads": os.environ.get("OMP_NUM_THREADS")}
     )
     sender = Sender()
-    workers._make_and_tell(None, tmp_path, workers.Processes(tmp_path, jobs).num_threads, sender)
+    workers._make_and_tell(None, tmp_path, workers.Processes(tmp_path, jobs).num_threads, 0, sender)
     assert sender.message == {"threads": num_threads}
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "seen"),
+    [
+        (0, None, [None] * 3),
+        (1, None, [None] * 3),
+        (1, "3", ["3"] * 3),
+        (2, None, ["0", "1", "0"]),
+        (2, "5, 7", ["5", "7", "5"]),
+        (2, "0,1,-1,3", ["0", "1", "0"]),
+    ],
+)
+def test_runs_at_a_time_divide_the_gpus(monkeypatch, count, visible, seen):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    for number, name in enumerate(seen):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        workers._take_a_gpu(number)
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == name
+
+
+def test_runs_at_a_time_have_different_numbers(monkeypatch, tmp_path):
+    together = threading.Barrier(3)
+    numbers = []
+
+    def in_own_process(target, run, runs, num_threads, number, on_message):
+        numbers.append(number)
+        together.wait(60)
+        if run == "crashes":
+            raise OSError
+        return {}
+
+    monkeypatch.setattr(workers, "_in_own_process", in_own_process)
+    processes = workers.Processes(tmp_path, jobs=3)
+    for run in ("crashes", "succeeds"):
+        with ThreadPoolExecutor(3) as pool:
+            made = [pool.submit(processes.make, run, None) for _ in range(3)]
+        assert sorted(numbers) == [0, 1, 2]
+        assert all(bool(one.exception()) is (run == "crashes") for one in made)
+        numbers.clear()
 
 
 @pytest.fixture

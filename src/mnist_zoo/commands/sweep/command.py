@@ -94,7 +94,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--seeds", default="5", help="N for the seeds 0 to N-1, or seeds: 3,7 or 5-9; default: 5"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; default: 1")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time, on all GPUs in turn; default: 1"
+    )
     parser.add_argument(
         "--results",
         type=expanded,

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import queue
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -39,24 +40,32 @@ class Processes:
 
     Args:
         runs: The folder of the runs.
-        jobs: How many are made at a time, sharing the cores.
+        jobs: How many are made at a time, sharing the cores, and dividing the GPUs.
     """
 
     def __init__(self, runs: Path, jobs: int = 1) -> None:
         self.runs = runs
         self._asked: list[BaseProcess] = []
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in range(jobs):
+            self._free.put(number)
         # By default, each would start as many threads as there are cores.
         self.num_threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
     def make(self, run: Run, on_epoch: OnEpoch) -> dict[str, Any]:
         """Make a run in its own process."""
-        ended = _in_own_process(
-            _make_and_tell,
-            run,
-            self.runs,
-            self.num_threads,
-            on_message=lambda told: on_epoch(*told),
-        )
+        number = self._free.get()
+        try:
+            ended = _in_own_process(
+                _make_and_tell,
+                run,
+                self.runs,
+                self.num_threads,
+                number,
+                on_message=lambda told: on_epoch(*told),
+            )
+        finally:
+            self._free.put(number)
         return ended if isinstance(ended, dict) else run.crashed(f"its process ended with {ended}")
 
     def stop(self, at_once: bool) -> None:
@@ -200,12 +209,26 @@ def _ctrl_c_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _make_and_tell(run: Run, runs: Path, num_threads: int | None, sender: Connection) -> None:
+def _make_and_tell(
+    run: Run, runs: Path, num_threads: int | None, number: int, sender: Connection
+) -> None:
     _end_with_the_sweep()
     if num_threads:
         # Before torch is imported, and unless the user has set it.
         os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
+    _take_a_gpu(number)
     sender.send(sweep_run.make(run, runs, lambda done, of: sender.send((done, of))))
+
+
+def _take_a_gpu(number: int) -> None:
+    """Let this process see one of several GPUs, the next for each number, before it uses any."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = visible if len(visible) == count else [str(n) for n in range(count)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number % count].strip()
 
 
 def _check_and_tell(runs: Sequence[Run], sender: Connection) -> None:
