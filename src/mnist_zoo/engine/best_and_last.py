@@ -89,8 +89,8 @@ class Best(ModelCheckpoint):
         """
         own = _of_own_file(self, state_dict, "best.ckpt")
         if own["best_model_path"] and _num_steps(own["best_model_path"]) > self._resumed_at:
-            nothing = {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}}
-            own |= nothing | {"best_model_score": None, "current_score": None}
+            own |= {"best_model_path": "", "kth_best_model_path": ""}
+            own |= {"best_model_score": None, "best_k_models": {}}
         super().load_state_dict(own)
 
 
@@ -128,7 +128,6 @@ class Last(ModelCheckpoint):
         self._device = torch.device("cpu")
         self._saved_at = 0
         self._saved_when = -math.inf
-        self._after_every_epoch = True
         self._stopping = Stopping()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,7 +147,6 @@ class Last(ModelCheckpoint):
             scheduler: Any = trainer.lr_scheduler_configs[number].scheduler
             scheduler.step(value)
         self._saved_at = trainer.global_step
-        self._after_every_epoch = _must_be_written_after_every_epoch(trainer)
         if trainer.world_size == 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._stopping.listen()
         self._restore_random_states()
@@ -178,7 +176,7 @@ class Last(ModelCheckpoint):
         self._saved_at = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoint after every epoch.
+        """Write the checkpoint after an epoch, unless it may be left to a later one.
 
         Lightning would consider the rest of a truncated epoch done; a run resumed from the
         checkpoint of its last step does not.
@@ -200,10 +198,11 @@ class Last(ModelCheckpoint):
 
     def _may_wait(self, trainer: Trainer) -> bool:
         """Whether the checkpoint of this epoch may be left to one of the next epochs."""
-        if self._after_every_epoch or time.monotonic() - self._saved_when >= _SECONDS_BETWEEN:
+        if time.monotonic() - self._saved_when >= _SECONDS_BETWEEN:
             return False
         stops = trainer.should_stop or trainer.received_sigterm or self._stopping.asked
-        return not (stops or self._is_due(trainer) or _is_over(trainer))
+        must = self._is_due(trainer) or _must_be_written_after_every_epoch(trainer)
+        return not (stops or must or _is_over(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs, after the metrics of the first have been logged."""

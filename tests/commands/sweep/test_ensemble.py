@@ -68,8 +68,9 @@ class Reader:
         return self.answer
 
 
-def test_a_probability_of_zero_is_a_large_loss_and_no_infinite_one(tmp_path, monkeypatch, plan):
-    right, wrong = torch.eye(10)[[3]], torch.eye(10)[[4]]
+@pytest.fixture
+def alone(tmp_path, monkeypatch, plan):
+    """Test an ensemble of one network, on one image, a three; return its record."""
     data = SimpleNamespace(splits={"test": (torch.zeros(1, 28, 28), torch.tensor([3]))})
     checkpoint = SimpleNamespace(
         data={"class_path": "mnist_zoo.data.Digits"}, model={"class_path": "x"}
@@ -77,12 +78,19 @@ def test_a_probability_of_zero_is_a_large_loss_and_no_infinite_one(tmp_path, mon
     monkeypatch.setattr(ensemble, "data_with_test_images", lambda *_: data)
     monkeypatch.setattr(ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")
     monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: checkpoint)
-    records = [{"num_steps": 1, "seconds": 1.0, "date": "", "weights": "last"}]
+
+    def test(network, **recorded):
+        monkeypatch.setattr("mnist_zoo.models.checkpoint.build", lambda *_, **__: network)
+        record = {"num_steps": 1, "seconds": 1.0, "date": "", "weights": "last", **recorded}
+        return ensemble.test(plan(seeds=[0]), [record], tmp_path)
+
+    return test
+
+
+def test_a_probability_of_zero_is_a_large_loss_and_no_infinite_one(alone):
+    right, wrong = torch.eye(10)[[3]], torch.eye(10)[[4]]
     for answer, loss in ((right, 0.0), (wrong, 87.3365)):
-        network = Reader(answer)
-        monkeypatch.setattr("mnist_zoo.models.checkpoint.build", lambda *_, it=network, **__: it)
-        record = ensemble.test(plan(seeds=[0]), records, tmp_path)
-        assert record["test_loss"] == pytest.approx(loss)
+        assert alone(Reader(answer))["test_loss"] == pytest.approx(loss)
 
 
 @pytest.mark.parametrize(
@@ -90,18 +98,11 @@ def test_a_probability_of_zero_is_a_large_loss_and_no_infinite_one(tmp_path, mon
     [("cuda", True, "cuda"), ("cuda", False, "cpu"), ("cpu", True, "cpu")],
 )
 def test_an_ensemble_is_read_on_a_gpu_if_its_members_were_trained_there(
-    was_on, is_there, device, tmp_path, monkeypatch, plan
+    was_on, is_there, device, monkeypatch, alone
 ):
-    data = SimpleNamespace(splits={"test": (torch.zeros(1, 28, 28), torch.tensor([3]))})
-    checkpoint = SimpleNamespace(data={"class_path": ""}, model={"class_path": ""})
-    network = Reader(torch.eye(10)[[3]])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
-    monkeypatch.setattr(ensemble, "data_with_test_images", lambda *_: data)
-    monkeypatch.setattr(ensemble, "last_checkpoint", lambda folder: folder / "last.ckpt")
-    monkeypatch.setattr("mnist_zoo.models.checkpoint.read", lambda path: checkpoint)
-    monkeypatch.setattr("mnist_zoo.models.checkpoint.build", lambda *_, **__: network)
-    record = {"num_steps": 1, "seconds": 1.0, "date": "", "weights": "last", "device": was_on}
-    ensemble.test(plan(seeds=[0]), [record], tmp_path)
+    network = Reader(torch.eye(10)[[3]])
+    alone(network, device=was_on)
     assert network.device == device
 
 
