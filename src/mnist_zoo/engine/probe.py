@@ -123,7 +123,7 @@ def are_probabilities(outputs: Tensor) -> bool:
 
 
 def gains_from_channels_last(network: Classifier, trainer: Trainer) -> bool:
-    """Return whether convolutions are faster with the channel innermost (docs/records.md)."""
+    """Return whether convolutions are faster with the channel innermost (docs/speed.md)."""
     on_gpu = trainer.strategy.root_device.type == "cuda"
     has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
     return not on_gpu or has_norm or "16" in str(trainer.precision)
