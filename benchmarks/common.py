@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# PyTorch's profiler would otherwise report its start, its stop and that there is no GPU. It reads
+# this when torch is imported.
+os.environ["KINETO_LOG_LEVEL"] = "99"
+
 import torch
 from torch import Tensor, nn
 
