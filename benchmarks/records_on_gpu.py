@@ -66,7 +66,7 @@ class Prepared(Callback):
         for rest in {0, len(loader.targets) % loader.batch_size}:
             images = torch.rand(num_images + rest, 1, 28, 28, device=network.device)
             with trainer.precision_plugin.train_step_context():
-                graphed(images, torch.randint(10, (len(images),), device=network.device))
+                graphed.train(images, torch.randint(10, (len(images),), device=network.device))
 
         with torch.no_grad():
             # What the optimizer has created since begins at zero.

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import math
 from copy import deepcopy
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +55,11 @@ class Training:
         )  # fmt: skip
         graphed.training = self
         return graphed
+
+
+def train_on(graphed, images, targets):
+    graphed.heed_changes()
+    return graphed.train(images, targets)
 
 
 def block(number, size=8):
@@ -114,7 +120,7 @@ def train_both(imitation, momentum=0.0, sizes=(8, 8, 4, 8), between=lambda train
     plain, other = Training(momentum), Training(momentum)
     graphed = imitation.owner = other.graphed()
     results = []
-    for training, train in ((plain, plain.steps), (other, graphed)):
+    for training, train in ((plain, plain.steps), (other, partial(train_on, graphed))):
         torch.manual_seed(7)
         results.append([])
         for number, size in enumerate(sizes):
@@ -239,7 +245,7 @@ def test_another_precision_is_another_graph(imitation):
     graphed = imitation.owner = training.graphed()
     for number, half in enumerate((True, True, False, False)):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            graphed(*block(number))
+            train_on(graphed, *block(number))
     assert len(imitation.recorded) == 4
 
 
@@ -334,7 +340,7 @@ def test_training_goes_on_from_the_plain_steps(imitation):
     imitation.replay = replay
     plain, other = Training(), Training()
     graphed = imitation.owner = other.graphed()
-    for train in (plain.steps, graphed):
+    for train in (plain.steps, partial(train_on, graphed)):
         torch.manual_seed(7)
         for number in range(4):
             train(*block(number))
@@ -356,7 +362,7 @@ def test_every_part_of_an_optimizers_state_must_be_right(imitation, part):
     graphed = imitation.owner = training.graphed()
     imitation.replay = replay
     for number in range(2):
-        graphed(*block(number))
+        train_on(graphed, *block(number))
     (line,) = training.said
     assert line.endswith("it gave different weights from plain steps")
 
@@ -373,7 +379,7 @@ def test_a_replay_that_does_nothing_is_noticed_whatever_the_rounding(imitation):
     graphed = imitation.owner = training.graphed()
     graphed.steps = noisy
     imitation.replay = lambda *batch: nothing(training, *batch)
-    graphed(*block(0))
+    train_on(graphed, *block(0))
     assert graphed.failed
 
 
@@ -392,7 +398,7 @@ def test_a_network_that_magnifies_rounding_may_differ_as_plain_steps_do(imitatio
     graphed = imitation.owner = training.graphed()
     graphed.steps = lambda *batch: noisy(training, *batch)
     imitation.replay = lambda *batch: noisy(training, *batch, noise=noise)
-    graphed(*block(0))
+    train_on(graphed, *block(0))
     assert graphed.failed == given_up
     assert bool(training.said) == given_up
 
@@ -434,7 +440,7 @@ def test_a_fused_adam_is_capturable_while_it_is_recorded(imitation):
     plainly, training.steps = training.steps, steps
     graphed = imitation.owner = training.graphed()
     for number in range(2):
-        graphed(*block(number))
+        train_on(graphed, *block(number))
     # The first step makes the optimizer's tensors. The second, and the second block, are taken
     # plainly, recorded, and replayed.
     assert seen == [False, *[False, True, False] * 2]
@@ -525,7 +531,7 @@ class AtRates:
 def train_both_at_rates(imitation, sizes=(8, 8, 4, 8, 8)):
     plain, other = AtRates(), AtRates()
     graphed = imitation.owner = other.graphed()
-    for take in (plain.plainly, graphed):
+    for take in (plain.plainly, partial(train_on, graphed)):
         torch.manual_seed(7)
         for number, size in enumerate(sizes):
             take(*block(number, size))
@@ -551,7 +557,7 @@ def test_rates_are_single_precision_for_fused_optimizers(imitation):
     images, targets = block(0)
     torch.set_default_dtype(torch.float64)
     try:
-        graphed(images, targets)
+        train_on(graphed, images, targets)
     finally:
         torch.set_default_dtype(torch.float32)
     assert {rates.dtype for rates in at_rates.given} == {torch.float32}

@@ -96,18 +96,16 @@ class GraphedSteps:
         self._recorded: dict[torch.Size, _Recording] = {}
         self._settings: Any = None
 
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on a block; return its mean loss and all its outputs."""
-        self.heed_changes()
-        return self.train(images, targets)
-
     def heed_changes(self) -> None:
         """Forget the graphs if anything that they fix has changed; takes about a millisecond."""
         if self._recorded and self._settings != self._settings_now():
             self._recorded.clear()
 
     def train(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on a block, or a part of one, since whose start nothing else has changed."""
+        """Train on a block, or a part of one; return its mean loss and all its outputs.
+
+        Since ``heed_changes``, only the steps themselves may have changed anything.
+        """
         if self.failed:
             return self.plainly(images, targets)
         sizes = self._sizes(images)
