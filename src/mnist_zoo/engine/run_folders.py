@@ -114,6 +114,13 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
         lock.release()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the checkpoints that a killed command left half-written in a run's locked folder."""
+    if is_first_process():
+        for file in folder.glob("checkpoints/.*.unfinished"):
+            file.unlink(missing_ok=True)
+
+
 def of_checkpoint(path: Path) -> Path | None:
     """Return the run folder that contains a checkpoint, if any.
 

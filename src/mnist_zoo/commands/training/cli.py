@@ -487,6 +487,7 @@ class ZooCLI(LightningCLI):
                     " new run begins here, without the best.ckpt of the old one."
                 )
         self.until_the_end.enter_context(run_folders.locked(self.run_folder))
+        run_folders.remove_unfinished(self.run_folder)
         if self.request.checkpoint and not self.claim:
             checks.nothing_later(self.request.checkpoint)
 
