@@ -2,7 +2,7 @@
 
     python benchmarks/resume.py --kills 20
 
-Two runs on the built-in digits, one like S6 (dropout) and one with every augmentation, momentum
+Two runs on the built-in digits, one like S6 (dropout) and one with augmentation, momentum
 and a scheduler. Each is made once without interruption; then again, killed by SIGKILL, SIGTERM or
 SIGINT shortly after a random step, resumed from its last.ckpt, killed again, and so on. The number
 of weights that differ at the end must be 0.

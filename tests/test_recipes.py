@@ -110,7 +110,7 @@ def build(entry):
 
 
 @every_system
-def test_the_network_is_trained_as_published(name, system):
+def test_the_network_is_trained_measured(name, system):
     network = build(read(all_recipes()[system.recipe])["model"])
     assert type(network).__name__ == system.recipe.partition("-")[0]
     assert network.lr == system.lr
@@ -121,7 +121,7 @@ def test_the_network_is_trained_as_published(name, system):
 
 
 @every_system
-def test_it_is_trained_on_the_data_as_published(name, system):
+def test_it_is_trained_on_the_data_measured(name, system):
     config = read(all_recipes()[system.recipe])
     data = build(config["data"])
     assert type(data).__name__ == "MNIST"
@@ -143,7 +143,7 @@ def test_the_head_names_system_figure_and_source(name, system):
 
 @every_system
 def test_the_published_run_holds_nothing_out_unless_the_publication_did(name, system):
-    flags = all_recipes()[system.recipe].published_flags
+    flags = all_recipes()[system.recipe].measured_with
     assert flags == (() if system.val_size else ("--data.val_size=0",))
 
 
@@ -237,7 +237,7 @@ def test_a_recipe_says_how_long_it_takes():
 
 @every_recipe
 def test_the_time_is_that_of_the_published_run(recipe):
-    shown = " ".join(recipe.published_flags).replace("=", " ")
+    shown = " ".join(recipe.measured_with).replace("=", " ")
     assert shown in recipe.facts.get("Time", ""), "with other images held out, steps are fewer"
 
 

@@ -22,11 +22,11 @@ _HEAD_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One file of ``configs/``: the settings of a published run and what is known of it.
+    """One file of ``configs/``: the settings of a run and what is known of it.
 
     The head of the file is a block of comments; its lines ``Key: text`` are the ``facts``:
-    ``System``, ``Command``, ``Published``, ``Flags`` (what the published run changes in the
-    recipe), ``Tolerance``, ``Parameters``, ``Source``, ``Time``.
+    ``System``, ``Command``, ``Published``, ``Flags`` (with which it is measured), ``Tolerance``,
+    ``Parameters``, ``Source``, ``Time``.
     """
 
     name: str
@@ -45,8 +45,11 @@ class Recipe:
         return percent[0] if percent else ""
 
     @property
-    def published_flags(self) -> tuple[str, ...]:
-        """The flags that make the recipe the published run."""
+    def measured_with(self) -> tuple[str, ...]:
+        """The flags with which it is measured, such as ``--data.val_size=0``.
+
+        With these it is the published run, if there is one.
+        """
         return tuple(self.facts.get("Flags", "").split())
 
     def reproduced_by(self, mean: float) -> bool | None:

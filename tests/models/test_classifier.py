@@ -340,14 +340,6 @@ def test_a_network_is_looked_at_without_drawing_random_numbers():
     assert drawn() == expected
 
 
-def test_training_in_evaluation_mode_is_warned_of():
-    network = Dense().eval()
-    network.trainer = Trainer(accelerator="cpu", logger=False, barebones=True)
-    bookkeeping = network.configure_callbacks()[0]
-    with pytest.warns(UserWarning, match=r"Dense is in evaluation mode .* call train\(\) before"):
-        bookkeeping.on_fit_start(network.trainer, network)
-
-
 def test_the_contract_is_no_network():
     with pytest.raises(TypeError, match="abstract"):
         Classifier()

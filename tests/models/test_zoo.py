@@ -306,20 +306,6 @@ def test_weights_decay_and_biases_and_norms_do_not(name):
         torch.testing.assert_close(parameter, expected, msg=name)
 
 
-def test_an_image_alone_is_normalised_in_training_as_in_evaluation():
-    from mnist_zoo.models.batchnorm import OutputNorm
-
-    torch.manual_seed(0)
-    norm, outputs = OutputNorm(10), torch.randn(1, 10)
-    for values in (norm.weight.data, norm.bias.data, norm.running_mean):
-        values.normal_()
-    norm.running_var.uniform_(0.5, 2)
-    before = {name: value.clone() for name, value in norm.state_dict().items()}
-    alone = norm(outputs)
-    torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
-    torch.testing.assert_close(alone, norm.eval()(outputs))
-
-
 def test_there_is_no_network_of_an_et_al_with_kernels_of_another_size():
     with pytest.raises(ValueError, match="kernel_size 4: must be 3, 5 or 7"):
         build("ConvNetUnpadded", kernel_size=4)

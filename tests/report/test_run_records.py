@@ -90,7 +90,7 @@ def test_what_is_measured_is_the_published_run_where_there_is_one(record):
     to_the_letter = [record(0, 0.90, flags=published), record(1, 0.92, flags=published)]
 
     def measured(records, recipe="Dense"):
-        return str(Accuracy.of(run_records.as_published(records, recipe, published)))
+        return str(Accuracy.of(run_records.measured(records, recipe, published)))
 
     assert measured(as_it_is + to_the_letter) == "91.00 ± 1.41 % (2)"
     assert measured(as_it_is) == "50.00 % (1)"

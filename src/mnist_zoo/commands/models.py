@@ -70,7 +70,7 @@ def _rows(networks: Iterable[str], records: Sequence[Record]) -> list[Row]:
     found = []
     for network in networks:
         for recipe in recipes_of(network):
-            made = run_records.as_published(records, recipe.name, recipe.published_flags)
+            made = run_records.measured(records, recipe.name, recipe.measured_with)
             source = recipe.facts.get("Source", "").partition(" (")[0]
             system = recipe.facts.get("System", "none")
             found.append(

@@ -121,7 +121,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     rows = []
     for row in sorted(results_table.rows(records), key=lambda r: order.get(r.recipe, len(order))):
         recipe = recipes.get(row.recipe)
-        if recipe and row.flags == recipe.published_flags:
+        if recipe and row.flags == recipe.measured_with:
             holds = recipe.reproduced_by(Accuracy.of(row.records).mean)
             row = dataclasses.replace(row, published=recipe.published, holds=holds)
         rows.append(row)

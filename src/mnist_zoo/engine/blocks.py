@@ -1,7 +1,8 @@
 """Many optimizer steps per ``training_step``, so that Lightning's overhead is paid once.
 
-The steps and weights are bit-identical to those of Lightning's plain loop; only the surrounding
-work is done less often. Keras calls this ``steps_per_execution``.
+``Blocks`` puts a block of steps in the place of the network's ``training_step``. Steps and weights
+are bit-identical to those of Lightning's plain loop (as a CUDA graph, up to rounding); only the
+surrounding work is done less often. Keras calls this ``steps_per_execution``.
 """
 
 from __future__ import annotations

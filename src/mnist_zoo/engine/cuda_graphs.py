@@ -1,7 +1,7 @@
 """Steps as a CUDA graph: a few are recorded once, then replayed by a single call.
 
 With ten images a step, a GPU spends most of its time waiting for the CPU to start the next kernel.
-A graph starts all kernels of several steps at once, with the same numbers in the same order.
+A graph starts all kernels of several steps at once; the weights are the same up to rounding.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep the memory of freed tensors for the next, until the process ends.
 
     By default, glibc returns it to the system after a step of many images, and the system fills it
-    with zeros for the next: up to a third of the time. Other C libraries are left as they are.
+    with zeros for the next: about a quarter of the time. Other C libraries are left as they are.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_CHUNK)

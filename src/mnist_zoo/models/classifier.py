@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import DoublePrecision
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -160,7 +159,11 @@ class Classifier(LightningModule, ABC):
         return [_Bookkeeping(), ChangedSettings(own_optimizer=own)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a minibatch: images (N, 1, 28, 28) and targets (N,)."""
+        """Return the loss of a minibatch: images (N, 1, 28, 28) and targets (N,).
+
+        ``mnist-zoo fit`` takes many such steps at a time instead (``engine/blocks.py``), unless a
+        network has its own.
+        """
         images, targets = batch
         outputs = self._outputs(images)
         loss = self.loss(outputs, targets)
@@ -168,7 +171,7 @@ class Classifier(LightningModule, ABC):
         return loss
 
     def log_training(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Add to the epoch's figures: a mean loss, outputs (N, 10) and targets (N,)."""
+        """Add to the epoch's metrics: a mean loss, outputs (N, 10) and targets (N,)."""
         self.train_mean_loss.update(loss, len(targets))
         self.train_acc.update(outputs, targets)
         self.log("loss", loss, prog_bar=True, logger=False)
@@ -312,18 +315,11 @@ class _Bookkeeping(Callback):
             trainer.precision_plugin.convert_module(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Reset the figures, record the pixel normalisation, warn of evaluation mode.
+        """Reset the training metrics, record the pixel normalisation.
 
         Raises:
             ZooError: A checkpoint cannot hold an argument of the network or its data.
         """
-        if not pl_module.training:
-            # Lightning keeps it, and ``mnist_zoo.load`` returns networks in it.
-            name = type(pl_module).__name__
-            rank_zero_warn(
-                f"{name} is in evaluation mode and will be trained in it, without dropout and with"
-                " the statistics of batch norm as they are: call train() before."
-            )
         # An earlier run may have been interrupted within an epoch.
         pl_module.train_mean_loss.reset()
         pl_module.train_acc.reset()

@@ -1,4 +1,4 @@
-"""Residual networks, each of whose layers begins with batch normalisation."""
+"""Residual networks, each of whose layers but the first begins with batch normalisation."""
 
 from __future__ import annotations
 

@@ -153,16 +153,16 @@ def groups(records: Iterable[Record]) -> dict[Group, list[Record]]:
     return found
 
 
-def as_published(
-    records: Iterable[Record], recipe: str, published_flags: tuple[str, ...]
+def measured(
+    records: Iterable[Record], recipe: str, flags: tuple[str, ...]
 ) -> list[Record]:
     """Return the runs behind a recipe's measured accuracy.
 
-    These are the runs with the flags of the published run or, if there are none, those without
+    These are the runs with the flags with which it is measured or, if there are none, those without
     flags.
     """
     found = groups(record for record in records if record["recipe"] == recipe)
-    return found.get((recipe, published_flags)) or found.get((recipe, ())) or []
+    return found.get((recipe, flags)) or found.get((recipe, ())) or []
 
 
 def curves(records: Iterable[Record], tag: str) -> dict[Group, list[Curve]]:

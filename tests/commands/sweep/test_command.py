@@ -36,6 +36,9 @@ def test_a_run_without_steps_is_refused(cli):
         (["--tag=val/accc", "--plot=a.png"], "Did you mean val/acc?"),
         (["--plot=/proc/a.png"], "cannot write to /proc"),
         (["--ray=localhost:1"], "--ray localhost:1: nothing answers there"),
+        (["--ray=local", "--jobs=2"], "--jobs is for one machine without --ray"),
+        (["--cpus_per_run=3"], "--cpus_per_run and --gpus_per_run are for --ray"),
+        (["--gpus_per_run=0.5"], "--cpus_per_run and --gpus_per_run are for --ray"),
     ],
 )
 def test_what_is_drawn_and_where_runs_are_made_is_looked_at_before_the_runs(cli, flags, text):

@@ -24,7 +24,7 @@ class Sender:
     [(1, None, None), (2, None, "4"), (16, None, "1"), (2, "3", "3")],
 )
 def test_runs_at_a_time_share_the_cores(monkeypatch, tmp_path, jobs, said, num_threads):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(8)}, raising=False)
     monkeypatch.setattr(workers, "_end_with_the_sweep", lambda: None)
     monkeypatch.setenv("OMP_NUM_THREADS", said or "")  # put back in the end, whatever is set here
     if not said:

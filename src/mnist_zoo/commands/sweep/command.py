@@ -151,6 +151,10 @@ def _check_options(arguments: argparse.Namespace, flags: Sequence[str], num_seed
         raise ZooError(f"--tag {arguments.tag}: records hold no such figure by epoch.{hint}")
     if arguments.jobs < 1:
         raise ZooError(f"--jobs {arguments.jobs}: must be at least 1.")
+    if arguments.ray and arguments.jobs > 1:
+        raise ZooError("--jobs is for one machine without --ray. Give --cpus_per_run instead.")
+    if not arguments.ray and (arguments.cpus_per_run != 1 or arguments.gpus_per_run):
+        raise ZooError("--cpus_per_run and --gpus_per_run are for --ray, which is not given.")
     if arguments.ensemble is not None and arguments.ensemble < 2:
         raise ZooError(f"--ensemble {arguments.ensemble}: must be at least 2.")
     if arguments.ensemble and arguments.ensemble > num_seeds:

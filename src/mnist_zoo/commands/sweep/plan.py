@@ -22,8 +22,10 @@ from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Key
 
 _OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
-WITHOUT_EFFECT = (*_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--test_curve")
-"""Flags that make no difference to the outcome of a run."""
+WITHOUT_EFFECT = (
+    *_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--channels_last", "--test_curve",
+)  # fmt: skip
+"""Flags that change at most the rounding in a run."""
 
 # Flags that a sweep itself passes to fit.
 _ITS_OWN = (

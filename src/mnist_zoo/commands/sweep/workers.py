@@ -49,8 +49,8 @@ class Processes:
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(jobs):
             self._free.put(number)
-        # By default, each would start as many threads as there are cores.
-        self.num_threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+        # By default, each would start as many threads as there are cores to use.
+        self.num_threads = max(1, _num_cores() // jobs) if jobs > 1 else None
 
     def make(self, run: Run, on_epoch: OnEpoch) -> dict[str, Any]:
         """Make a run in its own process."""
@@ -132,6 +132,13 @@ class Cluster:
         import ray
 
         ray.shutdown()
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use, of those that the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _require_listening(address: str) -> None:
