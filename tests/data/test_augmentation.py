@@ -1,19 +1,16 @@
 """Random distortions of training images."""
 
-import dataclasses
 import math
-from contextlib import nullcontext
 
 import pytest
 import torch
-from lightning import Trainer
 
 from mnist_zoo.data import DataError, Digits
 from mnist_zoo.data.augmentation import Augmentation
 from mnist_zoo.data.expansion import expand
 from mnist_zoo.data.loader import Batches
 
-EVERYTHING = Augmentation(rotation=20, scale=0.2, shear=10, shift=2, elastic=0.5, stretch=0.1)
+EVERYTHING = Augmentation(rotation=20, scale=0.2, shear=10, shift=2, elastic=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -118,20 +115,6 @@ def test_larger_digits_cover_more(images):
             assert (side / before).mean() == pytest.approx(times, abs=0.05)
 
 
-def test_a_stretched_digit_is_wider_and_less_high(images):
-    stretch = Augmentation(stretch=0.25)
-    wider = stretch(images, torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.5, 1.0]]).expand(40, 6))
-    (height, width), (less, more) = box(images), box(wider)
-    assert (more / width).mean() == pytest.approx(1.25, abs=0.05)
-    assert (less / height).mean() == pytest.approx(0.8, abs=0.05)
-
-
-def test_a_stretch_by_one_halves_the_width_at_most(images):
-    stretch = Augmentation(stretch=1)
-    narrower = stretch(images, torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.5, 0.0]]).expand(40, 6))
-    assert (box(narrower)[1] / box(images)[1]).mean() == pytest.approx(0.5, abs=0.05)
-
-
 def box(images):
     """Return height and width of the digits, as far as they are bright."""
     bright = images >= 52
@@ -139,63 +122,18 @@ def box(images):
     return [28 - line.argmax(1) - line.flip(1).argmax(1) for line in lines]
 
 
-def centre(images):
-    """Return the centre of mass, in indices of rows and columns."""
-    mass = images.double()
-    places = torch.arange(28.0, dtype=torch.float64)
-    return torch.stack([(mass.sum(d) * places).sum(1) / mass.sum((1, 2)) for d in (2, 1)])
-
-
-def test_refitted_digits_keep_their_size_and_their_place(images):
-    settings = {"rotation": 30, "shear": 20, "stretch": 0.3}
-    free, refitted = Augmentation(**settings), Augmentation(**settings, refit=True)
-    draws = draw(free)
-    size = torch.maximum(*box(images))
-    by_itself, kept = (
-        (torch.maximum(*box(some(images, draws))) - size).double().abs().mean()
-        for some in (free, refitted)
-    )
-    assert kept < 0.5 < 1 < by_itself
-    before, after = centre(images), centre(refitted(images, draws))
-    assert ((after - before.round()).abs() < 0.55).all()
-    assert (after - before.round()).std() == pytest.approx(12**-0.5, rel=0.2), "anywhere in it"
-
-
-def test_a_refitted_digit_is_scaled_afterwards(images):
-    larger = Augmentation(rotation=30, scale=0.2, refit=True)
-    draws = draw(larger)
-    draws[:, 2] = 1.0
-    size = torch.maximum(*box(images))
-    assert (torch.maximum(*box(larger(images, draws))) / size).mean() == pytest.approx(
-        1.2, abs=0.04
-    )
-
-
-@pytest.mark.parametrize("faintness", [1, 6])
-def test_refitting_leaves_the_shape_of_a_digit_that_is_not_distorted(images, faintness):
-    images = images // faintness
-    nothing = Augmentation(refit=True)
-    y, x = (centre(images) + 0.5).frac()
-    draws = torch.full((40, 5), 0.5)
-    draws[:, 3], draws[:, 4] = x, y
-    assert (nothing(images, draws).int() - images.int()).abs().max() <= 1
-
-
 def test_an_image_without_ink_stays_without(images):
     black = torch.zeros(3, 28, 28, dtype=torch.uint8)
-    everything = dataclasses.replace(EVERYTHING, refit=True)
-    assert torch.equal(everything(black, draw(everything, 3)), black)
+    assert torch.equal(EVERYTHING(black, draw(EVERYTHING, 3)), black)
 
 
-@pytest.mark.parametrize("refit", [False, True])
-def test_an_image_is_distorted_alike_in_any_batch(images, refit):
-    everything = dataclasses.replace(EVERYTHING, refit=refit)
-    draws = draw(everything)
-    whole = everything(images, draws)
+def test_an_image_is_distorted_alike_in_any_batch(images):
+    draws = draw(EVERYTHING)
+    whole = EVERYTHING(images, draws)
     assert whole.dtype == torch.uint8
     assert whole.shape == images.shape
     assert not torch.equal(whole, images)
-    parts = [everything(i, d) for i, d in zip(images.split(7), draws.split(7), strict=True)]
+    parts = [EVERYTHING(i, d) for i, d in zip(images.split(7), draws.split(7), strict=True)]
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -207,7 +145,6 @@ def test_an_image_is_distorted_alike_in_any_batch(images, refit):
         ("shear", 90, "must be from 0 to below 90."),
         ("shift", 28, "must be from 0 to 28."),
         ("elastic", 28, "must be from 0 to 28."),
-        ("stretch", 1, "must be from 0 to 1."),
     ],
 )
 def test_values_out_of_range_are_refused(setting, most, message):
@@ -256,9 +193,8 @@ def test_the_distortions_follow_from_seed_and_epoch(images):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"rotation": 1.0}, {"scale": 0.2}, {"shear": 3.0}, {"shift": 4}, {"elastic": 0.5},
-     {"stretch": 0.6}, {"rotation": 1.0, "refit": True}],
-)  # fmt: skip
+    [{"rotation": 1.0}, {"scale": 0.2}, {"shear": 3.0}, {"shift": 4}, {"elastic": 0.5}],
+)
 def test_every_flag_of_the_data_distorts_by_itself(settings):
     assert Digits(**settings).augmentation == Augmentation(**settings)
 
@@ -285,27 +221,3 @@ def test_validation_images_are_left_as_they_are():
     plain.setup("fit")
     assert torch.equal(epoch(data.val_dataloader()), epoch(plain.val_dataloader()))
     assert not torch.equal(epoch(data.train_dataloader()), epoch(plain.train_dataloader()))
-
-
-def test_the_last_epochs_are_left_as_they_are(images):
-    plain = torch.cat([batch for batch, _ in Batches(images, torch.arange(40), 6)])
-    some = loader(images, num_distorted_epochs=2)
-    epochs = [{image.numpy().tobytes() for image in epoch(some)} for _ in range(4)]
-    untouched = {image.numpy().tobytes() for image in plain}
-    assert [found == untouched for found in epochs] == [False, False, True, True]
-
-
-@pytest.mark.parametrize(("max_epochs", "distorted"), [(12, 10), (1, 0)])
-def test_they_are_the_last_of_those_that_the_trainer_is_told(max_epochs, distorted):
-    data = Digits(rotation=10, plain_epochs=2)
-    data.setup("fit")
-    assert data.train_dataloader().num_distorted_epochs is None
-    quiet = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
-    data.trainer = Trainer(max_epochs=max_epochs, **quiet)
-    with (
-        nullcontext() if distorted else pytest.warns(match="plain_epochs 2: no epoch is distorted")
-    ):
-        assert data.train_dataloader().num_distorted_epochs == distorted
-    data.trainer = Trainer(max_epochs=-1, **quiet)
-    with pytest.raises(DataError, match="plain_epochs 2: the last of how many epochs"):
-        data.train_dataloader()

@@ -11,19 +11,18 @@ from torch import Tensor
 
 from mnist_zoo.errors import DataError
 
+# Side of the grid of random shifts between which the elastic field is interpolated.
 _COARSE = 7
-# Pixels at least this bright, of 255, count when a digit's size is measured.
-_INK = 52
 # The largest values, and whether they are allowed.
 _BOUNDS = {
     "rotation": (180, True), "scale": (1, False), "shear": (90, False), "shift": (28, True),
-    "elastic": (28, True), "stretch": (1, True),
+    "elastic": (28, True),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random rotation, scale, stretch, shear, shift and elastic distortion of training images.
+    """Random rotation, scale, shear, shift and elastic distortion of training images.
 
     Each image has its own draws, uniform between the bound and its negative. Pixels from outside
     the image are black; interpolation is bilinear.
@@ -39,12 +38,6 @@ class Augmentation:
         shift: Largest shift in either direction, in whole pixels.
         elastic: Standard deviation, in pixels, of the random shifts from which the smooth
             displacement field is interpolated.
-        stretch: Largest stretch of the width at the expense of the height, as a share: 0.1 makes
-            digits up to 1.1 times as wide and correspondingly less high, or vice versa.
-        refit: Restore the form of rotated, stretched and sheared digits: the longer side keeps its
-            length, and the centre of mass stays anywhere within its pixel. (MNIST's digits are all
-            20 pixels long, centred by whole pixels.) ``scale`` and ``shift``, which is then
-            fractional, are applied on top.
 
     Raises:
         DataError: A value is out of range.
@@ -55,8 +48,6 @@ class Augmentation:
     shear: float = 0.0
     shift: int = 0
     elastic: float = 0.0
-    stretch: float = 0.0
-    refit: bool = False
 
     def __post_init__(self) -> None:
         for name, (most, inclusive) in _BOUNDS.items():
@@ -66,12 +57,11 @@ class Augmentation:
                 raise DataError(f"--data.{name} {value}: must be from 0 to {below}{most}.")
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Return the random numbers for ``num_images``: uniform in [0, 1), (N, 5 to 104).
+        """Return the random numbers for ``num_images``: uniform in [0, 1), (N, 5 or 103).
 
-        A row holds angle, lean, size, shift right, shift down, then the elastic field and the
-        stretch, if used.
+        A row holds angle, lean, size, shift right, shift down, then the elastic field, if used.
         """
-        num_numbers = 5 + (2 * _COARSE**2 if self.elastic else 0) + bool(self.stretch)
+        num_numbers = 5 + (2 * _COARSE**2 if self.elastic else 0)
         return torch.rand(num_images, num_numbers, generator=generator)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -90,35 +80,20 @@ class Augmentation:
         angle = signed[:, 0] * math.radians(self.rotation)
         lean = (signed[:, 1] * math.radians(self.shear)).tan()
         size = 1 + signed[:, 2] * self.scale
-        wider = (signed[:, -1] * math.log1p(self.stretch)).exp()
-        steps = 2 * self.shift + 1
-        moves = draws[:, 3:5] * steps
-        moves = moves - steps / 2 if self.refit else moves.floor() - self.shift
+        moves = (draws[:, 3:5] * (2 * self.shift + 1)).floor() - self.shift
         right, down = moves[:, :, None, None].unbind(1)
 
-        # In pixels from the centre of the image or, if a digit is refitted, its own centre.
+        # In pixels from the centre of the image.
         y = torch.arange(height, device=images.device).sub((height - 1) / 2)[None, :, None]
         x = torch.arange(width, device=images.device).sub((width - 1) / 2)[None, None, :]
-        cos, sin = angle.cos(), angle.sin()
-        centre_x = centre_y = torch.zeros(())
-        if self.refit:
-            centre_x, centre_y = _centres(images, x, y)
-            middle_x = (x - centre_x - lean * (y - centre_y)) * wider
-            middle_y = (y - centre_y) / wider
-            to_x, to_y = cos * middle_x - sin * middle_y, sin * middle_x + cos * middle_y
-            ink = images >= _INK
-            before = _longer_side(x - centre_x, y - centre_y, ink)
-            size = size * before / _longer_side(to_x, to_y, ink)
-            right, down = right + centre_x.floor() + 0.5, down + centre_y.floor() + 0.5
 
         # Where each pixel is taken from.
-        x, y, cos, sin = x - right, y - down, cos / size, sin / size
-        from_x, from_y = (cos * x + sin * y) / wider, (cos * y - sin * x) * wider
-        from_x = from_x + lean * from_y
+        x, y, cos, sin = x - right, y - down, angle.cos() / size, angle.sin() / size
+        from_y = cos * y - sin * x
+        from_x = cos * x + sin * y + lean * from_y
         if self.elastic:
-            move_x, move_y = self._bend(signed[:, 5 : 5 + 2 * _COARSE**2, 0, 0], height, width)
+            move_x, move_y = self._bend(signed[:, 5:, 0, 0], height, width)
             from_x, from_y = from_x + move_x, from_y + move_y
-        from_x, from_y = from_x + centre_x, from_y + centre_y
         grid = torch.stack((from_x * (2 / width), from_y * (2 / height)), dim=-1)
         sampled = F.grid_sample(images[:, None].float(), grid, align_corners=False)
         return sampled.squeeze(1).round_().byte()
@@ -129,21 +104,3 @@ class Augmentation:
         fine = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
         move_x, move_y = fine.unbind(1)
         return move_x, move_y
-
-
-def _centres(images: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centre of mass of each image, both (N, 1, 1), in the coordinates of its pixels."""
-    weights = images.float()
-    weights = weights / weights.sum((1, 2), keepdim=True).clamp(min=1)
-    return (weights * x).sum((1, 2), keepdim=True), (weights * y).sum((1, 2), keepdim=True)
-
-
-def _longer_side(x: Tensor, y: Tensor, ink: Tensor) -> Tensor:
-    """Return the longer side (N, 1, 1) of the bounding box of the positions (N, H, W) with ink."""
-    sides = []
-    for place in (x, y):
-        far = place.expand(ink.shape).masked_fill(~ink, -math.inf).amax((1, 2), keepdim=True)
-        near = place.expand(ink.shape).masked_fill(~ink, math.inf).amin((1, 2), keepdim=True)
-        sides.append(far - near + 1)
-    # 1 for an image without ink.
-    return torch.maximum(*sides).clamp(min=1)

@@ -51,7 +51,6 @@ class Batches:
             only the last block of an epoch may be smaller.
         limit: End each epoch after this many minibatches (int), or this fraction of them (float).
         augmentation: Distorts the images (then uint8, (N, H, W)) differently in each epoch.
-        num_distorted_epochs: Leave images undistorted after this many epochs; None: never.
 
     Raises:
         DataError: ``limit`` is a fraction of less than one minibatch, or an unpadded share has too
@@ -75,7 +74,6 @@ class Batches:
         block_size: int = 1,
         limit: int | float = 1.0,
         augmentation: Augmentation | None = None,
-        num_distorted_epochs: int | None = None,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -87,7 +85,6 @@ class Batches:
         self.filled_up = filled_up
         self.block_size = block_size
         self.augmentation = augmentation
-        self.num_distorted_epochs = num_distorted_epochs
         whole = self._num_whole
         self.num_batches = min(limit if isinstance(limit, int) else int(limit * whole), whole)
         if limit and not self.num_batches:
@@ -219,8 +216,7 @@ class Batches:
 
     def _draws(self) -> Tensor | None:
         """Random numbers for augmenting the current epoch, one row per position."""
-        last = self.num_distorted_epochs
-        if self.augmentation is None or (last is not None and self._epoch >= last):
+        if self.augmentation is None:
             return None
         generator = self._generator(self.seed, self._epoch, 1)
         draws = self.augmentation.draw(self._share * self.num_replicas, generator)

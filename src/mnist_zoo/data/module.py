@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -64,10 +63,6 @@ class ImageData(LightningDataModule, abc.ABC):
         shear: Largest random shear angle, in degrees below 90.
         shift: Largest random shift, in pixels.
         elastic: Standard deviation, in pixels, of the smooth random displacement field.
-        stretch: Largest random stretch, as a fraction: wider and less high, or vice versa.
-        refit: Restore the size and position of rotated, sheared and stretched digits; ``scale`` and
-            ``shift`` are applied after that.
-        plain_epochs: Number of epochs at the end of the run without distortion.
 
     Raises:
         DataError: A value is invalid for every data set, or ``classes`` are not ten different
@@ -94,9 +89,6 @@ class ImageData(LightningDataModule, abc.ABC):
         shear: float = 0.0,
         shift: int = 0,
         elastic: float = 0.0,
-        stretch: float = 0.0,
-        refit: bool = False,
-        plain_epochs: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -126,7 +118,6 @@ class ImageData(LightningDataModule, abc.ABC):
         _require(0 < std < math.inf, "std", std, "must be a finite number above 0")
         seed_is_right = split_seed is None or 0 <= split_seed < 2**32
         _require(seed_is_right, "split_seed", split_seed, "must be from 0 to 2**32 - 1")
-        _require(plain_epochs >= 0, "plain_epochs", plain_epochs, "must be at least 0")
         self.batch_size = batch_size
         self.val_size = val_size
         self.expanded = expanded
@@ -136,9 +127,8 @@ class ImageData(LightningDataModule, abc.ABC):
         self.std = float(std)
         self.split_seed = split_seed
         self.augmentation: Augmentation | None = None
-        if any((rotation, scale, shear, shift, elastic, stretch)):
-            self.augmentation = Augmentation(rotation, scale, shear, shift, elastic, stretch, refit)
-        self.plain_epochs = plain_epochs
+        if any((rotation, scale, shear, shift, elastic)):
+            self.augmentation = Augmentation(rotation, scale, shear, shift, elastic)
         self.block_size = 1
         """Training minibatches yielded at a time; see ``Batches``."""
         self.limit_train_batches: int | float = 1.0
@@ -235,7 +225,6 @@ class ImageData(LightningDataModule, abc.ABC):
             block_size=self.block_size,
             limit=self.limit_train_batches,
             augmentation=self.augmentation,
-            num_distorted_epochs=self._num_distorted_epochs(),
         )
 
     def val_dataloader(self) -> Batches | list[Batches]:
@@ -271,23 +260,6 @@ class ImageData(LightningDataModule, abc.ABC):
         if network and is_overridden("on_after_batch_transfer", network):
             images, targets = network.on_after_batch_transfer((images, targets), dataloader_idx)
         return images, targets
-
-    def _num_distorted_epochs(self) -> int | None:
-        if not self.plain_epochs or self.trainer is None:
-            return None
-        num_epochs = -1 if self.trainer.max_epochs is None else self.trainer.max_epochs
-        _require(
-            num_epochs >= 0,
-            "plain_epochs",
-            self.plain_epochs,
-            "the last of how many epochs? Give --trainer.max_epochs",
-        )
-        if self.augmentation and self.plain_epochs >= num_epochs:
-            rank_zero_warn(
-                f"--data.plain_epochs {self.plain_epochs}: no epoch is distorted, since the run"
-                f" has only {num_epochs}."
-            )
-        return max(0, num_epochs - self.plain_epochs)
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
         """Load the first ``num`` training or test images."""

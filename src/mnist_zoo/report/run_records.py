@@ -153,9 +153,7 @@ def groups(records: Iterable[Record]) -> dict[Group, list[Record]]:
     return found
 
 
-def measured(
-    records: Iterable[Record], recipe: str, flags: tuple[str, ...]
-) -> list[Record]:
+def measured(records: Iterable[Record], recipe: str, flags: tuple[str, ...]) -> list[Record]:
     """Return the runs behind a recipe's measured accuracy.
 
     These are the runs with the flags with which it is measured or, if there are none, those without
