@@ -57,10 +57,9 @@ def network(name):
     return build(name)
 
 
-@pytest.mark.parametrize("num_images", [1, 3])
-def test_maps_images_to_ten_finite_outputs(network, images, num_images):
-    outputs = network(images[:num_images])
-    assert outputs.shape == (num_images, 10)
+def test_maps_images_to_ten_finite_outputs(network, images):
+    outputs = network(images)
+    assert outputs.shape == (len(images), 10)
     assert outputs.isfinite().all()
 
 
