@@ -12,7 +12,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+)
 from lightning.pytorch.trainer.connectors.logger_connector import _LoggerConnector
 
 from mnist_zoo.data import DataError, Digits
@@ -20,6 +25,7 @@ from mnist_zoo.engine import best_and_last
 from mnist_zoo.engine.atomic_io import AtomicCheckpointIO
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
+from mnist_zoo.engine.callbacks import SomethingToTrain
 from mnist_zoo.engine.stopping import SIGNALS, Stopping
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import MLPDropout
@@ -652,6 +658,87 @@ def test_a_run_that_a_validation_ends_in_mid_epoch_goes_on_there(num_steps, call
     file = tmp_path / "checkpoints" / "last.ckpt"
     assert torch.load(file, weights_only=True)["global_step"] == 45
     resumed = train(tmp_path, num_steps, ckpt_path=file, **run)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+class Validations(Callback):
+    """Keeps the steps after which there was a validation."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("settings", "batch", "step"), [
+    ({}, 13, 14), ({}, 14, 15), ({}, 15, 16),
+    ({"every_n_train_steps": 15}, 15, 16),
+    ({"accumulate_grad_batches": 5, "num_taken": 12}, 12, 3),
+])  # fmt: skip
+def test_no_validation_is_left_out_where_a_run_was_stopped(settings, batch, step, number, tmp_path):
+    run = {"max_epochs": 2, "val_check_interval": 15, "num_taken": 60, **settings}
+    of_whole, of_stopped, of_resumed = Validations(), Validations(), Validations()
+    whole = train(tmp_path / "whole", None, of_whole, **run)
+    with pytest.raises(SystemExit):
+        train(tmp_path, None, of_stopped, SignalAt(batch, number), **run)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(file, weights_only=True)["global_step"] == step
+    resumed = train(tmp_path, None, of_resumed, ckpt_path=file, **run)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+    assert of_stopped.steps + of_resumed.steps == of_whole.steps
+
+
+def test_a_checkpoint_due_at_a_validation_is_written_after_it(tmp_path):
+    run = {"max_epochs": 1, "val_check_interval": 15, "num_taken": 30, "every_n_train_steps": 15}
+
+    def kill(trainer, pl_module):
+        if trainer.global_step == 15:
+            raise OSError("killed during the validation")
+
+    killer = Callback()
+    killer.on_validation_start = kill
+    with pytest.raises(OSError, match="killed"):
+        train(tmp_path, None, killer, **run)
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("stopped", [8, 12])
+def test_minibatches_are_accumulated_as_scheduled_in_an_epoch_that_was_resumed(stopped, tmp_path):
+    file = tmp_path / "middle.ckpt"
+    schedule = {"num_taken": 30 + 10 + 10, "max_epochs": 3}
+
+    def factors():
+        return GradientAccumulationScheduler({0: 1, 1: 3})
+
+    whole = train(tmp_path, None, Save(30 + stopped // 3, file), factors(), **schedule)
+    resumed = train(tmp_path / "resumed", None, factors(), ckpt_path=file, **schedule)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+@pytest.mark.parametrize(
+    ("stopped", "settings", "num_taken"),
+    [
+        # Asked to stop after the second epoch, but the run has to be longer.
+        (70, {"patience": 1, "min_delta": 9}, 120),
+        # No validation yet, so nothing to be patient with.
+        (8, {"patience": 0, "min_delta": -9}, 180),
+    ],
+)
+def test_a_run_that_early_stopping_has_not_ended_is_resumed(
+    num_steps, stopped, settings, num_taken, tmp_path
+):
+    file = tmp_path / "middle.ckpt"
+    run = {"max_epochs": 6, "min_epochs": 4, "num_taken": num_taken}
+
+    def callbacks():
+        return [SomethingToTrain(), EarlyStopping("val/loss", **settings)]
+
+    whole = train(tmp_path, num_steps, Save(stopped, file), *callbacks(), **run)
+    resumed = train(tmp_path / "resumed", num_steps, *callbacks(), ckpt_path=file, **run)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 

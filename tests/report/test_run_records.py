@@ -1,7 +1,9 @@
 """Records of runs, and their accuracy over seeds."""
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,23 @@ def test_a_run_made_again_after_a_crash_counts_once(record, tmp_path):
     run_records.append(tmp_path, record(0, None, status="crashed"))
     run_records.append(tmp_path, record(0, 0.9))
     assert [r["status"] for r in run_records.read(tmp_path)] == ["finished"]
+
+
+def test_a_run_made_again_comes_last(record, tmp_path):
+    old, other = {"recipe_sha256": "1"}, {"recipe_sha256": "2"}
+    run_records.append(tmp_path, record(0, None, status="crashed") | old)
+    run_records.append(tmp_path, record(0, 0.8) | other)
+    run_records.append(tmp_path, record(0, 0.9) | old)
+    records = run_records.read(tmp_path)
+    assert [r["test_acc"] for r in records] == [0.8, 0.9]
+    assert [r["test_acc"] for r in run_records.current(records, {})] == [0.9]
+
+
+def test_of_ensembles_that_share_seeds_only_the_first_counts(record):
+    seeds = [[0, 1], [1, 2], [3, 2], [4, 5], [0, 4]]
+    records = [record(s[0], 0.5, flags=["--ensemble=2"]) | {"seeds": s} for s in seeds]
+    (counted,) = run_records.groups(records).values()
+    assert [r["seeds"] for r in counted] == [[0, 1], [3, 2], [4, 5]]
 
 
 def test_runs_of_different_seeds_flags_and_settings_all_count(record, tmp_path):
@@ -135,12 +154,15 @@ def test_a_record_starts_a_line_even_if_the_one_before_has_lost_its_end(record, 
     assert run_records.read(tmp_path) == [record(0, 0.5), record(1, 0.5)]
 
 
-def test_a_full_disk_leaves_no_half_record(record, tmp_path, monkeypatch):
+@pytest.mark.parametrize("room", [0, 20])
+def test_a_full_disk_leaves_no_half_record(room, record, tmp_path, monkeypatch):
     run_records.append(tmp_path, record(0, 0.5))
 
     class Full(io.FileIO):
         def write(self, content):
-            return super().write(content[:20])
+            if not room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(content[:room])
 
     monkeypatch.setattr(
         Path, "open", lambda path, mode, buffering: Full(path, mode.replace("b", ""))

@@ -100,13 +100,15 @@ def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:
 
 def _of_recipes_now(records: Sequence[Record]) -> list[Record]:
     """Leave out records made before their recipe was changed, with a warning."""
-    kept = run_records.current(records, recipe_hashes())
+    hashes = recipe_hashes()
+    kept = run_records.current(records, hashes)
     before = Counter(record["recipe"] for record in records)
     before.subtract(record["recipe"] for record in kept)
     for recipe, number in (+before).items():
+        now = "the recipe has now" if recipe in hashes else "its last record"
         print(
-            f"warning: {number} records of {recipe} left out: the recipe's settings, or custom code"
-            " that it uses, have changed since",
+            f"warning: {number} records of {recipe} left out, made with other settings, or other"
+            f" custom code, than {now}",
             file=sys.stderr,
         )
     return kept

@@ -10,7 +10,12 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+)
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -143,6 +148,10 @@ class Last(ModelCheckpoint):
         if set_epoch is not None:
             progress: Any = trainer.fit_loop.epoch_progress.current
             set_epoch(progress.processed)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):
+                # Lightning calls it only as an epoch begins, not where one is resumed.
+                callback.on_train_epoch_start(trainer, pl_module)
         for number, value in self._plateau.items():
             scheduler: Any = trainer.lr_scheduler_configs[number].scheduler
             scheduler.step(value)
@@ -157,23 +166,29 @@ class Last(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the checkpoint after enough steps, or when the run ends in mid-epoch."""
-        # Gradients accumulated for the next step would be lost.
-        stops = self._stopping.asked and not trainer.fit_loop.epoch_loop._should_accumulate()
+        """Write the checkpoint after enough steps, or when the run ends in mid-epoch.
+
+        A run resumed from it would leave out the validation after this minibatch, so if there is
+        one, the checkpoint follows that.
+        """
+        if not _validation_follows(trainer):
+            self._save_within_epoch(trainer)
+
+    def _save_within_epoch(self, trainer: Trainer, must: bool = False) -> None:
+        """Write the checkpoint if it ``must`` be, is due, or the run ends here."""
         # The end of an epoch has its own checkpoint, after validation.
         if _at_end_of_epoch(trainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        # Gradients accumulated for the next step would be lost.
+        stops = self._stopping.asked and not trainer.fit_loop.epoch_loop._should_accumulate()
         ends = trainer.fit_loop.epoch_loop.done or trainer.received_sigterm
-        if self._is_due(trainer) or stops or ends:
-            self._save_within_epoch(trainer)
+        if must or self._is_due(trainer) or stops or ends:
+            file = Path(str(self.dirpath)) / "last.ckpt"
+            trainer.save_checkpoint(file, weights_only=False)
+            self.best_model_path = str(file)
+            self._saved_at = trainer.global_step
         if stops:
             self._stopping.stop_if_asked()
-
-    def _save_within_epoch(self, trainer: Trainer) -> None:
-        file = Path(str(self.dirpath)) / "last.ckpt"
-        trainer.save_checkpoint(file, weights_only=False)
-        self.best_model_path = str(file)
-        self._saved_at = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint after an epoch, unless it may be left to a later one.
@@ -210,14 +225,13 @@ class Last(ModelCheckpoint):
             self._stopping.stop_if_asked()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoint if this validation, within an epoch, ends the run.
+        """Write the checkpoint that was due before, or if this validation ends the run.
 
         At the end of the epoch, Lightning would consider the rest of it done.
         """
         super().on_validation_end(trainer, pl_module)
-        is_within = trainer.state.fn == TrainerFn.FITTING and not _at_end_of_epoch(trainer)
-        if trainer.should_stop and is_within and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._save_within_epoch(trainer)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._save_within_epoch(trainer, must=trainer.should_stop)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers."""
@@ -355,6 +369,13 @@ def _must_be_written_after_every_epoch(trainer: Trainer) -> bool:
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def _validation_follows(trainer: Trainer) -> bool:
+    """Whether the current minibatch, which is not the epoch's last, is followed by validation."""
+    steps: Any = trainer.fit_loop.epoch_loop
+    has_no_images = steps.val_loop._combined_loader is not None and steps.val_loop.skip
+    return not has_no_images and steps._should_check_val_fx(trainer.fit_loop._data_fetcher)
 
 
 def _is_over(trainer: Trainer) -> bool:

@@ -131,23 +131,35 @@ class SomethingToTrain(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that there is something left to train.
 
+        A run that ``EarlyStopping`` has asked to stop, but that is not as long as it has to be,
+        goes on until then.
+
         Raises:
             ZooError: The network has no optimizer.
             FinishedError: ``EarlyStopping`` has ended the run, and would notice only after another
                 epoch.
         """
         for callback in trainer.callbacks if trainer.ckpt_path else ():  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+            if not (isinstance(callback, EarlyStopping) and has_asked_to_stop(callback)):
+                continue
+            if trainer.fit_loop._can_stop_early:
                 raise FinishedError(
                     f"{trainer.ckpt_path} has finished: EarlyStopping ended the run because"
                     f" {callback.monitor} stopped improving.\nTo continue, remove the callback."
                 )
+            trainer.should_stop = True
         groups = [group for it in trainer.optimizers for group in it.param_groups]
         if not any(group["params"] for group in groups):
             name = type(pl_module).__name__
             raise ZooError(
                 f"{name} cannot be trained: its configure_optimizers returns no optimizer."
             )
+
+
+def has_asked_to_stop(callback: EarlyStopping) -> bool:
+    """Whether the callback has asked, in this process or before a run was resumed."""
+    # In the first epoch, only the former tells.
+    return callback.wait_count >= max(1, callback.patience) or callback.stopped_epoch > 0
 
 
 class Average(WeightAveraging):

@@ -35,6 +35,8 @@ def read(folder: Path) -> list[Record]:
             try:
                 record = json.loads(text)
                 _check(record)
+                # In the order of the last ones.
+                records.pop(key(record), None)
                 records[key(record)] = record
             except (
                 LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError,
@@ -125,7 +127,11 @@ def append(folder: Path, record: Record) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # lost, perhaps when the file was edited
                 line = b"\n" + line
-        if file.write(line) != len(line):
+        try:
+            whole = file.write(line) == len(line)
+        except OSError as error:
+            raise ZooError(f"cannot write {file.name}: {error.strerror}.") from error
+        if not whole:
             file.truncate(size)
             raise ZooError(f"cannot write {file.name}: {os.strerror(errno.ENOSPC)}.")
 
@@ -146,10 +152,16 @@ def line(record: Record) -> str:
 
 
 def groups(records: Iterable[Record]) -> dict[Group, list[Record]]:
-    """Return the records of each recipe and set of flags."""
+    """Return the records of each recipe and set of flags.
+
+    Ensembles that share seeds are not independent: of these, only the first counts.
+    """
     found: dict[Group, list[Record]] = {}
     for record in records:
-        found.setdefault((record["recipe"], tuple(record["flags"])), []).append(record)
+        group = found.setdefault((record["recipe"], tuple(record["flags"])), [])
+        seeds = {*record.get("seeds", ())}
+        if seeds.isdisjoint(seed for other in group for seed in other.get("seeds", ())):
+            group.append(record)
     return found
 
 

@@ -49,6 +49,28 @@ def test_a_network_of_ones_own_needs_no_recipe_and_logs_what_it_likes(own, tmp_p
     assert outcome["val_acc"] == outcome["epochs"]["val/acc"][-1]
 
 
+def test_what_it_imports_from_beside_it_is_its_code_too(own, tmp_path, plan):
+    def key():
+        (run,) = plan(["--data=Digits"], recipes=["net_of_a_sweep.Own"], seeds=[0])
+        return run.key
+
+    alone = key()
+    own.write_text(f"import torch, first\n{OWN}")
+    (tmp_path / "first.py").write_text("def make():\n    from parts.second import layers\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "second.py").write_text("layers = 1")
+    (tmp_path / "unrelated.py").write_text("1")
+    before = key()
+    assert before != alone
+    (tmp_path / "unrelated.py").write_text("2")
+    assert key() == before
+    (tmp_path / "parts" / "second.py").write_text("layers = 2")
+    after = key()
+    assert after != before
+    (tmp_path / "first.py").write_text("no Python (")
+    assert key() not in (before, after)
+
+
 def with_test_step(*names):
     """Return the network with a ``test_step`` of its own that logs figures of some names."""
     logged = dict.fromkeys(names, 0.5)

@@ -31,7 +31,7 @@ def test_a_recipe_that_is_given_twice_counts_once(plan, monkeypatch, cli):
     ("flag", "counts"),
     [
         ("--trainer.precision=bf16-mixed", True),
-        ("--channels_last=false", True),
+        ("--channels_last=false", False),
         ("--trainer.max_epochs=2", True),
         ("--trainer.accelerator=cpu", False),
         ("--data.root=here", False),
@@ -175,6 +175,28 @@ def test_the_order_of_flags_makes_no_other_run(plan):
     one, other = (plan(order, seeds=[0])[0] for order in (flags, flags[::-1]))
     assert one.key == other.key
     assert one.folder == other.folder
+
+
+@pytest.mark.parametrize("flags", [
+    ["--model.optimizer_args.nesterov=true", "--model.optimizer_args={momentum: 0.9}"],
+    ["--trainer.profiler.filename=a", "--trainer.profiler=SimpleProfiler"],
+])  # fmt: skip
+def test_the_order_of_a_setting_and_its_parts_makes_another(flags, plan):
+    one, other = (plan([*order, "--model.lr=1"], seeds=[0])[0] for order in (flags, flags[::-1]))
+    assert one.key != other.key
+    assert one.folder != other.folder
+    assert other.key == plan(["--model.lr=1", *flags[::-1]], seeds=[0])[0].key
+
+
+def test_the_order_of_a_class_and_its_settings_makes_none(plan):
+    flags = "--data.val_size=0", "--data=FashionMNIST"
+    one, other = (plan(order, seeds=[0])[0] for order in (flags, flags[::-1]))
+    assert one.key == other.key
+
+
+def test_a_setting_may_not_be_given_twice_under_two_names(plan):
+    with pytest.raises(ZooError, match=r"--model.init_args.lr is given twice"):
+        plan(["--model.lr=1", "--model.init_args.lr", "2"])
 
 
 def test_two_recipes_of_one_name_are_refused(tmp_path, plan):

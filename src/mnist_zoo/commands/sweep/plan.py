@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib.util
@@ -69,11 +70,13 @@ class Run:
     def settings(self) -> tuple[str, ...]:
         """The flags that may change the outcome: not the location of the data, nor the device.
 
-        In alphabetical order, except that flags of callbacks, and others that add to a list, keep
-        their order: each setting belongs to the callback before it.
+        In alphabetical order, except where their order matters: each setting of a callback belongs
+        to the callback before it, and a whole setting, such as --model.optimizer_args, replaces
+        what was said of its parts.
         """
         chosen = [f for f in self.flags if f.partition("=")[0] not in WITHOUT_EFFECT]
-        return tuple(sorted(chosen, key=lambda f: adds_to(f.partition("=")[0]) or f))
+        wholes = {_setting(flag) for flag in chosen} - {"--model", "--data"}
+        return tuple(sorted(chosen, key=lambda f: f"{_whole(_setting(f), wholes)}="))
 
     @property
     def of_the_machine(self) -> tuple[str, ...]:
@@ -118,6 +121,19 @@ def adds_to(name: str) -> str:
     """Return the list that a repeatable flag adds to; ``""`` if it adds to none."""
     callbacks = "--trainer.callbacks"
     return callbacks if name.startswith(callbacks) else name[:-1] if name.endswith("+") else ""
+
+
+def _setting(flag: str) -> str:
+    """Return what a flag sets: a list that it adds to, or a name without ``init_args``."""
+    name = flag.partition("=")[0]
+    return adds_to(name) or name.replace(".init_args", "")
+
+
+def _whole(setting: str, wholes: set[str]) -> str:
+    """Return the largest of some settings that a setting is part of, or itself."""
+    parts = setting.split(".")
+    above = (".".join(parts[:number]) for number in range(1, len(parts)))
+    return next((whole for whole in above if whole in wholes), setting)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -175,7 +191,7 @@ def parse_grid(flags: Sequence[str]) -> list[list[str]]:
             raise ZooError("--trainer: give its settings one by one, as --trainer.max_epochs 2.")
         if name in _ITS_OWN or name.startswith("--trainer.logger.") or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep sets this itself.")
-        if not adds_to(name) and any(name == given[0].partition("=")[0] for given in grid):
+        if not adds_to(name) and any(_setting(name) == _setting(given[0]) for given in grid):
             raise ZooError(f"{name} is given twice; for several values: {name} 1,2")
         if not equals and (text := next(words, "--")).startswith("--"):
             raise ZooError(f"{name}: no value follows it; recipes come before all flags.")
@@ -235,8 +251,9 @@ def _is_path(text: str) -> bool:
 def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield name and hash of each custom or plugin module that the settings name a class of.
 
-    An edited module makes a new run. It is not imported, so that ``fit`` reports its errors; all
-    files of a package count, since its classes may be in any of them.
+    An edited module makes a new run, and so does one that it imports from the same folder. None is
+    imported here, so that ``fit`` reports its errors; all files of a package count, since its
+    classes may be in any of them.
     """
     import yaml
 
@@ -252,11 +269,36 @@ def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
         if (spec := importlib.util.find_spec(module)) is None:
             continue
         folders = spec.submodule_search_locations
-        files = [Path(str(spec.origin))]
-        if folders is not None:
+        if folders is None:
+            files = _with_neighbours(Path(str(spec.origin)))
+        else:
             files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
         code = b"".join(file.read_bytes() for file in files if file.is_file())
         yield module, hashlib.sha256(code).hexdigest()
+
+
+def _with_neighbours(file: Path) -> list[Path]:
+    """Return a module's file and those beside it that it imports, directly or by another."""
+    found, folder = [file], file.parent
+    if folder.name in ("site-packages", "dist-packages"):
+        return found
+    for one in found:  # which grows
+        for name in sorted(_imports(one) - _NOT_EDITED):
+            beside = [folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))]
+            found += [other for other in beside if other.is_file() and other not in found]
+    return found
+
+
+def _imports(file: Path) -> set[str]:
+    """Return the top-level modules that a file imports by their names."""
+    names: list[str] = []
+    with contextlib.suppress(OSError, SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.append(str(node.module))
+    return {name.partition(".")[0] for name in names}
 
 
 def _classes(settings: Any, key: str = "") -> Iterator[str]:

@@ -39,6 +39,7 @@ from mnist_zoo.engine.callbacks import (
     FinalMetrics,
     ProgressBar,
     SomethingToTrain,
+    has_asked_to_stop,
 )
 from mnist_zoo.engine.readings import Gather
 from mnist_zoo.engine.run_settings import SaveConfig, callback_names
@@ -435,12 +436,14 @@ class ZooCLI(LightningCLI):
         num_epochs, limit = self.trainer.current_epoch, self.trainer.max_epochs
         if limit is None or not 0 <= num_epochs < limit or not self.trainer.should_stop:
             return ""
+        if self.trainer.global_step == self.trainer.max_steps:
+            return ""
         done = f"{num_epochs} of {limit} epochs ({self.trainer.global_step:,} steps)"
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, Timer) and (callback.time_remaining() or 0) < 0:
                 return f"--trainer.max_time ended the training after {done}."
-            if isinstance(callback, EarlyStopping) and callback.stopped_epoch == num_epochs - 1:
+            if isinstance(callback, EarlyStopping) and has_asked_to_stop(callback):
                 name = f"EarlyStopping ({callback.monitor})"
                 return f"{name} ended the training after {done}."
         return ""
