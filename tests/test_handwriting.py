@@ -169,6 +169,24 @@ def test_digits_are_read_from_left_to_right():
         assert alike(digit.image, only(drawn(text))) > 0.97
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("size", [(1000, 24), (3000, 60), (4000, 76), (6000, 60), (6000, 136)])
+def test_a_long_and_narrow_picture_is_read(size, turned):
+    length, height = size
+    strip = Image.new("L", size[:: -1 if turned else 1], 255)
+    small = data.Digits(val_size=0)
+    small.setup("fit")
+    images = small.splits["train"][0][:10]
+    for n, image in enumerate(images):
+        digit = Image.fromarray(255 - image.numpy()).resize((height, height))
+        at = 0, 20 + n * (length // 11)
+        strip.paste(digit, at if turned else at[::-1])
+    found = digits(strip)
+    assert len(found) == 10
+    for digit, image in zip(found, images, strict=True):
+        assert alike(digit.image, image) > 0.8
+
+
 def page(*lines):
     """Lines of digits, one under the other."""
     rows = [drawn(line) for line in lines]

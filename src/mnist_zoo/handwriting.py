@@ -24,7 +24,7 @@ Images = Image.Image | npt.NDArray[Any] | Tensor
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 MAX_PIXELS = 50_000_000
 _SIDE, _BOX = 28, 20
-# Pictures are searched for digits with their longer side scaled to this many pixels: enough for
+# Pictures are searched for digits scaled to at most the area of a square of this side: enough for
 # hair-thin strokes, and fast.
 _WORKING_SIDE = 1000
 # Strokes thinner than this, in MNIST pixels, would fade when scaled; MNIST's are 2 to 3.
@@ -121,7 +121,7 @@ def digits(picture: Image.Image) -> list[Digit]:
         for strokes in (gray, 1 - gray):
             if _is_mnist(strokes):
                 return [Digit(_to_bytes(strokes), (0, 0, _SIDE, _SIDE))]
-    scale = min(1.0, _WORKING_SIDE / max(gray.shape))
+    scale = min(1.0, _WORKING_SIDE / math.sqrt(gray.size))
     if scale < 1:
         gray = _resized(gray, *(max(1, round(side * scale)) for side in gray.shape))
     ink = _ink(gray)
@@ -238,7 +238,7 @@ def _ink(gray: Gray) -> Gray:
     Raises:
         HandwritingError: Nothing stands out from the background.
     """
-    smooth = ndimage.gaussian_filter(gray, max(gray.shape) / _WORKING_SIDE)
+    smooth = ndimage.gaussian_filter(gray, math.sqrt(gray.size) / _WORKING_SIDE)
     background, noise = _background(smooth)
     faint = max(0.08, 5 * noise)
     difference = background - smooth
@@ -264,9 +264,10 @@ def _background(gray: Gray) -> tuple[Gray, float]:
     """
     powers = [(i, j) for i in range(4) for j in range(4 - i)]
     y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in gray.shape)
-    step = max(1, max(gray.shape) // 100)
-    values = gray[::step, ::step].ravel()
-    points = np.stack([np.outer(y[::step] ** i, x[::step] ** j).ravel() for i, j in powers], axis=1)
+    # About a hundred points in each direction.
+    down, along = (slice(None, None, max(1, side // 100)) for side in gray.shape)
+    values = gray[down, along].ravel()
+    points = np.stack([np.outer(y[down] ** i, x[along] ** j).ravel() for i, j in powers], axis=1)
     border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
     low, high = np.percentile(values, (0.5, 99.5))
     surface = np.full_like(values, np.median(border))
