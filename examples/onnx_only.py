@@ -7,6 +7,7 @@ Run it:  python examples/onnx_only.py network.onnx four.png
 from __future__ import annotations
 
 import argparse
+import sys
 
 import numpy as np
 import onnxruntime
@@ -14,8 +15,12 @@ from PIL import Image
 
 
 def main(file: str, pictures: list[str]) -> None:
-    """Read pictures of 28 × 28 pixels, light on dark, and print the network's predictions."""
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    """Read pictures, light on dark, and print the network's predictions."""
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has no common class
+        print(f"{file}: not an ONNX file: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(2)
     images = np.stack([np.asarray(Image.open(p).convert("L").resize((28, 28))) for p in pictures])
     # Any number of images, (N, 1, 28, 28) in [0, 1]; the file itself normalises them.
     pixels = images[:, None].astype(np.float32) / 255

@@ -8,6 +8,7 @@ Run it:    python examples/plain_torch.py weights.pt four.png
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
 
 import numpy as np
@@ -33,18 +34,19 @@ def network() -> nn.Sequential:
 
 
 def main(weights: str, picture: str) -> None:
-    """Read a picture of 28 × 28 pixels, light on dark, and print the network's prediction."""
+    """Read a picture, light on dark, and print the network's prediction."""
     net = network()
     try:
         net.load_state_dict(torch.load(weights, weights_only=True))
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, pickle.UnpicklingError):
         print(
             f"{weights}: not a state_dict of ConvNetThreeDense, which this script needs.",
             file=sys.stderr,
         )
         sys.exit(2)
     net.eval()
-    pixels = np.asarray(Image.open(picture).convert("L"), dtype=np.float32) / 255
+    image = Image.open(picture).convert("L").resize((28, 28))
+    pixels = np.asarray(image, dtype=np.float32) / 255
     with torch.no_grad():
         probabilities = net(torch.from_numpy(pixels).reshape(1, 1, 28, 28)).softmax(dim=1)[0]
     digit = int(probabilities.argmax())

@@ -59,13 +59,25 @@ def test_help_is_shown_and_draws_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_of_another_network_are_told_in_a_line(four, tmp_path):
-    torch.save(torch.nn.Linear(784, 10).state_dict(), tmp_path / "weights.pt")
-    command = [sys.executable, EXAMPLES / "plain_torch.py", "weights.pt", "four.png"]
+@pytest.mark.parametrize(
+    ("script", "content", "message"),
+    [
+        ("plain_torch.py", torch.nn.Linear(784, 10).state_dict(), "not a state_dict of ConvNetThr"),
+        ("plain_torch.py", None, "not a state_dict of ConvNetThreeDense"),
+        ("onnx_only.py", None, "not an ONNX file"),
+    ],
+)
+def test_the_wrong_file_is_told_in_a_line(script, content, message, four, tmp_path):
+    if script == "onnx_only.py":
+        pytest.importorskip("onnxruntime")
+    if content is None:
+        (tmp_path / "weights.pt").write_bytes(b"\x08\x0aanother format")
+    else:
+        torch.save(content, tmp_path / "weights.pt")
+    command = [sys.executable, EXAMPLES / script, "weights.pt", "four.png"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "ConvNetThreeDense" in done.stderr
-    assert done.stderr.startswith("weights.pt: ")
+    assert done.stderr.startswith(f"weights.pt: {message}")
     assert done.stderr.count("\n") == 1
 
 

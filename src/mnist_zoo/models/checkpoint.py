@@ -9,8 +9,8 @@ random generators, for resuming (``engine/best_and_last.py``).
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from mnist_zoo.models.checkpoint_files import CheckpointError, existing, find
 from mnist_zoo.models.classifier import Classifier
 
 _LONGEST_PATH = 500  # of a class
+_FINITE = 1e300
 _FOLDER = 0x10  # among the attributes of a file in a zip file
 
 
@@ -85,6 +86,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     content = _content(file)
     try:
         zoo = dict(content)["mnist_zoo"]
+        _require_readable_by_lightning(content)
         return Checkpoint(
             file,
             _class_and_arguments(zoo["model"]),
@@ -104,6 +106,21 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             f"{file} is not a checkpoint of an mnist-zoo network: its network entry is missing, or"
             " holds more than plain values."
         ) from None
+
+
+def _require_readable_by_lightning(content: dict[str, Any]) -> None:
+    """Check what Lightning takes for granted.
+
+    Raises:
+        TypeError, ValueError: It is not so.
+    """
+    states = content.get("callbacks", {}).values()
+    if not (
+        re.match(r"\d+\.\d+", content.get("pytorch-lightning_version", "0.0"))
+        and all(isinstance(state, dict) for state in states)
+        and content["global_step"] >= 0
+    ):
+        raise ValueError
 
 
 def trusted_class(checkpoint: Checkpoint, named: str | None = None) -> str:
@@ -198,7 +215,8 @@ def normalization(checkpoint: Checkpoint) -> tuple[float, float]:
         CheckpointError: They are not usable numbers.
     """
     mean, std = checkpoint.pixels["mean"], checkpoint.pixels["std"]
-    finite = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
+    # An integer may be too large for a float.
+    finite = all(isinstance(value, int | float) and abs(value) < _FINITE for value in (mean, std))
     if not (finite and std > 0):
         raise CheckpointError(
             f"checkpoint {checkpoint.path}: its mean ({mean}) or std ({std}) is not usable."

@@ -102,6 +102,8 @@ def mistake(cli, tmp_path):
         (f"{FIT} --data.std null", "--data.std: expected float, but there is no value.\n"),
         (f"{FIT} --model.lr .inf", "--model.lr inf: must be above 0 and finite.\n"),
         (f"{FIT} --trainer.max_time 00:00:00:00", "max_time 00:00:00:00: trains nothing."),
+        (f"{FIT} --trainer.gradient_clip_val -1", "--trainer.gradient_clip_val -1: is below 0."),
+        (f"{FIT} --trainer.strategy ddp_spawn", "--trainer.strategy ddp_spawn: its processes"),
         ("fit --ckpt last.ckpt", "unknown option --ckpt. Did you mean --ckpt_path?"),
         ("test --weights=x", "unknown option --weights. Did you mean --ckpt_path?"),
         ("test --model runs/best.ckpt", "Did you mean --ckpt_path runs/best.ckpt?"),
@@ -299,6 +301,23 @@ class TestCheckpoint:
     @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1, 2], torch.zeros(3), None])
     def test_that_is_of_something_else(self, opened, content):
         assert "a.ckpt is not a checkpoint of an mnist-zoo network" in opened(content)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("callbacks", None), ("callbacks", [1]), ("callbacks", {"Last{}": 5}),
+            ("pytorch-lightning_version", 5), ("pytorch-lightning_version", "x.y"),
+            ("global_step", -5),
+        ],
+    )  # fmt: skip
+    def test_in_which_an_entry_is_odd(self, opened, trained, key, value):
+        content = torch.load(trained.best, weights_only=True)
+        assert "a.ckpt is not a checkpoint of an mnist-zoo" in opened(content | {key: value})
+
+    def test_whose_normalisation_is_no_number(self, opened, trained):
+        content = torch.load(trained.best, weights_only=True)
+        content["mnist_zoo"]["pixels"]["std"] = 10**400
+        assert "is not usable" in opened(content)
 
     def test_that_is_of_a_network_that_is_not_known(self, opened, trained):
         content = torch.load(trained.best, weights_only=True)

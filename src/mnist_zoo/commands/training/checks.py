@@ -48,6 +48,13 @@ def settings(subcommand: str, chosen: Any) -> None:
         # Fractions are checked by Lightning.
         if isinstance(trainer[name], int) and trainer[name] < 1:
             raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
+    if isinstance(trainer.strategy, str) and "spawn" in trainer.strategy:
+        raise ZooError(
+            f"--trainer.strategy {trainer.strategy}: its processes cannot be given what this"
+            " command has built. Use ddp."
+        )
+    if (trainer.gradient_clip_val or 0) < 0:
+        raise ZooError(f"--trainer.gradient_clip_val {trainer.gradient_clip_val}: is below 0.")
     if subcommand == "fit":
         _settings_of_fit(chosen)
 

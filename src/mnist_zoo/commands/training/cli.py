@@ -203,7 +203,7 @@ class ZooCLI(LightningCLI):
                 callbacks.append(TestCurve())
             if not trainer.fast_dev_run:
                 self._claim_run_folder(trainer)
-                if trainer.logger is not False:
+                if trainer.logger not in (False, []):
                     callbacks += [LearningRateMonitor("epoch"), FinalMetrics()]
         else:
             trainer.logger = trainer.logger or False
