@@ -63,10 +63,10 @@ def test_what_was_read_comes_before_what_it_was(monkeypatch):
     assert captions == [f"{'abcdefghij'[answer]} (what it was)"]
 
 
-def test_of_a_checkpoint_outside_a_run_into_the_current_folder(cli, trained, tmp_path):
+def test_of_a_checkpoint_outside_a_run_below_the_current_folder(cli, trained, tmp_path):
     shutil.copy(trained.best, tmp_path / "other.ckpt")
     cli("explain", "--ckpt_path=other.ckpt", "--num=1")
-    assert names(tmp_path / "pictures") == BOTH
+    assert names(tmp_path / "pictures" / "other") == BOTH
 
 
 def test_into_a_folder_that_is_named(cli, copied, tmp_path):
@@ -103,11 +103,13 @@ class TestImages:
         content = (tmp_path / "four.png").read_bytes()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         cli("explain", "--ckpt_path=ConvNetReLU", ".", "-")
-        assert "explain-saliency-four-and-1-more.png" in names(tmp_path / "pictures")
+        assert "explain-saliency-four-and-1-more.png" in names(
+            tmp_path / "pictures" / "ConvNetReLU"
+        )
 
     def test_are_explained_by_installed_weights(self, cli, tmp_path):
         cli("explain", "--ckpt_path=ConvNetReLU", "four.png")
-        assert "explain-saliency-four.png" in names(tmp_path / "pictures")
+        assert "explain-saliency-four.png" in names(tmp_path / "pictures" / "ConvNetReLU")
 
     def test_need_no_data_of_ones_own(self, fit, cli, tmp_path):
         own = (
@@ -129,7 +131,7 @@ class TestImages:
         except OSError as error:
             pytest.skip(f"such a name cannot be given here: {error.strerror}")
         cli("explain", "--ckpt_path=ConvNetReLU", name)
-        assert f"explain-saliency-{name}" in names(tmp_path / "pictures")
+        assert f"explain-saliency-{name}" in names(tmp_path / "pictures" / "ConvNetReLU")
 
     def test_leave_other_pictures_alone(self, cli, copied, tmp_path):
         shutil.copy(tmp_path / "four.png", tmp_path / "again.png")
@@ -214,7 +216,7 @@ def test_of_a_network_that_has_diverged_nothing_is_drawn(cli, diverged, tmp_path
 @pytest.mark.mnist
 def test_the_data_may_be_in_another_folder(cli, tmp_path, mnist_root):
     cli("explain", "--ckpt_path=ConvNetReLU", "--num=1", f"--data.root={mnist_root}")
-    assert names(tmp_path / "pictures") == BOTH
+    assert names(tmp_path / "pictures" / "ConvNetReLU") == BOTH
 
 
 @pytest.mark.parametrize(

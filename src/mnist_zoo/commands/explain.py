@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     network = checkpoints.build(checkpoint, named=model)
     classes = checkpoints.class_names(checkpoint)
     run = None if arguments.out else run_folders.of_checkpoint(checkpoint.path)
-    folder = arguments.out or (run or Path.cwd()) / "pictures"
+    folder = arguments.out or run_pictures.folder_of(checkpoint.path, run)
     require_writable(folder, "Give another folder: --out FOLDER")
     failed, which = False, "saliency"
     if arguments.images:
@@ -111,8 +111,8 @@ def _parser() -> Parser:
     parser.add_argument("--num", type=int, help=f"how many test images; default: {_NUM_IMAGES}")
     parser.add_argument(
         "--out", metavar="FOLDER", type=expanded,
-        help="where to draw; default: pictures, in the run of the checkpoint or else in the current"
-        " folder",
+        help="where to draw; default: pictures, in the run of the checkpoint, or else pictures and"
+        " the name of the checkpoint",
     )  # fmt: skip
     return parser
 

@@ -79,11 +79,24 @@ def test_figures_of_a_part_of_the_test_images_are_not_those_of_the_run(
     assert (copied.folder / "pictures" / "test-sheet.png").exists()
 
 
-def test_those_of_a_checkpoint_outside_a_run_lie_in_the_current_folder(cli, trained, tmp_path):
+def test_those_of_other_data_replace_nothing_of_the_run(cli, copied, tmp_path):
+    cli("test", f"--ckpt_path={copied.best}", *ON_CPU)
+    folder = copied.folder / "pictures"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    figures = read_scalars(copied.folder)["test/acc"]
+    cli("data", "to-text", "other.txt", "--data=Digits", "--split=test", "--num=50")
+    other = "--data=TextFile", "--data.test_file=other.txt"
+    cli("test", f"--ckpt_path={copied.best}", *other, *ON_CPU)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert "test-on-TextFile-other-sheet.png" in names(folder)
+    assert read_scalars(copied.folder)["test/acc"] == figures
+
+
+def test_those_of_a_checkpoint_outside_a_run_lie_below_the_current_folder(cli, trained, tmp_path):
     shutil.copy(trained.best, tmp_path / "other.ckpt")
     out = cli("test", "--ckpt_path=other.ckpt", *ON_CPU).out
-    assert "Pictures:   pictures (test-confusion.png, " in out
-    assert names(tmp_path / "pictures") == {f"test-{name}.png" for name in EVALUATION}
+    assert "Pictures:   pictures/other (test-confusion.png, " in out
+    assert names(tmp_path / "pictures" / "other") == {f"test-{name}.png" for name in EVALUATION}
     assert names(tmp_path) == {"pictures", "other.ckpt"}
 
 
@@ -115,7 +128,7 @@ def test_where_nothing_is_wrong_any_more_no_mistakes_of_before_are_shown(tmp_pat
         (Readings(right, first, none), {*EVALUATION} - {"wrong"}),
     ):
         run_pictures.after_evaluation(readings, {}, tuple("0123456789"), "Net", request)
-        assert names(tmp_path / "pictures") == {f"test-{name}.png" for name in drawn}
+        assert names(tmp_path / "pictures" / "other") == {f"test-{name}.png" for name in drawn}
 
 
 def test_what_was_read_and_what_it_was_are_not_mixed_up():

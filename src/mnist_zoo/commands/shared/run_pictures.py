@@ -25,8 +25,9 @@ def after_evaluation(
     classes: Sequence[str],
     title: str,
     request: Request,
+    other_data: str = "",
 ) -> str:
-    """Draw the readings, in the checkpoint's run folder or else in the current folder.
+    """Draw the readings, in the checkpoint's run folder or else below the current folder.
 
     For a run, they are also added to its TensorBoard, with the metrics of a test.
 
@@ -36,16 +37,19 @@ def after_evaluation(
         classes: Names of the classes.
         title: Beginning of each heading: the network and its data.
         request: The command, which names the checkpoint.
+        other_data: The data, if it is not that of the run, whose pictures stay.
 
     Returns:
         A line that says where the pictures are.
     """
+    checkpoint = Path(str(request.ckpt_path))
     try:
-        run = run_folders.of_checkpoint(Path(str(request.ckpt_path)))
+        run = run_folders.of_checkpoint(checkpoint)
     except ZooError as error:
         return _none(error)
     figures = of_evaluation(readings, classes, title)
-    files, line = _write(figures, (run or Path.cwd()) / "pictures", request.subcommand)
+    prefix = request.subcommand + f"-on-{other_data}" * bool(other_data)
+    files, line = _write(figures, folder_of(checkpoint, run), prefix)
     before = request.checkpoint
     if files and run and before and not before.is_weights:
         # Validation is already in the run's curves, and accuracy per class in a picture.
@@ -60,6 +64,11 @@ def after_fit(run_folder: Path, title: str, num_steps: int) -> str:
     if files:
         line += to_tensorboard(files, run_folder, num_steps)
     return line
+
+
+def folder_of(checkpoint: Path, run: Path | None) -> Path:
+    """Return the folder for the pictures of a checkpoint, in its run if it has one."""
+    return run / "pictures" if run else Path.cwd() / "pictures" / checkpoint.stem
 
 
 def of_evaluation(readings: Readings, classes: Sequence[str], title: str) -> dict[str, Figure]:

@@ -494,11 +494,21 @@ class ZooCLI(LightningCLI):
         if self.request.checkpoint and not self.claim:
             checks.nothing_later(self.request.checkpoint)
 
+    def _other_data(self) -> str:
+        """Return the name of the data if it is not that of the checkpoint's run, else nothing."""
+        data, of_run = self.datamodule, self.request.checkpoint and self.request.checkpoint.data
+        if not of_run:
+            return ""
+        file, of_its = getattr(data, "test_file", None), of_run["init_args"].get("test_file")
+        if registry.path_of(type(data)) == of_run["class_path"] and of_its in (None, file):
+            return ""
+        return type(data).__name__ + (f"-{Path(file).stem}" if file else "")
+
     def _is_whole(self, num_images: int) -> bool:
         """Return whether this many images are all the test images of the checkpoint's run."""
         of_run = (self.request.checkpoint and self.request.checkpoint.data) or {"init_args": {}}
         num_test = getattr(self.datamodule, "num_test", None)
-        is_its = num_test == of_run["init_args"].get("num_test")
+        is_its = num_test == of_run["init_args"].get("num_test") and not self._other_data()
         return bool(is_its and num_images == self.datamodule.num_test_images)
 
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
@@ -522,5 +532,8 @@ class ZooCLI(LightningCLI):
 
             # Metrics of a part would be mixed with those of the whole.
             shown = metrics if self._is_whole(num_images) else {}
-            line = run_pictures.after_evaluation(readings, shown, classes, title, self.request)
-            console.print(line)
+            console.print(
+                run_pictures.after_evaluation(
+                    readings, shown, classes, title, self.request, self._other_data()
+                )
+            )
