@@ -71,7 +71,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--train"]:
         return train(sys.argv[2:])
     parser = common.parser("records", __doc__)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE")
     arguments = parser.parse_args()
     root = arguments.root.absolute()

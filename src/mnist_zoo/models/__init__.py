@@ -1,4 +1,4 @@
-"""The networks, one file per family; the registry finds them without a list."""
+"""The networks, one file per family, found without a list, and what they all share."""
 
 from __future__ import annotations
 
