@@ -259,16 +259,6 @@ def test_padding_keeps_the_size_of_the_image(padding, sides, images):
     assert [maps.shape[-1] for maps in (layers[0](images), layers[:3](images))] == list(sides)
 
 
-@pytest.mark.parametrize("padding", [0, 2])
-def test_the_dense_layer_may_get_the_means_of_the_maps_too(padding, images):
-    network = build("ConvNetBatchNorm", padding=padding, means=True).eval()
-    maps = network.layers[:5](images)
-    highest, mean = network.layers[:7](images).split(128, dim=1)
-    torch.testing.assert_close(highest, maps.flatten(2).max(dim=2).values)
-    torch.testing.assert_close(mean, maps.flatten(2).mean(dim=2))
-    assert network(images).shape == (8, 10)
-
-
 def test_mlp_dropout_holds_one_dropout_module_used_twice():
     layers = list(build("MLPDropout").layers)
     dropouts = [layer for layer in layers if isinstance(layer, nn.Dropout)]

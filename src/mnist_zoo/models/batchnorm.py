@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,14 +54,6 @@ class Separable(nn.Module):
         return maps
 
 
-class MaxAndMean(nn.Module):
-    """Global pooling: the maximum and the mean of every map."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Map (N, channels, height, width) to (N, 2 channels)."""
-        return torch.cat((maps.amax(dim=(2, 3)), maps.mean(dim=(2, 3))), dim=1)
-
-
 class _Smoothed(Classifier):
     """Label smoothing, and weight decay on weights only, not on biases and norms.
 
@@ -104,8 +95,6 @@ class ConvNetBatchNorm(_Smoothed):
         padding: Rows and columns of zeros around the image: with 2, the maps of the first
             convolution have its size, which takes a fourth more time.
         label_smoothing: Share of each training target that is spread over all classes, in [0, 1].
-        means: Whether the dense layer also gets the mean of each of the last maps, not only the
-            maximum.
         kwargs: Arguments of ``Classifier``.
 
     Raises:
@@ -113,12 +102,7 @@ class ConvNetBatchNorm(_Smoothed):
     """
 
     def __init__(
-        self,
-        num_maps: int = 32,
-        padding: int = 0,
-        label_smoothing: float = 0.1,
-        means: bool = False,
-        **kwargs: Any,
+        self, num_maps: int = 32, padding: int = 0, label_smoothing: float = 0.1, **kwargs: Any
     ) -> None:
         super().__init__(label_smoothing=label_smoothing, **kwargs)
         few, more, most = num_maps, 2 * num_maps, 4 * num_maps
@@ -128,10 +112,9 @@ class ConvNetBatchNorm(_Smoothed):
             conv_norm(more, more, size=3, pool=2),
             conv_norm(more, most, size=3),
             conv_norm(most, most, size=3),
-            # The whole map: (24 + 2 padding) / 4
-            MaxAndMean() if means else nn.MaxPool2d(6 + padding // 2),
+            nn.MaxPool2d(6 + padding // 2),  # the whole map: (24 + 2 padding) / 4
             nn.Flatten(),
-            nn.Linear(2 * most if means else most, 10),
+            nn.Linear(most, 10),
         )
 
 
