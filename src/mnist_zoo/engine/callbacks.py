@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
     WeightAveraging,
 )
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision
@@ -144,8 +145,8 @@ class SomethingToTrain(Callback):
                 continue
             if trainer.fit_loop._can_stop_early:
                 raise FinishedError(
-                    f"{trainer.ckpt_path} has finished: EarlyStopping ended the run because"
-                    f" {callback.monitor} stopped improving.\nTo continue, remove the callback."
+                    f"{trainer.ckpt_path} has finished: EarlyStopping ({callback.monitor}) ended"
+                    " the run.\nTo continue, remove the callback."
                 )
             trainer.should_stop = True
         groups = [group for it in trainer.optimizers for group in it.param_groups]
@@ -157,9 +158,8 @@ class SomethingToTrain(Callback):
 
 
 def has_asked_to_stop(callback: EarlyStopping) -> bool:
-    """Whether the callback has asked, in this process or before a run was resumed."""
-    # In the first epoch, only the former tells.
-    return callback.wait_count >= max(1, callback.patience) or callback.stopped_epoch > 0
+    """Whether the callback has asked, in this process or before the run was resumed."""
+    return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
 class Average(WeightAveraging):
