@@ -44,9 +44,9 @@ def test_the_average_is_the_one_that_was_asked_for(fit, monkeypatch):
     ],
 )
 def test_the_average_is_kept_in_no_less_than_single_precision(fit, tmp_path, precision, kept):
-    fit(
-        "--average.decay=0.9", f"--trainer.precision={precision}", "--trainer.limit_train_batches=3"
-    )
+    # A rate at which weights move in half precision, too.
+    flags = "--average.decay=0.9", "--trainer.limit_train_batches=3", "--model.lr=0.5"
+    fit(*flags, f"--trainer.precision={precision}")
     saved = read(tmp_path)
     averaged, current = saved["state_dict"], saved["current_model_state"]
     assert averaged["layers.0.0.weight"].dtype == kept
