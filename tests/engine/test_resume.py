@@ -691,6 +691,58 @@ def test_no_validation_is_left_out_where_a_run_was_stopped(settings, batch, step
     assert of_stopped.steps + of_resumed.steps == of_whole.steps
 
 
+class SignalIn(Callback):
+    """Has the process sent a signal in the validation of a step."""
+
+    def __init__(self, step, number):
+        self.step, self.number = step, number
+
+    def on_validation_start(self, trainer, pl_module):
+        if trainer.global_step == self.step:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+@pytest.mark.parametrize("batch", [None, 29])
+def test_a_scheduler_by_validation_knows_one_before_a_stop_in_the_same_epoch(
+    batch, num_steps, tmp_path
+):
+    run = {"scheduler": "ReduceLROnPlateau", "patience": 0, "val_check_interval": 14}
+    run |= {"limit_train_batches": 30} if num_steps is None else {"val_check_interval": 7}
+    whole = train(tmp_path / "whole", num_steps, **run)
+    stop = SignalIn(28, signal.SIGTERM) if batch is None else SignalAt(28, signal.SIGTERM)
+    if batch and num_steps:
+        stop = SignalAt(7, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        train(tmp_path, num_steps, stop, **run)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    resumed = train(tmp_path, num_steps, ckpt_path=file, **run)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("interval", [14, "00:01:00:00", 1000])
+def test_the_axis_of_a_run_that_a_callback_ended_within_an_epoch_goes_on(interval, tmp_path):
+    class Steps(Callback):
+        def __init__(self):
+            self.steps = []
+
+        def on_train_batch_start(self, trainer, *_):
+            self.steps.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    class End(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.should_stop or trainer.global_step == 20
+
+    of_whole, of_stopped, of_resumed = Steps(), Steps(), Steps()
+    run = {"max_epochs": 2, "num_taken": 60}
+    run |= {} if interval == 1000 else {"val_check_interval": interval}
+    train(tmp_path / "whole", None, of_whole, **run)
+    train(tmp_path, None, of_stopped, End(), **run | {"num_taken": 20})
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    train(tmp_path, None, of_resumed, ckpt_path=file, **run)
+    assert of_stopped.steps + of_resumed.steps == of_whole.steps
+
+
 def test_a_checkpoint_due_at_a_validation_is_written_after_it(tmp_path):
     run = {"max_epochs": 1, "val_check_interval": 15, "num_taken": 30, "every_n_train_steps": 15}
 

@@ -129,7 +129,8 @@ class Last(ModelCheckpoint):
         self.every_n_steps = every_n_train_steps
         self._random_states: dict[str, Any] = {}
         self._figures: dict[str, dict[str, Any]] = {}
-        self._plateau: dict[int, float] = {}
+        self._logged: dict[Any, float] = {}
+        self._plateau: dict[Any, float] = {}
         self._device = torch.device("cpu")
         self._saved_at = 0
         self._saved_when = -math.inf
@@ -152,16 +153,19 @@ class Last(ModelCheckpoint):
             if isinstance(callback, GradientAccumulationScheduler):
                 # Lightning calls it only as an epoch begins, not where one is resumed.
                 callback.on_train_epoch_start(trainer, pl_module)
-        for number, value in self._plateau.items():
-            scheduler: Any = trainer.lr_scheduler_configs[number].scheduler
-            scheduler.step(value)
+        known = trainer._logger_connector._callback_metrics
+        known.update({name: torch.tensor(value) for name, value in self._logged.items()})
+        for number, config in enumerate(trainer.lr_scheduler_configs):
+            scheduler: Any = config.scheduler
+            if number in self._plateau:
+                scheduler.step(self._plateau[number])
         self._saved_at = trainer.global_step
         if trainer.world_size == 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._stopping.listen()
         self._restore_random_states()
         self._restore_figures(pl_module)
         # Not for another run that is trained with this callback.
-        self._random_states, self._figures, self._plateau = {}, {}, {}
+        self._random_states, self._figures, self._plateau, self._logged = {}, {}, {}, {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -230,8 +234,17 @@ class Last(ModelCheckpoint):
         At the end of the epoch, Lightning would consider the rest of it done.
         """
         super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        # Lightning counts the minibatch for the logger's axis only after the validation; a resumed
+        # run does so where the validation would be due again.
+        uncounted = not loop._should_accumulate() and not _validation_is_regular(trainer)
+        loop._batches_that_stepped += uncounted
+        try:
             self._save_within_epoch(trainer, must=trainer.should_stop)
+        finally:
+            loop._batches_that_stepped -= uncounted
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers."""
@@ -256,6 +269,9 @@ class Last(ModelCheckpoint):
         if not _at_end_of_epoch(trainer) and trainer.world_size == 1:
             metrics = _training_metrics(pl_module)
             checkpoint["mnist_zoo_figures"] = {n: m.metric_state for n, m in metrics.items()}
+            # For schedulers that go by a validation earlier in the epoch.
+            values = trainer.callback_metrics.items()
+            checkpoint["mnist_zoo_logged"] = {name: float(value) for name, value in values}
         elif pl_module.automatic_optimization and _between_checkpoint_and_schedulers(trainer):
             logged = trainer.callback_metrics
             checkpoint["mnist_zoo_plateau"] = {
@@ -271,7 +287,8 @@ class Last(ModelCheckpoint):
     ) -> None:
         """Keep this for the start of training."""
         self._figures = checkpoint.get("mnist_zoo_figures", {})
-        self._plateau = checkpoint.get("mnist_zoo_plateau", {})
+        self._logged = _numbers(checkpoint.get("mnist_zoo_logged"))
+        self._plateau = _numbers(checkpoint.get("mnist_zoo_plateau"))
 
     def _restore_random_states(self) -> None:
         try:
@@ -339,6 +356,12 @@ def _training_metrics(network: LightningModule) -> dict[str, Metric]:
     }
 
 
+def _numbers(entry: object) -> dict[Any, float]:
+    """Return the numbers in an entry of a checkpoint, which may be untrusted."""
+    items = entry.items() if isinstance(entry, dict) else ()
+    return {key: value for key, value in items if isinstance(value, float)}
+
+
 def _num_steps(file: str) -> float:
     """Return the steps of a checkpoint; infinity if it cannot be read."""
     try:
@@ -376,6 +399,16 @@ def _validation_follows(trainer: Trainer) -> bool:
     steps: Any = trainer.fit_loop.epoch_loop
     has_no_images = steps.val_loop._combined_loader is not None and steps.val_loop.skip
     return not has_no_images and steps._should_check_val_fx(trainer.fit_loop._data_fetcher)
+
+
+def _validation_is_regular(trainer: Trainer) -> bool:
+    """Whether the validation after this minibatch is due by the number of minibatches."""
+    should_stop, trainer.should_stop = trainer.should_stop, False
+    try:
+        by_time = getattr(trainer, "_val_check_time_interval", None) is not None
+        return not by_time and _validation_follows(trainer)
+    finally:
+        trainer.should_stop = should_stop
 
 
 def _is_over(trainer: Trainer) -> bool:

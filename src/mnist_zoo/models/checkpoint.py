@@ -2,8 +2,8 @@
 
 What the zoo adds to Lightning's checkpoints: ``mnist_zoo``, the classes and arguments of network
 and data, and the normalisation of pixels (``classifier.py``); ``mnist_zoo_run``, settings of the
-run (``engine/run_settings.py``); ``mnist_zoo_figures``, ``mnist_zoo_plateau`` and the state of the
-random generators, for resuming (``engine/best_and_last.py``).
+run (``engine/run_settings.py``); ``mnist_zoo_figures``, ``mnist_zoo_logged``, ``mnist_zoo_plateau``
+and the state of the random generators, for resuming (``engine/best_and_last.py``).
 """
 
 from __future__ import annotations

@@ -71,6 +71,19 @@ def test_what_it_imports_from_beside_it_is_its_code_too(own, tmp_path, plan):
     assert key() not in (before, after)
 
 
+def test_so_is_what_a_package_imports_from_beside_it(own, tmp_path, plan):
+    def key():
+        (run,) = plan(["--data=Digits"], recipes=["nets_of_a_sweep.Own"], seeds=[0])
+        return run.key
+
+    (tmp_path / "nets_of_a_sweep").mkdir()
+    (tmp_path / "nets_of_a_sweep" / "__init__.py").write_text(f"import helper\n{OWN}")
+    (tmp_path / "helper.py").write_text("1")
+    before = key()
+    (tmp_path / "helper.py").write_text("2")
+    assert key() != before
+
+
 def with_test_step(*names):
     """Return the network with a ``test_step`` of its own that logs figures of some names."""
     logged = dict.fromkeys(names, 0.5)

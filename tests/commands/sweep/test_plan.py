@@ -180,18 +180,26 @@ def test_the_order_of_flags_makes_no_other_run(plan):
 @pytest.mark.parametrize("flags", [
     ["--model.optimizer_args.nesterov=true", "--model.optimizer_args={momentum: 0.9}"],
     ["--trainer.profiler.filename=a", "--trainer.profiler=SimpleProfiler"],
+    ["--model.momentum=0.5", "--model.init_args={momentum: 1}"],
+    ["--data.init_args.val_size=3", "--data={class_path: Digits, init_args: {val_size: 1}}"],
 ])  # fmt: skip
 def test_the_order_of_a_setting_and_its_parts_makes_another(flags, plan):
-    one, other = (plan([*order, "--model.lr=1"], seeds=[0])[0] for order in (flags, flags[::-1]))
+    one, other = (
+        plan([*order, "--trainer.max_epochs=1"], seeds=[0])[0] for order in (flags, flags[::-1])
+    )
     assert one.key != other.key
     assert one.folder != other.folder
-    assert other.key == plan(["--model.lr=1", *flags[::-1]], seeds=[0])[0].key
+    assert other.key == plan(["--trainer.max_epochs=1", *flags[::-1]], seeds=[0])[0].key
 
 
 def test_the_order_of_a_class_and_its_settings_makes_none(plan):
     flags = "--data.val_size=0", "--data=FashionMNIST"
     one, other = (plan(order, seeds=[0])[0] for order in (flags, flags[::-1]))
     assert one.key == other.key
+
+
+def test_a_class_and_all_its_settings_may_both_be_given(plan):
+    assert len(plan(["--model=Dense", "--model.init_args={lr: 1}"], seeds=[0])) == 1
 
 
 def test_a_setting_may_not_be_given_twice_under_two_names(plan):

@@ -75,7 +75,7 @@ class Run:
         what was said of its parts.
         """
         chosen = [f for f in self.flags if f.partition("=")[0] not in WITHOUT_EFFECT]
-        wholes = {_setting(flag) for flag in chosen} - {"--model", "--data"}
+        wholes = {_setting(flag) for flag in chosen if not _names_a_class(flag)}
         return tuple(sorted(chosen, key=lambda f: f"{_whole(_setting(f), wholes)}="))
 
     @property
@@ -127,6 +127,12 @@ def _setting(flag: str) -> str:
     """Return what a flag sets: a list that it adds to, or a name without ``init_args``."""
     name = flag.partition("=")[0]
     return adds_to(name) or name.replace(".init_args", "")
+
+
+def _names_a_class(flag: str) -> bool:
+    """Whether a flag is ``--model`` or ``--data`` with a class, whose settings it leaves as is."""
+    name, _, text = flag.partition("=")
+    return name in ("--model", "--data") and "{" not in text
 
 
 def _whole(setting: str, wholes: set[str]) -> str:
@@ -191,7 +197,9 @@ def parse_grid(flags: Sequence[str]) -> list[list[str]]:
             raise ZooError("--trainer: give its settings one by one, as --trainer.max_epochs 2.")
         if name in _ITS_OWN or name.startswith("--trainer.logger.") or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep sets this itself.")
-        if not adds_to(name) and any(_setting(name) == _setting(given[0]) for given in grid):
+        short = name.replace(".init_args.", ".")
+        before = {given[0].partition("=")[0].replace(".init_args.", ".") for given in grid}
+        if not adds_to(name) and short in before:
             raise ZooError(f"{name} is given twice; for several values: {name} 1,2")
         if not equals and (text := next(words, "--")).startswith("--"):
             raise ZooError(f"{name}: no value follows it; recipes come before all flags.")
@@ -269,17 +277,18 @@ def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
         if (spec := importlib.util.find_spec(module)) is None:
             continue
         folders = spec.submodule_search_locations
-        if folders is None:
-            files = _with_neighbours(Path(str(spec.origin)))
-        else:
+        files, beside = [Path(str(spec.origin))], Path(str(spec.origin)).parent
+        if folders is not None:
             files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
+            beside = Path(next(iter(folders))).parent
+        files = _with_imported(files, beside)
         code = b"".join(file.read_bytes() for file in files if file.is_file())
         yield module, hashlib.sha256(code).hexdigest()
 
 
-def _with_neighbours(file: Path) -> list[Path]:
-    """Return a module's file and those beside it that it imports, directly or by another."""
-    found, folder = [file], file.parent
+def _with_imported(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return a module's files and those in a folder that they import, directly or by another."""
+    found = [*files]
     if folder.name in ("site-packages", "dist-packages"):
         return found
     for one in found:  # which grows

@@ -499,7 +499,8 @@ class ZooCLI(LightningCLI):
         data, of_run = self.datamodule, self.request.checkpoint and self.request.checkpoint.data
         if not of_run:
             return ""
-        file, of_its = getattr(data, "test_file", None), of_run["init_args"].get("test_file")
+        name = "test_file" if self.request.subcommand == "test" else "train_file"
+        file, of_its = getattr(data, name, None), of_run["init_args"].get(name)
         if registry.path_of(type(data)) == of_run["class_path"] and of_its in (None, file):
             return ""
         return type(data).__name__ + (f"-{Path(file).stem}" if file else "")
