@@ -342,6 +342,12 @@ class TestCheckpoint:
         cli("test", "--ckpt_path=a.ckpt")
         assert "--ckpt_path do not fit" in mistake("test --ckpt_path=a.ckpt --model.num_hidden=8")
 
+    def test_that_has_an_option_which_its_data_has_not(self, opened, trained):
+        content = torch.load(trained.best, weights_only=True)
+        content["mnist_zoo"]["data"]["init_args"]["plain_epochs"] = 0
+        said = "a.ckpt does not fit Digits of this version, which has no argument plain_epochs."
+        assert said in opened(content)
+
     def test_that_has_an_option_which_its_network_has_not(self, opened, trained):
         content = torch.load(trained.best, weights_only=True)
         content["mnist_zoo"]["model"]["init_args"]["width"] = 3

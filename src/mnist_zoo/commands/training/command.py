@@ -256,15 +256,18 @@ def _require_resumable(name: str, checkpoint: Checkpoint) -> None:
 
 
 def _refuse_unknown_arguments(checkpoint: Checkpoint) -> None:
+    from mnist_zoo.data import ImageData
     from mnist_zoo.models import Classifier
 
-    cls = registry.import_derived(checkpoint.model["class_path"], Classifier, "--model")
-    known = registry.accepted(cls)
-    for name in checkpoint.model["init_args"]:
-        if name not in known:
+    entries: list[tuple[dict[str, Any], type, str]] = [(checkpoint.model, Classifier, "--model")]
+    if checkpoint.data and registry.is_our_data(checkpoint.data["class_path"]):
+        entries.append((checkpoint.data, ImageData, "--data"))
+    for entry, base, flag in entries:
+        cls = registry.import_derived(entry["class_path"], base, flag)
+        if unknown := sorted(entry["init_args"].keys() - registry.accepted(cls)):
             raise checkpoint_files.CheckpointError(
-                f"checkpoint {checkpoint.path} does not fit {checkpoint.network} of this version,"
-                f" which has no argument {name}."
+                f"checkpoint {checkpoint.path} does not fit {cls.__name__} of this version, which"
+                f" has no argument {unknown[0]}."
             )
 
 
