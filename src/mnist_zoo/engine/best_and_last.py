@@ -104,7 +104,7 @@ class Last(ModelCheckpoint):
 
     Lightning stores weights, optimizer, schedulers, counters and the position in the data; this
     adds the state of the random generators, for dropout and augmentation, and in mid-epoch the
-    training metrics so far.
+    training metrics so far and the values last logged.
 
     It is written after every epoch, on one device at most once a second, and after the last one;
     and when Ctrl-C, SIGTERM or SIGHUP (a closed terminal) stops a run on one device, at the end of
@@ -137,7 +137,7 @@ class Last(ModelCheckpoint):
         self._stopping = Stopping()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the random generators to their state in the checkpoint."""
+        """Restore what a resumed run needs beside what Lightning restores."""
         super().on_train_start(trainer, pl_module)
         self._device = trainer.strategy.root_device
         # A scheduler that asks for the number of steps makes Lightning build the loader before the
