@@ -702,17 +702,21 @@ class SignalIn(Callback):
             signal.raise_signal(self.number)
 
 
-@pytest.mark.parametrize("num_steps", [None, 4])
-@pytest.mark.parametrize("batch", [None, 29])
+@pytest.mark.parametrize(
+    ("num_steps", "interval", "stop"),
+    [
+        (None, 14, SignalIn(28, signal.SIGTERM)),
+        (None, 14, SignalAt(28, signal.SIGTERM)),
+        # Blocks: the interval and the number of the second signal count these.
+        (4, 7, SignalIn(28, signal.SIGTERM)),
+        (4, 7, SignalAt(7, signal.SIGTERM)),
+    ],
+)
 def test_a_scheduler_by_validation_knows_one_before_a_stop_in_the_same_epoch(
-    batch, num_steps, tmp_path
+    num_steps, interval, stop, tmp_path
 ):
-    run = {"scheduler": "ReduceLROnPlateau", "patience": 0, "val_check_interval": 14}
-    run |= {"limit_train_batches": 30} if num_steps is None else {"val_check_interval": 7}
+    run = {"scheduler": "ReduceLROnPlateau", "patience": 0, "val_check_interval": interval}
     whole = train(tmp_path / "whole", num_steps, **run)
-    stop = SignalIn(28, signal.SIGTERM) if batch is None else SignalAt(28, signal.SIGTERM)
-    if batch and num_steps:
-        stop = SignalAt(7, signal.SIGTERM)
     with pytest.raises(SystemExit):
         train(tmp_path, num_steps, stop, **run)
     file = tmp_path / "checkpoints" / "last.ckpt"

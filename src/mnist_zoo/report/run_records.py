@@ -128,12 +128,11 @@ def append(folder: Path, record: Record) -> None:
             if file.read(1) != b"\n":  # lost, perhaps when the file was edited
                 line = b"\n" + line
         try:
-            whole = file.write(line) == len(line)
+            if file.write(line) != len(line):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise ZooError(f"cannot write {file.name}: {error.strerror}.") from error
-        if not whole:
-            file.truncate(size)
-            raise ZooError(f"cannot write {file.name}: {os.strerror(errno.ENOSPC)}.")
 
 
 def line(record: Record) -> str:
@@ -157,11 +156,13 @@ def groups(records: Iterable[Record]) -> dict[Group, list[Record]]:
     Ensembles that share seeds are not independent: of these, only the first counts.
     """
     found: dict[Group, list[Record]] = {}
+    counted: dict[Group, set[int]] = {}
     for record in records:
-        group = found.setdefault((record["recipe"], tuple(record["flags"])), [])
-        seeds = {*record.get("seeds", ())}
-        if seeds.isdisjoint(seed for other in group for seed in other.get("seeds", ())):
-            group.append(record)
+        group, seeds = (record["recipe"], tuple(record["flags"])), {*record.get("seeds", ())}
+        before = counted.setdefault(group, set())
+        if seeds.isdisjoint(before):
+            found.setdefault(group, []).append(record)
+            before |= seeds
     return found
 
 

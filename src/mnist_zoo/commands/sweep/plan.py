@@ -125,8 +125,12 @@ def adds_to(name: str) -> str:
 
 def _setting(flag: str) -> str:
     """Return what a flag sets: a list that it adds to, or a name without ``init_args``."""
-    name = flag.partition("=")[0]
-    return adds_to(name) or name.replace(".init_args", "")
+    return adds_to(flag.partition("=")[0]) or _short(flag).removesuffix(".init_args")
+
+
+def _short(flag: str) -> str:
+    """Return the shorter of the two names of a setting of a class, without its value."""
+    return flag.partition("=")[0].replace(".init_args.", ".")
 
 
 def _names_a_class(flag: str) -> bool:
@@ -197,9 +201,7 @@ def parse_grid(flags: Sequence[str]) -> list[list[str]]:
             raise ZooError("--trainer: give its settings one by one, as --trainer.max_epochs 2.")
         if name in _ITS_OWN or name.startswith("--trainer.logger.") or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep sets this itself.")
-        short = name.replace(".init_args.", ".")
-        before = {given[0].partition("=")[0].replace(".init_args.", ".") for given in grid}
-        if not adds_to(name) and short in before:
+        if not adds_to(name) and any(_short(name) == _short(given[0]) for given in grid):
             raise ZooError(f"{name} is given twice; for several values: {name} 1,2")
         if not equals and (text := next(words, "--")).startswith("--"):
             raise ZooError(f"{name}: no value follows it; recipes come before all flags.")
@@ -277,8 +279,10 @@ def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
         if (spec := importlib.util.find_spec(module)) is None:
             continue
         folders = spec.submodule_search_locations
-        files, beside = [Path(str(spec.origin))], Path(str(spec.origin)).parent
-        if folders is not None:
+        if folders is None:
+            files = [Path(str(spec.origin))]
+            beside = files[0].parent
+        else:
             files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
             beside = Path(next(iter(folders))).parent
         files = _with_imported(files, beside)
