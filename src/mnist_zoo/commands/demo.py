@@ -10,7 +10,7 @@ import socket
 import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.arguments import Parser
@@ -18,6 +18,8 @@ from mnist_zoo.errors import ZooError
 from mnist_zoo.models import checkpoint_files
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mnist_zoo.demo.app import Network
 
 
@@ -42,14 +44,9 @@ def main(argv: list[str]) -> int:
     files = _files(args.ckpt_path)
     # Before the networks are loaded, which takes seconds: an address in use is reported at once.
     with contextlib.suppress(KeyboardInterrupt), _listen(args.host, args.port) as listener:
-        from mnist_zoo import handwriting
         from mnist_zoo.demo.app import make_app
 
-        app = make_app(
-            _networks(files, args.model),
-            lambda stream: handwriting.digits(handwriting.open_picture(stream)),
-            _names_of(args.host, listener),
-        )
+        app = make_app(_networks(files, args.model), _digits_in, _names_of(args.host, listener))
         url = _url(listener)
         print(f"Draw a digit: {url}\nCtrl-C stops it.", flush=True)
         if not args.no_browser:
@@ -120,6 +117,16 @@ def _networks(files: Mapping[str, Path], model: str | None = None) -> dict[str, 
         kind if kinds.count(kind) == 1 else f"{kind} ({name})": Network(network.predict, classes)
         for kind, (name, network, classes) in zip(kinds, loaded, strict=True)
     }
+
+
+def _digits_in(stream: BinaryIO) -> Tensor:
+    """Return the digits in a picture file, uint8 (N, 28, 28)."""
+    import torch
+
+    from mnist_zoo import handwriting
+
+    found = handwriting.digits(handwriting.open_picture(stream))
+    return torch.stack([digit.image for digit in found])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -10,9 +10,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
-import torch
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -45,18 +44,6 @@ _HEADERS = {
 }
 
 
-class Digit(Protocol):
-    """A digit found in a picture."""
-
-    @property
-    def image(self) -> Tensor:
-        """Network input, uint8 in 0..255, (28, 28)."""
-
-    @property
-    def box(self) -> Sequence[int]:
-        """Its position in the picture, in pixels: left, top, right, bottom."""
-
-
 @dataclass(frozen=True)
 class Network:
     """A network that reads digits.
@@ -73,19 +60,19 @@ class Network:
 
 def make_app(
     networks: Mapping[str, Network],
-    digits: Callable[[BinaryIO], Sequence[Digit]],
+    digits: Callable[[BinaryIO], Tensor],
     hosts: Sequence[str] = ("*",),
 ) -> Starlette:
     """Make the application that serves the page.
 
-    ``POST /predict`` takes the bytes of a picture file and answers ``{"digits": [{"box": [4],
-    "image": [28][28], "networks": [{"name": str, "probabilities": [10]}]}]}``; errors are answered
-    by ``{"error": str}`` and a status of 400, 403 or 413.
+    ``POST /predict`` takes the bytes of a picture file and answers ``{"digits": [{"image":
+    [28][28], "networks": [{"name": str, "probabilities": [10]}]}]}``; errors are answered by
+    ``{"error": str}`` and a status of 400, 403 or 413.
 
     Args:
         networks: The networks by name; all of them read each digit.
-        digits: Finds the digits in a picture file, from left to right; raises ``ZooError`` if it
-            cannot.
+        digits: Finds the digits in a picture file, from left to right: uint8 in 0..255,
+            (N, 28, 28); raises ``ZooError`` if it finds none.
         hosts: Accepted host names; any by default.
     """
     # Reading even a small picture file may take gigabytes.
@@ -130,25 +117,21 @@ def make_app(
 
 def _answer(
     networks: Mapping[str, Network],
-    digits: Callable[[BinaryIO], Sequence[Digit]],
+    digits: Callable[[BinaryIO], Tensor],
     picture: bytes,
 ) -> dict[str, Any]:
-    found = digits(io.BytesIO(picture))
-    if not found:
-        return {"digits": []}
-    images = torch.stack([digit.image for digit in found])
+    images = digits(io.BytesIO(picture))
     probabilities = {name: network.predict(images) for name, network in networks.items()}
     return {
         "digits": [
             {
-                "box": list(digit.box),
-                "image": digit.image.tolist(),
+                "image": image.tolist(),
                 "networks": [
                     {"name": name, "probabilities": rows[index].tolist()}
                     for name, rows in probabilities.items()
                 ],
             }
-            for index, digit in enumerate(found)
+            for index, image in enumerate(images)
         ]
     }
 

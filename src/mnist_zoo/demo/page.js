@@ -224,7 +224,7 @@ async function predict(blob) {
     const { digits } = await fetchJson("predict", { method: "POST", body: blob, headers });
     await started; // one may draw before the networks are known
     if (mine !== turn) return false;
-    say(digits.length ? "" : "There is no digit in it.");
+    say("");
     show(digits);
     return true;
   } catch (error) {
