@@ -115,6 +115,13 @@ class TestClassPath:
         assert registry.is_known("theirs.net.TheirNet")
         assert not registry.is_known("theirs.net.Other")
 
+    def test_of_a_plugin_defined_elsewhere_is_what_it_declares(self, here, plugins):
+        plugins(NetOfTheirs="their_package:NetOfTheirs")
+        (here / "their_network.py").write_text("class NetOfTheirs: ...\n")
+        (here / "their_package.py").write_text("from their_network import NetOfTheirs\n")
+        network = registry.import_class("their_package.NetOfTheirs")
+        assert registry.path_of(network) == "their_package.NetOfTheirs"
+
     @pytest.mark.parametrize(
         ("name", "meant"),
         [("ConvNetDroput", "ConvNetDropout"), ("dense", "Dense"), ("MLPDropOut", "MLPDropout")],

@@ -88,6 +88,11 @@ def full_path(path: str) -> str:
     return path
 
 
+def data_path(name: str) -> str:
+    """Return where a data set is defined, given its name or its import path."""
+    return builtin_datasets().get(name) or full_path(name)
+
+
 def is_known(path: str) -> bool:
     """Return whether an import path is a network of the zoo or of an installed plugin."""
     path = full_path(path)
@@ -161,7 +166,11 @@ def class_named(name: str | None) -> str | None:
 
 
 def path_of(cls: type) -> str:
-    """Return the import path of a class."""
+    """Return the import path of a class; of a plugin's network, the one that it declares."""
+    if not cls.__module__.startswith("mnist_zoo."):
+        for plugin in plugins():
+            if getattr(sys.modules.get(plugin.module), plugin.attr, None) is cls:
+                return plugin_path(plugin)
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -566,10 +566,10 @@ def test_cosine_annealing_is_stepped_after_every_epoch():
     assert [epoch.pop() for epoch in by_epoch] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"epochs": -1, "max_steps": 2 * NUM_BATCHES}, {"max_steps": 2 * NUM_BATCHES}]
-)
-def test_cosine_annealing_spans_a_run_that_is_limited_by_steps(settings):
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("epochs", [{"epochs": -1}, {}])
+def test_cosine_annealing_spans_a_run_that_is_limited_by_steps(epochs, every):
+    settings = {"max_steps": 2 * NUM_BATCHES // every, "accumulate_grad_batches": every, **epochs}
     rates = train(Dense, 1, network={"scheduler": "CosineAnnealingLR"}, **settings)[2].rates
     assert rates[NUM_BATCHES] == pytest.approx(0.05)
 

@@ -108,18 +108,16 @@ def _class_named(name: str) -> type[ImageData]:
     """Return a data set of the package by name, or the user's own by import path."""
     from mnist_zoo import data as zoo
 
-    cls: type[ImageData]
     classes = registry.builtin_datasets().keys() - {"TextFile"}
-    if name in classes:
-        cls = getattr(zoo, name)
-        return cls
-    if "." not in name:
+    if name not in classes and "." not in name:
         raise ZooError(
             f"--data {name}: there is no such data set.{did_you_mean(name, classes)}\n"
             f"There are {', '.join(sorted(classes))}; for one of your own: --data my_file.MyData"
         )
-    registry.look_into_current_folder()
-    cls = registry.import_derived(name, zoo.ImageData, "--data")
+    path = registry.data_path(name)
+    if not registry.is_our_data(path):
+        registry.look_into_current_folder()
+    cls: type[ImageData] = registry.import_derived(path, zoo.ImageData, "--data")
     return cls
 
 

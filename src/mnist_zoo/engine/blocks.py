@@ -11,7 +11,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -79,7 +79,11 @@ class Blocks(Callback):
         cuda_graph = ours if self.cuda_graph is None else self.cuda_graph
         self._block = _BlockStep(trainer, pl_module, datamodule.batch_size, cuda_graph)
         pl_module.training_step = self._block.run
-        pl_module.num_training_steps = lambda: _num_training_steps(trainer)
+        # A loader of its own: Lightning's must not be built before a resumed run's place in the
+        # data, which it takes over when it is built, has been restored.
+        num_per_epoch = cache(lambda: datamodule.train_dataloader().num_batches)
+        pl_module.num_steps_per_epoch = num_per_epoch
+        pl_module.num_training_steps = lambda: _num_training_steps(trainer, num_per_epoch())
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Restore trainer, network and data."""
@@ -93,7 +97,7 @@ class Blocks(Callback):
         if self._block is None:
             return
         self._block = None
-        del pl_module.training_step, pl_module.num_training_steps
+        del pl_module.training_step, pl_module.num_steps_per_epoch, pl_module.num_training_steps
         # The kind of loop decides which of two counters holds the number of steps.
         plain = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
         plain.total.ready = plain.total.completed = trainer.global_step
@@ -391,13 +395,9 @@ def _count_blocks_anew(trainer: Trainer) -> None:
         count.completed = count.ready - behind
 
 
-def _num_training_steps(trainer: Trainer) -> float:
-    # A loader of its own: Lightning's must not be built before a resumed run's place in the data,
-    # which it takes over when it is built, has been restored.
-    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-    loader = datamodule.train_dataloader()
+def _num_training_steps(trainer: Trainer, num_per_epoch: int) -> float:
     num_epochs = trainer.max_epochs
     limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
     if num_epochs is not None and num_epochs >= 0:
-        limits.append(num_epochs * loader.num_batches)
+        limits.append(num_epochs * num_per_epoch)
     return min(limits, default=math.inf)

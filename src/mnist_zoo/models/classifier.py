@@ -241,6 +241,12 @@ class Classifier(LightningModule, ABC):
         """Return the number of optimizer steps in the whole run; infinity if unlimited."""
         return self.trainer.estimated_stepping_batches
 
+    def num_steps_per_epoch(self) -> int:
+        """Return the number of optimizer steps in an epoch."""
+        trainer = self.trainer
+        trainer.fit_loop.setup_data()  # which may be yet to come in a run without last epoch
+        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the pixel normalisation."""
         if pixels := checkpoint.get("mnist_zoo", {}).get("pixels"):

@@ -126,18 +126,9 @@ def scheduler_args(network: Classifier) -> dict[str, Any]:
             args["pct_start"] *= 1.0001
         return args
     if "T_max" in known:
-        num_epochs = _length_of_run(network) / _num_steps_per_epoch(network)
+        num_epochs = _length_of_run(network) / network.num_steps_per_epoch()
         return {"T_max": math.ceil(num_epochs)} | network.scheduler_args
     return network.scheduler_args
-
-
-def _num_steps_per_epoch(network: Classifier) -> int:
-    trainer = network.trainer
-    if network.automatic_optimization:
-        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    datamodule: Any = getattr(trainer, "datamodule", None)
-    loader: Any = trainer.train_dataloader or datamodule.train_dataloader()
-    return getattr(loader, "num_batches", None) or len(loader)
 
 
 def _length_of_run(network: Classifier) -> int:

@@ -16,6 +16,11 @@ def content(checkpoint):
     return torch.load(checkpoint, weights_only=True)
 
 
+def metrics(out):
+    """Return what test prints, without the pictures that follow."""
+    return out.partition("Pictures")[0]
+
+
 def test_classes_that_give_arguments_to_those_above_are_tested_and_loaded_as_trained(cli, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\nfrom mnist_zoo.data import Digits\n"
@@ -34,7 +39,11 @@ def test_classes_that_give_arguments_to_those_above_are_tested_and_loaded_as_tra
     (line,) = [line for line in out.splitlines() if "mnist-zoo test" in line]
     command = shlex.split(line.partition(":")[2])
     assert command[-4:] == ["--model", "mine.Net", "--data", "mine.Data"]
-    assert "Net on 360 test images of Data" in cli(*command[1:]).out
+    on_its_own = cli(*command[1:]).out
+    assert "Net on 360 test images of Data" in on_its_own
+    # Other data of the zoo needs neither the class of the checkpoint's nor its name.
+    on_other = cli(*command[1:-1], "Digits").out
+    assert metrics(on_other.replace("of Digits", "of Data")) == metrics(on_its_own)
     best = tmp_path / "runs/Net/version_0/checkpoints/best.ckpt"
     assert "optimizer" not in content(best)["mnist_zoo"]["model"]["init_args"]
     loaded = mnist_zoo.load(best, named="mine.Net")

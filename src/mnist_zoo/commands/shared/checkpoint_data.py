@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
     """Return the checkpoint's data, without its folder if this machine does not have it.
 
+    If the user named other data than the checkpoint's own class, only its normalisation is left.
+
     Raises:
-        ZooError: The class is not one of ours and the user did not name it; importing it would
-            let the file choose code to run.
+        ZooError: The class is not one of ours and the user named none; importing it would let the
+            file choose code to run.
     """
     assert checkpoint.data is not None
     path, arguments = checkpoint.data["class_path"], dict(checkpoint.data["init_args"])
     if not registry.is_our_data(path) and path != named:
+        if named:
+            return {"class_path": "mnist_zoo.data.MNIST", "init_args": dict(checkpoint.pixels)}
         raise ZooError(
             f"{checkpoint.path} was trained on {path}, which is not part of this package.\n"
             f"If it is yours and you trust it, name it: --data {path}"
@@ -78,9 +82,9 @@ def data_with_test_images(
 def _require_its_data(checkpoint: Checkpoint, named: str) -> None:
     assert checkpoint.data is not None
     path = registry.full_path(checkpoint.data["class_path"])
-    name = path.rpartition(".")[2]
-    if registry.full_path(named) not in (path, name):
+    if registry.data_path(named) != path:
         raise ZooError(
-            f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of {name}.\n"
+            f"--data {named} does not fit --ckpt_path: {checkpoint.path} is of"
+            f" {path.rpartition('.')[2]}.\n"
             "Leave --data out; the data comes from the checkpoint."
         )
