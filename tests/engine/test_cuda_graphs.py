@@ -524,7 +524,7 @@ class AtRates:
     def graphed(self):
         return GraphedStepsAtRates(
             self.at_rates, self.plainly, self.training.counted.append, self.network, self.optimizer,
-            [self.scheduler], 4, 2, self.said.append,
+            4, 2, self.said.append, [self.scheduler],
         )  # fmt: skip
 
 

@@ -288,7 +288,7 @@ class _BlockStep:
             name = type(optimizer).__name__
             notify(f"No CUDA graph (slower): {name} cannot have its rate changed at every step")
             return None
-        return GraphedStepsAtRates(*how, network, optimizer, schedulers, *length, notify)
+        return GraphedStepsAtRates(*how, network, optimizer, *length, notify, schedulers)
 
     def _block_size(self) -> int:
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -11,7 +11,8 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,6 @@ Steps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Trains on images and targets; returns the mean loss and all outputs."""
 Rates = Tensor | Sequence[Sequence[float]]
 """The learning rate of each step and parameter group, (steps, groups)."""
-StepsAtRates = Callable[[Tensor, Tensor, Rates], tuple[Tensor, Tensor]]
-"""The same, at given rates."""
 
 # Largest difference allowed between graph and plain steps, relative to how far the steps moved the
 # weights. Rounding usually stays far below, a wrong replay is far above.
@@ -50,6 +49,7 @@ def together(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return total / sum(weights), torch.cat(outputs)
 
 
+@dataclass(eq=False)
 class GraphedSteps:
     """Steps replayed as a CUDA graph, or taken one by one if that is impossible.
 
@@ -70,31 +70,20 @@ class GraphedSteps:
         notify: Called with a line that says why there is no graph.
     """
 
-    # Settings of the optimizer that are among the arguments of the steps.
-    _given: tuple[str, ...] = ()
+    steps: Callable[..., tuple[Tensor, Tensor]]
+    plainly: Steps
+    count: Callable[[int], None]
+    network: nn.Module
+    optimizer: Optimizer
+    batch_size: int
+    num_steps: int
+    notify: Callable[[str], None]
+    failed: bool = field(default=False, init=False)
+    _recorded: dict[torch.Size, _Recording] = field(default_factory=dict, init=False)
+    _settings: Any = field(default=None, init=False)
 
-    def __init__(
-        self,
-        steps: Callable[..., tuple[Tensor, Tensor]],
-        plainly: Steps,
-        count: Callable[[int], None],
-        network: nn.Module,
-        optimizer: Optimizer,
-        batch_size: int,
-        num_steps: int,
-        notify: Callable[[str], None],
-    ) -> None:
-        self.steps = steps
-        self.plainly = plainly
-        self.count = count
-        self.network = network
-        self.optimizer = optimizer
-        self.batch_size = batch_size
-        self.num_steps = num_steps
-        self.notify = notify
-        self.failed = False
-        self._recorded: dict[torch.Size, _Recording] = {}
-        self._settings: Any = None
+    # Settings of the optimizer that are among the arguments of the steps.
+    _given: ClassVar[tuple[str, ...]] = ()
 
     def heed_changes(self) -> None:
         """Forget the graphs if anything that they fix has changed; takes about a millisecond."""
@@ -326,38 +315,18 @@ class GraphedSteps:
                 raise RuntimeError("it gave different weights from plain steps")
 
 
+@dataclass(eq=False)
 class GraphedStepsAtRates(GraphedSteps):
-    """Graphed steps whose learning rate changes, after an epoch or at every step.
+    """Graphed steps whose learning rate, their third argument, changes, maybe at every step.
 
     Args:
-        steps: What to replay; the learning rates are among its arguments.
-        plainly: The same steps, counted one by one, whose schedulers it steps itself.
-        count: Called with a number of steps otherwise taken.
-        network: The network to train.
-        optimizer: Its optimizer.
         schedulers: Those to be stepped after every step; they may change nothing but the learning
-            rate.
-        batch_size: Number of images in a step.
-        num_steps: How many steps a graph has.
-        notify: Called with a line that says why there is no graph.
+            rate. ``plainly`` steps them itself.
     """
 
-    _given = ("lr",)
+    schedulers: Sequence[Any] = ()
 
-    def __init__(
-        self,
-        steps: StepsAtRates,
-        plainly: Steps,
-        count: Callable[[int], None],
-        network: nn.Module,
-        optimizer: Optimizer,
-        schedulers: Sequence[Any],
-        batch_size: int,
-        num_steps: int,
-        notify: Callable[[str], None],
-    ) -> None:
-        super().__init__(steps, plainly, count, network, optimizer, batch_size, num_steps, notify)
-        self.schedulers = schedulers
+    _given: ClassVar[tuple[str, ...]] = ("lr",)
 
     def _not_recorded(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         images, targets, rates = inputs

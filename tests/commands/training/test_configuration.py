@@ -170,7 +170,7 @@ def test_what_cannot_be_is_told_in_two_lines_before_training(fit, tmp_path, flag
         ("seed_everything: !!bool maybe\n", "not valid YAML ('maybe')"),
         (
             "model: &m\n  class_path: Dense\n  init_args: *m\n",
-            "not valid YAML (a value refers to itself)",
+            "line 1: not valid YAML (found unconstructable recursive node)",
         ),
         ("model: Dense\naverage: 5\n", "average must hold settings, one per line below it."),
         ("[" * 3000, "not valid YAML"),

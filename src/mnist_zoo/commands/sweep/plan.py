@@ -26,7 +26,7 @@ _OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
 WITHOUT_EFFECT = (
     *_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--channels_last", "--test_curve",
 )  # fmt: skip
-"""Flags that change at most the rounding in a run."""
+"""Flags that change at most the rounding in a run, where it is made, or what it also logs."""
 
 # Flags that a sweep itself passes to fit.
 _ITS_OWN = (

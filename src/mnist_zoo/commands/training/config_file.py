@@ -18,8 +18,7 @@ def checked(config: Path) -> Path:
     import yaml
 
     try:
-        settings = yaml.load(config.read_text(encoding="utf-8"), _once_each())
-        _require_no_circle(settings, above=(), done=set())
+        settings = yaml.load(config.read_text(encoding="utf-8"), _strict_loader())
     # PyYAML passes on what its conversions of values raise.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
@@ -56,11 +55,16 @@ def checked(config: Path) -> Path:
     return config
 
 
-def _once_each() -> type:
-    """Return a YAML loader that rejects duplicate keys, of which YAML would keep the last."""
+def _strict_loader() -> type:
+    """Return a YAML loader that rejects duplicate keys and values that contain themselves."""
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def __init__(self, stream: Any) -> None:
+            super().__init__(stream)
+            # PyYAML finds a value in itself only if its parts are made before it.
+            self.deep_construct = True
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             names = [key.value for key, _ in node.value]
             for number, (key, _) in enumerate(node.value):
@@ -71,25 +75,6 @@ def _once_each() -> type:
             return super().construct_mapping(node, deep)
 
     return Loader
-
-
-def _require_no_circle(value: Any, above: tuple[int, ...], done: set[int]) -> None:
-    """Refuse a value that contains itself, by an alias.
-
-    Args:
-        value: What YAML holds somewhere.
-        above: What contains it, by identity.
-        done: What has been seen, which need not be searched again: aliases may be many.
-
-    Raises:
-        ValueError: It does.
-    """
-    if id(value) in above:
-        raise ValueError("a value refers to itself")
-    if isinstance(value, dict | list) and id(value) not in done:
-        for part in value.values() if isinstance(value, dict) else value:
-            _require_no_circle(part, (*above, id(value)), done)
-        done.add(id(value))
 
 
 def _keys(settings: Any) -> Iterator[Any]:
