@@ -40,29 +40,35 @@ def require_writable(folder: Path, hint: str) -> None:
     Raises:
         ZooError: They cannot.
     """
-    try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise ZooError(f"cannot write to {folder}: {error.strerror}.\n{hint}") from error
+    _try(folder, f"cannot write to {folder}", hint)
 
 
-def require_writable_file(file: Path, hint: str) -> None:
-    """Check, before the work, that a file can be written to a folder, which must exist.
+def require_writable_file(file: Path, hint: str, makes_folder: bool = False) -> None:
+    """Check, before the work, that a file can be written.
 
     Args:
         file: The file, which may exist.
         hint: What to do if it cannot.
+        makes_folder: Whether its folder will be made if there is none.
 
     Raises:
         ZooError: It cannot.
     """
     if file.is_dir():
         raise ZooError(f"cannot write {file}: {os.strerror(errno.EISDIR)}.\n{hint}")
-    if not file.parent.is_dir():
+    if not (makes_folder or file.parent.is_dir()):
         raise ZooError(f"cannot write {file}: there is no folder {file.parent}.\n{hint}")
-    require_writable(file.parent, hint)
+    _try(file.parent, f"cannot write {file}", hint)
+
+
+def _try(folder: Path, failure: str, hint: str) -> None:
+    """Write a file to a folder, or to where it will be made, and remove it."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ZooError(f"{failure}: {error.strerror}.\n{hint}") from error
 
 
 @contextmanager

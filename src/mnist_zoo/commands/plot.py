@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_zoo.commands.shared.arguments import Parser, png_file
 from mnist_zoo.commands.sweep.plan import WITHOUT_EFFECT
 from mnist_zoo.errors import ZooError, did_you_mean, printable
-from mnist_zoo.files import shell_quoted
+from mnist_zoo.files import require_writable_file, shell_quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 # Besides the seed, what may differ between two runs without affecting their curves.
 _NO_DIFFERENCE = (
     *(flag.removeprefix("--") for flag in WITHOUT_EFFECT),
-    "seed_everything", "ckpt_path", "weights_only", "pictures", "channels_last", "best", "last",
-    "data.num_test",
+    "seed_everything", "ckpt_path", "weights_only", "pictures", "best", "last", "data.num_test",
     "trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps",
     "trainer.devices", "trainer.strategy", "trainer.num_nodes",
     "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly", "trainer.profiler",
@@ -60,6 +59,7 @@ def main(argv: list[str]) -> int:
     )
     arguments = parser.parse_intermixed_args(argv)
     out: Path = arguments.out
+    require_writable_file(out, "Give another file: --out FILE.png", makes_folder=True)
     # The same run may be given under several names.
     found = {run.resolve(): run for word in arguments.runs for run in _runs_in(word)}
     folders = list(found.values())

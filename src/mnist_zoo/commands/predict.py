@@ -14,6 +14,7 @@ from mnist_zoo.commands.shared import digits, screen
 from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint, png_file
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import ZooError
+from mnist_zoo.files import require_writable_file
 from mnist_zoo.models import checkpoint_files
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def _read(arguments: argparse.Namespace) -> int:
     from mnist_zoo.report import predictions
 
     if arguments.save_sheet:
+        hint = "Give another file: --save_sheet FILE.png"
+        require_writable_file(arguments.save_sheet, hint, makes_folder=True)
         digits.require_not_among(arguments.images, arguments.save_sheet)
     network, classes = _network(file, arguments.model)
     pictures: list[tuple[str, list[predictions.Prediction]]] = []

@@ -85,19 +85,15 @@ class TakenError(ZooError):
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep other commands from training in a run's folder.
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other commands from training in a folder.
 
     Only the first process of a run locks. On file systems without locks, nothing is locked.
-
-    Args:
-        folder: The folder.
-        name: The file in it that is locked.
 
     Raises:
         TakenError: Another command trains there.
     """
-    lock = FileLock(folder / name)
+    lock = FileLock(folder / ".lock")
     try:
         if is_first_process():
             lock.acquire(timeout=0)

@@ -228,11 +228,8 @@ class Accuracy:
     @property
     def half(self) -> float:
         """Half the width of Student's 95 % confidence interval of the mean."""
-        return _student_95(self.n) * self.std / math.sqrt(self.n) if self.n else math.nan
+        from scipy.stats import t
 
-
-def _student_95(n: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t with n - 1 degrees of freedom."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, n - 1)) if n > 1 else math.nan
+        if self.n < 2:
+            return math.nan
+        return float(t.ppf(0.975, self.n - 1)) * self.std / math.sqrt(self.n)

@@ -34,7 +34,7 @@ def test_a_run_without_steps_is_refused(cli):
     [
         (["--tag=val/acc"], "--tag val/acc: draw it where?"),
         (["--tag=val/accc", "--plot=a.png"], "Did you mean val/acc?"),
-        (["--plot=/proc/a.png"], "cannot write to /proc"),
+        (["--plot=/proc/a.png"], "cannot write /proc/a.png: "),
         (["--ray=localhost:1"], "--ray localhost:1: nothing answers there"),
         (["--ray=local", "--jobs=2"], "--jobs is for one machine without --ray"),
         (["--cpus_per_run=3"], "--cpus_per_run and --gpus_per_run are for --ray"),

@@ -119,7 +119,7 @@ def test_a_run_that_another_sweep_is_making_is_left_to_it(tmp_path, capsys, plan
     runs = plan(seeds=[0, 1])
     (tmp_path / "runs" / runs[0].folder).mkdir(parents=True)
     workers = recorded()
-    with FileLock(tmp_path / "runs" / runs[0].folder / "lock"):
+    with FileLock(tmp_path / "runs" / runs[0].folder / ".lock"):
         sweep._Sweep(runs, tmp_path / "results", tmp_path / "runs").run(workers, 1)
     assert workers.made == runs[1:]
     assert "seed 0: left to another sweep" in capsys.readouterr().out

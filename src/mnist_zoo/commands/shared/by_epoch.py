@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mnist_zoo.commands.shared.arguments import Parser, png_file
 from mnist_zoo.errors import ZooError, did_you_mean
-from mnist_zoo.files import require_writable
+from mnist_zoo.files import require_writable_file
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Record
 
@@ -33,10 +33,7 @@ def check_options(file: Path | None, tag: str | None) -> None:
     if tag and not file:
         raise ZooError(f"--tag {tag}: draw it where? Give --plot FILE.png, too.")
     if file:
-        hint = "Give another file: --plot FILE.png"
-        if file.is_dir():
-            raise ZooError(f"cannot write {file}: it is a folder.\n{hint}")
-        require_writable(file.parent, hint)
+        require_writable_file(file, "Give another file: --plot FILE.png", makes_folder=True)
 
 
 def plot(records: Sequence[Record], file: Path, tag: str | None) -> None:

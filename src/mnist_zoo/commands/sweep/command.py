@@ -270,7 +270,7 @@ class _Sweep:
         folder = self.runs / run.folder
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with run_folders.locked(folder, "lock"):
+            with run_folders.locked(folder):
                 if run not in self.missing():
                     return f"{run.title}: made by another sweep in the meantime"
                 task = self.progress.add_task(f"{run.title}, epoch", total=None)

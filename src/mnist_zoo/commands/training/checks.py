@@ -21,7 +21,7 @@ from mnist_zoo import registry
 from mnist_zoo.data import ImageData
 from mnist_zoo.engine import processor
 from mnist_zoo.engine.best_and_last import Best, Last
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import FinishedError, ZooError
 from mnist_zoo.models import Classifier
 from mnist_zoo.models import checkpoint as checkpoints
 from mnist_zoo.models.checkpoint import Checkpoint
@@ -175,28 +175,48 @@ def validation(trainer: Trainer, network: Classifier, data: ImageData) -> None:
             raise ZooError(f"{name} monitors {monitor}, but there is no validation: {without} 0.")
 
 
-def limit_reached(trainer: Trainer, before: Checkpoint | None) -> str | None:
+def resuming(
+    before: Checkpoint, trainer: Trainer, network: Classifier, data: ImageData, best: Any
+) -> None:
+    """Refuse to resume a run that has ended, or under conditions that would falsify it.
+
+    Args:
+        before: The checkpoint that is resumed.
+        trainer: The trainer.
+        network: The network, with the scheduler it will have.
+        data: The data.
+        best: The settings ``monitor`` and ``mode``.
+
+    Raises:
+        FinishedError: The run has already reached its limit.
+        ZooError: Something else is wrong.
+    """
+    if limit := _limit_reached(before, trainer):
+        # A learning-rate schedule built for the whole run has ended with it.
+        on = "" if network.scheduler_class else f"\nTo continue: {limit}"
+        raise FinishedError(f"{before.path} has nothing left to train.{on}")
+    if different := held_out_differently(before, data):
+        raise ZooError(
+            f"a resumed run cannot change {different}: it would validate on images that it was"
+            " trained on, or compare its best score across different images.\n"
+            "Leave the flag out, or start a new run."
+        )
+    _require_same_best(before, best)
+    _require_same_number_of_devices(before, trainer)
+
+
+def _limit_reached(before: Checkpoint, trainer: Trainer) -> str:
     """Return the flag that would let the checkpoint's run continue, if a limit ended it."""
-    if before is None:
-        return None
     for name, done in (("max_steps", before.num_steps), ("max_epochs", before.num_epochs)):
         limit = getattr(trainer, name)
         if limit is not None and 0 <= limit <= done:
             return f"--trainer.{name} N, above the {done:,} already done"
-    return None
+    return ""
 
 
-def same_best(before: Checkpoint | None, best: Any) -> None:
-    """Refuse to resume a run with another measure of its best weights, which would be forgotten.
-
-    Args:
-        before: The checkpoint that is resumed, if any.
-        best: The settings ``monitor`` and ``mode``.
-
-    Raises:
-        ZooError: They are not those that the run was started with.
-    """
-    was = before.settings.get("best") if before else None
+def _require_same_best(before: Checkpoint, best: Any) -> None:
+    """Refuse another measure of a run's best weights, which would be forgotten."""
+    was = before.settings.get("best")
     for name in ("monitor", "mode"):
         if isinstance(was, dict) and was.get(name, best[name]) != best[name]:
             raise ZooError(
@@ -214,13 +234,9 @@ def slow_precision(trainer: Trainer) -> str:
     return ""
 
 
-def same_number_of_devices(before: Checkpoint | None, trainer: Trainer) -> None:
-    """Refuse to resume a run on more or fewer devices, each of which takes a minibatch per step.
-
-    Raises:
-        ZooError: The checkpoint's run had another number of them.
-    """
-    num_before = before.settings.get("num_devices") if before else None
+def _require_same_number_of_devices(before: Checkpoint, trainer: Trainer) -> None:
+    """Refuse more or fewer devices than a run had, each of which takes a minibatch per step."""
+    num_before = before.settings.get("num_devices")
     num_now = trainer.world_size
     if isinstance(num_before, int) and num_before != num_now:
         raise ZooError(
@@ -254,15 +270,10 @@ def nothing_later(before: Checkpoint) -> None:
         )
 
 
-def held_out_differently(before: Checkpoint | None, data: ImageData) -> str | None:
-    """Return the flag that holds out other images than in the checkpoint's training, if any.
-
-    Args:
-        before: The checkpoint, if there is one.
-        data: The data now.
-    """
-    if before is None or before.data is None:
-        return None
+def held_out_differently(before: Checkpoint, data: ImageData) -> str:
+    """Return the flag that holds out other images than in the checkpoint's training, if any."""
+    if before.data is None:
+        return ""
     if before.data["class_path"] != registry.path_of(type(data)):
         return "--data"
     arguments = dict(before.data["init_args"])
@@ -274,4 +285,4 @@ def held_out_differently(before: Checkpoint | None, data: ImageData) -> str | No
     for name in ("val_size", "split_seed", "num_train", "train_file"):
         if name in arguments and arguments[name] != getattr(data, name, None):
             return f"--data.{name}"
-    return None
+    return ""

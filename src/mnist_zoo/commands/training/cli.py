@@ -274,10 +274,9 @@ class ZooCLI(LightningCLI):
             ZooError: These settings cannot be trained.
             FinishedError: The run has already reached its limit.
         """
-        if limit := checks.limit_reached(self.trainer, self.request.checkpoint):
-            # A learning-rate schedule built for the whole run has ended with it.
-            on = "" if self.model.scheduler_class else f"\nTo continue: {limit}"
-            raise FinishedError(f"{self.request.ckpt_path} has nothing left to train.{on}")
+        before = self.request.checkpoint
+        if before:
+            checks.resuming(before, self.trainer, self.model, self.datamodule, self.settings.best)
         outputs = probe.check(self.model)
         if probe.are_probabilities(outputs) and type(self.model).loss is Classifier.loss:
             console.print(
@@ -290,14 +289,6 @@ class ZooCLI(LightningCLI):
             channels_last = probe.gains_from_channels_last(self.model, self.trainer)
         if channels_last:
             probe.put_channels_last(self.model)
-        if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
-            raise ZooError(
-                f"a resumed run cannot change {different}: it would validate on images that it"
-                " was trained on, or compare its best score across different images.\n"
-                "Leave the flag out, or start a new run."
-            )
-        checks.same_best(self.request.checkpoint, self.settings.best)
-        checks.same_number_of_devices(self.request.checkpoint, self.trainer)
         if slow := checks.slow_precision(self.trainer):
             console.print(slow, style="yellow")
         self.datamodule.prepare_data()
@@ -318,7 +309,7 @@ class ZooCLI(LightningCLI):
                 limit_train_batches=self.trainer.limit_train_batches,
             )
         )
-        if before := self.request.checkpoint:
+        if before:
             done = f"{before.num_epochs} epoch{'s' * (before.num_epochs != 1)}"
             console.print(f"Resuming after {done}, {before.num_steps:,} steps.")
         given = callback_names(self.settings.trainer)
@@ -401,7 +392,8 @@ class ZooCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation images; print loss and accuracy."""
-        if different := checks.held_out_differently(self.request.checkpoint, self.datamodule):
+        before = self.request.checkpoint
+        if before and (different := checks.held_out_differently(before, self.datamodule)):
             console.print(
                 f"The network was trained with a different {different}: it may have been trained on"
                 " these images.",
@@ -505,13 +497,6 @@ class ZooCLI(LightningCLI):
             return ""
         return type(data).__name__ + (f"-{Path(file).stem}" if file else "")
 
-    def _is_whole(self, num_images: int) -> bool:
-        """Return whether this many images are all the test images of the checkpoint's run."""
-        of_run = (self.request.checkpoint and self.request.checkpoint.data) or {"init_args": {}}
-        num_test = getattr(self.datamodule, "num_test", None)
-        is_its = num_test == of_run["init_args"].get("num_test") and not self._other_data()
-        return bool(is_its and num_images == self.datamodule.num_test_images)
-
     def _print_metrics(self, stage: str, num_images: int, num_batches: Sequence[float]) -> None:
         """Print the metrics of an evaluation, and draw its pictures."""
         name = {"val": "validation"}.get(stage, stage)
@@ -531,10 +516,17 @@ class ZooCLI(LightningCLI):
         if (readings := self.gather.readings) is not None and self.trainer.is_global_zero:
             from mnist_zoo.commands.shared import run_pictures
 
+            of_run = (self.request.checkpoint and self.request.checkpoint.data) or {"init_args": {}}
+            num_of_run = of_run["init_args"].get("num_test")
+            other = self._other_data()
+            is_whole = (
+                not other
+                and num_images == self.datamodule.num_test_images
+                and getattr(self.datamodule, "num_test", None) == num_of_run
+            )
             # Metrics of a part would be mixed with those of the whole.
-            shown = metrics if self._is_whole(num_images) else {}
             console.print(
                 run_pictures.after_evaluation(
-                    readings, shown, classes, title, self.request, self._other_data()
+                    readings, metrics if is_whole else {}, classes, title, self.request, other
                 )
             )
