@@ -24,8 +24,6 @@ PLUGIN_GROUP = "mnist_zoo.models"
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
 """The installed weights used for pictures by default."""
 _PACKAGE = Path(__file__).parent
-
-
 # What messages call a class, by the flag that names it.
 KINDS = {"model": "network", "data": "data set"}
 

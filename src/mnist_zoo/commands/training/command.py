@@ -43,8 +43,6 @@ _NAME_CODE = (
     "--trainer.profiler",
     "--trainer.strategy",
 )
-
-
 # What others call --ckpt_path.
 _FOR_CKPT_PATH = ("--checkpoint", "--ckpt", "--load", "--resume", "--weights")
 
