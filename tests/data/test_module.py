@@ -207,6 +207,12 @@ def test_only_bytes_are_converted():
     assert (floats == 1).all()
     assert same is targets
     assert data.on_after_batch_transfer((floats, targets), 0)[0] is floats
+    # Others than pairs, such as an example input, and batches of loaders of one's own.
+    assert data.on_after_batch_transfer(floats, 0) is floats
+    torch.testing.assert_close(data.on_after_batch_transfer(images, 0), floats)
+    alone = {"images": images}
+    assert data.on_after_batch_transfer(alone, 0) is alone
+    assert len(data.on_after_batch_transfer([images, targets, targets], 0)) == 3
 
 
 def test_loaders():

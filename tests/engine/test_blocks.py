@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import (
     Timer,
 )
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from torch.optim import SGD
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, TensorDataset
@@ -535,6 +535,31 @@ def test_everything_is_left_as_it_was_also_where_training_breaks_off():
     again = Trainer(max_epochs=1, callbacks=[Blocks(4)], **quiet)
     again.fit(net, data)
     assert again.global_step == NUM_BATCHES
+
+
+class Halved(Precision):
+    def backward(self, tensor, model, optimizer, *args, **kwargs):
+        super().backward(tensor / 2, model, optimizer, *args, **kwargs)
+
+
+def test_a_precision_of_ones_own_takes_part_in_every_step():
+    plain = train(Dense, None, plugins=[Halved()])
+    assert_the_same(train(Dense, 4, plugins=[Halved()]), plain)
+
+
+class RateInValidation(Callback):
+    def __init__(self):
+        self.rates = []
+
+    def on_validation_start(self, trainer, pl_module):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_a_scheduler_by_epochs_is_stepped_before_validation():
+    seen = [RateInValidation(), RateInValidation()]
+    for num_steps, callback in zip((4, None), seen, strict=True):
+        train(Dense, num_steps, network={"scheduler": "CosineAnnealingLR"}, callbacks=[callback])
+    assert seen[0].rates == seen[1].rates
 
 
 @pytest.mark.parametrize("num_steps", [None, 4])

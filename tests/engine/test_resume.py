@@ -231,6 +231,34 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(stopped, num_step
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
+class SaveAtValidation(Callback):
+    """Writes a checkpoint at the end of the validation after so many steps."""
+
+    def __init__(self, step, file):
+        self.step, self.file = step, file
+
+    def on_validation_end(self, trainer, *_):
+        if trainer.global_step == self.step and not trainer.sanity_checking:
+            trainer.save_checkpoint(self.file)
+
+
+@pytest.mark.parametrize("scheduler", ["OneCycleLR", "CosineAnnealingLR"])
+@pytest.mark.parametrize("before", [None, 4])
+@pytest.mark.parametrize("num_steps", [None, 1, 4, 7])
+@pytest.mark.parametrize(
+    ("save", "step"), [(Save, 8), (Save, 20), (SaveAtValidation, 12), (SaveAtValidation, 24)]
+)
+def test_a_run_is_resumed_in_another_loop_or_in_other_blocks(
+    save, step, num_steps, before, scheduler, tmp_path
+):
+    file = tmp_path / "middle.ckpt"
+    settings = {"scheduler": scheduler, "limit_train_batches": 12, "num_taken": 36}
+    whole = train(tmp_path, before, save(step, file), **settings)
+    assert torch.load(file, weights_only=True)["global_step"] == step
+    resumed = train(tmp_path / "resumed", num_steps, ckpt_path=file, **settings)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("num_steps", [None, 4])
 @pytest.mark.parametrize("batch_size", [5, 20, 200])
 def test_the_size_of_minibatches_cannot_change_in_mid_epoch(batch_size, num_steps, tmp_path):

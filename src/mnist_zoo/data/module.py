@@ -243,23 +243,27 @@ class ImageData(LightningDataModule, abc.ABC):
         """Return the test minibatches, in bytes and in order."""
         return self.test_dataloader()
 
-    def on_after_batch_transfer(
-        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
-    ) -> tuple[Tensor, Tensor]:
-        """Turn a minibatch of bytes into floats on the device; leave any other unchanged.
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn the bytes of images, with or without targets, into floats on the device.
 
+        Anything else is left unchanged: Lightning also passes on a network's example input.
         Lightning would call only the data's hook; the network's is called after it.
         """
-        images, targets = batch
-        if images.dtype == torch.uint8:
-            images = to_float(images, self.mean, self.std)
-            if self.trainer is not None:
-                # Lightning converts batches for 16-true while they are still bytes.
-                images = self.trainer.precision_plugin.convert_input(images)
+        if isinstance(batch, Tensor):
+            batch = self._floats(batch)
+        elif isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+            batch = (self._floats(batch[0]), *batch[1:])
         network = self.trainer and self.trainer.lightning_module
         if network and is_overridden("on_after_batch_transfer", network):
-            images, targets = network.on_after_batch_transfer((images, targets), dataloader_idx)
-        return images, targets
+            batch = network.on_after_batch_transfer(batch, dataloader_idx)
+        return batch
+
+    def _floats(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            return images
+        images = to_float(images, self.mean, self.std)
+        # Lightning converts batches for 16-true while they are still bytes.
+        return self.trainer.precision_plugin.convert_input(images) if self.trainer else images
 
     def _load_first(self, train: bool, flag: str, num: int | None) -> tuple[Tensor, Tensor]:
         """Load the first ``num`` training or test images."""

@@ -48,7 +48,11 @@ class Blocks(Callback):
     step. Lightning's plain loop is used if gradients are accumulated, if a network defines its own
     training (``training_step``, ``configure_optimizers`` or hooks around a step), or if one of the
     user's callbacks acts at every step. What a network's own loss logs for single steps is logged
-    only for the last step of a block.
+    only for the last step of a block, and a stop that it asks for comes at the end of one.
+
+    To the trainer, a block is a batch: its numbers of batches, and the steps that it estimates from
+    them, are those of blocks. ``global_step`` and the network's ``num_training_steps`` and
+    ``num_steps_per_epoch`` count steps.
 
     Args:
         num_steps: Optimizer steps in a block; None chooses by the batch size.
@@ -109,11 +113,15 @@ class Blocks(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Let Lightning's plain loop continue the count, too."""
+        """Let Lightning's plain loop continue the counts, and blocks of another size."""
         if self._block is not None:
             loop = checkpoint["loops"]["fit_loop"]
             steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
             steps["total"]["ready"] = steps["total"]["completed"] = checkpoint["global_step"]
+            loader: Any = trainer.train_dataloader
+            is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+            done = loader.num_batches if is_last else loader.state_dict()["position"]
+            _set(loop["epoch_loop.batch_progress"]["current"], done)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -130,16 +138,13 @@ class Blocks(Callback):
             _count_blocks_anew(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Step the epoch-wise schedulers, as Lightning's plain loop does."""
+        """Step the schedulers that follow the validation loss, as Lightning's plain loop does."""
         is_whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if self._block is None or not is_whole:
             return
         for config in trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(self._plateau_metric(trainer))
-            elif config.interval == "epoch":
-                scheduler.step()
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(self._plateau_metric(trainer))
 
     @staticmethod
     def _plateau_metric(trainer: Trainer) -> Tensor:
@@ -204,6 +209,11 @@ class _BlockStep:
         trainer.fit_loop.epoch_loop._batches_that_stepped += num_steps - 1
         mean_loss, outputs = together(results)
         self.network.log_training(mean_loss, outputs, targets)
+        # Before the epoch's validation, as Lightning does.
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            for scheduler in self._schedulers("epoch"):
+                if not isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step()
 
     def _num_images_until_average(self) -> int:
         """Return how many images are trained on before the weights are averaged."""
@@ -238,7 +248,9 @@ class _BlockStep:
         """
         network = self.network
         step = self._step()
-        schedulers = self._schedulers() if rates is None else [_Rates(self._optimizer(), rates)]
+        schedulers = self._schedulers("step")
+        if rates is not None:
+            schedulers = [_Rates(self._optimizer(), rates)]
         losses, all_outputs = [], []
         parts = (torch.split(part, self.batch_size) for part in (images, targets))
         logged: Any = self.trainer._results
@@ -273,7 +285,7 @@ class _BlockStep:
         between_updates = [average.update_every_n_steps for average in self.averages]
         num_steps = min(_STEPS_A_GRAPH, *between_updates, self._block_size())
         how, length = (self._take, self._take_and_count, self._count), (self.batch_size, num_steps)
-        schedulers = self._schedulers()
+        schedulers = self._schedulers("step")
         # Others take only numbers, which a graph would fix.
         takes_rates = getattr(optimizer, "takes_tensors_as_lr", False) or all(
             group.get("fused") for group in groups
@@ -299,10 +311,10 @@ class _BlockStep:
         optimizer: Optimizer = wrapped.optimizer
         return optimizer
 
-    def _schedulers(self) -> list[Any]:
-        """Return the step-wise schedulers."""
+    def _schedulers(self, interval: str) -> list[Any]:
+        """Return the schedulers that are stepped after every step, or after every epoch."""
         configs = self.trainer.lr_scheduler_configs
-        return [config.scheduler for config in configs if config.interval == "step"]
+        return [config.scheduler for config in configs if config.interval == interval]
 
     def _count(self, num_steps: int) -> None:
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -386,13 +398,19 @@ def _bare(optimizer: Optimizer) -> tuple[Callable[[], None], Callable[[], Any]] 
 def _count_blocks_anew(trainer: Trainer) -> None:
     """For a run resumed in mid-epoch, recount progress in blocks of the current size."""
     loader: Any = trainer.train_dataloader
-    if position := loader.state_dict()["position"]:
+    count: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    if count.ready:
+        # The place of a whole epoch is the beginning of the next.
+        position = loader.state_dict()["position"] or loader.num_batches
         to_come = -(-(loader.num_batches - position) // loader.block_size)
-        count: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        # Unless written in the midst of validation, it does not count its last as complete yet.
-        behind = count.ready - count.completed
-        count.ready = count.started = count.processed = len(loader) - to_come
-        count.completed = count.ready - behind
+        _set(vars(count), len(loader) - to_come)
+
+
+def _set(count: dict[str, int], num_batches: int) -> None:
+    """Set how many batches of an epoch are done, of which the last may not count as complete."""
+    behind = count["ready"] - count["completed"]
+    count["ready"] = count["started"] = count["processed"] = num_batches
+    count["completed"] = num_batches - behind
 
 
 def _num_training_steps(trainer: Trainer, num_per_epoch: int) -> float:

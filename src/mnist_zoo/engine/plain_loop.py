@@ -72,6 +72,10 @@ def is_needed(trainer: Trainer, network: Classifier) -> bool:
         trainer.accumulate_grad_batches != 1
         or (scales_loss(trainer) and bool(trainer.gradient_clip_val))
         or not network.automatic_optimization
+        or not all(
+            type(part).__module__.startswith("lightning.")
+            for part in (trainer.strategy, trainer.precision_plugin)
+        )
         or any(
             is_overridden(hook, network, Classifier)
             for hook in (*_AT_EACH_STEP, *_HOW_TO_STEP, *_ON_THE_WAY)

@@ -6,6 +6,7 @@ import copy
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -124,6 +125,8 @@ def are_probabilities(outputs: Tensor) -> bool:
 
 def gains_from_channels_last(network: Classifier, trainer: Trainer) -> bool:
     """Return whether convolutions are faster with the channel innermost (docs/speed.md)."""
+    if any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return False  # it takes weights for vectors, which others are not in memory
     on_gpu = trainer.strategy.root_device.type == "cuda"
     has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
     return not on_gpu or has_norm or "16" in str(trainer.precision)

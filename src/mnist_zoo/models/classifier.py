@@ -32,9 +32,11 @@ class Classifier(LightningModule, ABC):
     In its ``__init__``, a subclass passes ``**kwargs`` on to this class and builds ``self.layers``.
     If its outputs are not logits, it also overrides ``loss`` and ``probabilities``. A subclass with
     its own ``training_step``, ``configure_optimizers`` or per-step hooks is trained by Lightning's
-    plain loop, which is slower. Logged are ``train/loss``, ``train/acc``, ``val/loss``,
-    ``val/acc``, ``test/loss``, ``test/acc`` and ``test/acc/0`` to ``test/acc/9``; accuracies are in
-    [0, 1].
+    plain loop, which is slower. In others, the trainer takes many steps for a batch, so a loss that
+    needs the length of the run asks ``num_training_steps``.
+
+    Logged are ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc``
+    and ``test/acc/0`` to ``test/acc/9``; accuracies are in [0, 1].
 
     Args:
         lr: Learning rate, greater than 0.

@@ -306,6 +306,11 @@ def test_half_precision_that_is_slow_is_warned_of(fit, monkeypatch, slow, precis
     assert warned is (slow and precision == "bf16-mixed")
 
 
+def test_weights_are_pruned(fit):
+    callback = ("--trainer.callbacks=ModelPruning", "--trainer.callbacks.amount=0.5")
+    fit(*callback, "--trainer.callbacks.pruning_fn=l1_unstructured", epochs=1)
+
+
 @pytest.mark.parametrize(
     ("network", "device", "precision", "gains"),
     [
@@ -318,7 +323,9 @@ def test_half_precision_that_is_slow_is_warned_of(fit, monkeypatch, slow, precis
 )
 def test_the_layout_is_that_which_is_faster(network, device, precision, gains):
     trainer = SimpleNamespace(
-        strategy=SimpleNamespace(root_device=torch.device(device)), precision=precision
+        strategy=SimpleNamespace(root_device=torch.device(device)),
+        precision=precision,
+        callbacks=[],
     )
     built = registry.import_class(registry.class_path(network))()
     assert probe.gains_from_channels_last(built, trainer) is gains

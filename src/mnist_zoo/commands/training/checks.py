@@ -48,13 +48,18 @@ def settings(subcommand: str, chosen: Any) -> None:
         # Fractions are checked by Lightning.
         if isinstance(trainer[name], int) and trainer[name] < 1:
             raise ZooError(f"--trainer.{name} {trainer[name]}: must be at least 1.")
-    if isinstance(trainer.strategy, str) and "spawn" in trainer.strategy:
+    if any(kind in str(trainer.strategy) for kind in ("spawn", "fork", "notebook")):
         raise ZooError(
             f"--trainer.strategy {trainer.strategy}: its processes cannot be given what this"
             " command has built. Use ddp."
         )
     if (trainer.gradient_clip_val or 0) < 0:
         raise ZooError(f"--trainer.gradient_clip_val {trainer.gradient_clip_val}: is below 0.")
+    if trainer.barebones:
+        raise ZooError(
+            "--trainer.barebones true: neither checkpoints nor metrics would be kept."
+            " Leave the flag out."
+        )
     if subcommand == "fit":
         _settings_of_fit(chosen)
 
@@ -64,12 +69,11 @@ def _settings_of_fit(chosen: Any) -> None:
     for name in ("max_epochs", "max_steps", "limit_train_batches", "max_time"):
         if trainer[name] in (0, "00:00:00:00"):
             raise ZooError(f"--trainer.{name} {trainer[name]}: trains nothing.")
-    for name, unwanted in (("enable_checkpointing", False), ("barebones", True)):
-        if trainer[name] is unwanted:
-            raise ZooError(
-                f"--trainer.{name} {str(unwanted).lower()}: fit always keeps checkpoints."
-                " Leave the flag out."
-            )
+    if trainer.enable_checkpointing is False:
+        raise ZooError(
+            "--trainer.enable_checkpointing false: fit always keeps checkpoints."
+            " Leave the flag out."
+        )
     if num_steps is not None and num_steps < 1:
         raise ZooError(f"--steps_per_execution {num_steps}: must be at least 1.")
     if chosen.best.monitor.startswith("test"):
