@@ -1,6 +1,7 @@
 """Files are written whole or not at all, in their own place."""
 
 import os
+import stat
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
         fail()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such permissions")
+def test_a_file_keeps_its_permissions(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    file.chmod(0o600)
+    with whole(file) as unfinished:
+        unfinished.write_text("new")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("name", ["none/a.txt", "file/a.txt", "folder", ""])

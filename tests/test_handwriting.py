@@ -114,6 +114,19 @@ def test_strokes_on_nothing_are_read_whatever_their_colour(ink):
     assert alike(only(open_picture(saved(palette))), only(mask)) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("ink", "paper"),
+    [
+        ((220, 40, 40), (60, 80, 200)), ((255, 140, 0), (135, 160, 235)),
+        ((200, 60, 200), (60, 140, 60)),
+    ],
+)  # fmt: skip
+def test_strokes_as_bright_as_the_paper_are_read_by_their_colour(ink, paper):
+    mask = drawn("2", ink=255, paper=0)
+    picture = Image.composite(*(Image.new("RGB", mask.size, c) for c in (ink, paper)), mask)
+    assert alike(only(picture), only(mask)) > 0.95
+
+
 def test_a_transparent_frame_round_paper_is_no_stroke():
     page = drawn("2", ink=30, paper=240).convert("RGBA")
     picture = Image.new("RGBA", (page.width + 80, page.height + 80), (0, 0, 0, 0))
@@ -395,6 +408,7 @@ def bomb(width, height):
         (saved(drawn("7"), "GIF").getvalue()[:300], "damaged"),
         (bomb(8000, 8000), "too large, 8,000 × 8,000"),
         (bomb(60000, 60000), "too large"),
+        (bomb(1, 40_000_000), "too large, 1 × 40,000,000"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
     ],
 )

@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -90,6 +91,8 @@ def whole(file: Path) -> Iterator[Path]:
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
     try:
         yield unfinished
+        if target.exists():
+            shutil.copymode(target, unfinished)
         unfinished.replace(target)
     except OSError as error:
         raise ZooError(f"cannot write {file}: {error.strerror or error}.") from error

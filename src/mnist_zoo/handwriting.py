@@ -23,6 +23,7 @@ Images = Image.Image | npt.NDArray[Any] | Tensor
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 MAX_PIXELS = 50_000_000
+_MAX_SIDE = 1_000_000
 _SIDE, _BOX = 28, 20
 # Pictures are searched for digits scaled to at most the area of a square of this side: enough for
 # hair-thin strokes, and fast.
@@ -31,6 +32,8 @@ _WORKING_SIDE = 1000
 _THINNEST = 2.0
 # More marks than this of about the same size are not digits, but grain or a page of text.
 _MOST_MARKS = 60
+# Range of brightness in which there may be no strokes, or strokes of another colour.
+_LITTLE = 0.2
 # Amount of ink above which a pixel belongs to a stroke.
 _FAINT = 0.25
 
@@ -195,9 +198,10 @@ def to_pixels(images: Images | Sequence[Images]) -> Tensor:
 
 def _require_size(who: str, size: tuple[int, int]) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > _MAX_SIDE:
         raise HandwritingError(
-            f"{who}too large, {width:,} × {height:,} pixels; at most {MAX_PIXELS:,} are read."
+            f"{who}too large, {width:,} × {height:,} pixels; at most {MAX_PIXELS:,} are read,"
+            f" {_MAX_SIDE:,} of them on a side."
         )
 
 
@@ -219,7 +223,13 @@ def _gray(picture: Image.Image) -> Gray:
         picture = picture.getchannel(0)
     elif picture.mode not in ("1", "L", "RGB"):
         picture = picture.convert("RGB")
-    return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
+    gray = np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
+    if picture.mode == "RGB" and np.ptp(gray) < _LITTLE:
+        # Strokes of another colour may be as bright as the background.
+        channels = np.moveaxis(np.asarray(picture, dtype=np.float32) / np.float32(255), 2, 0)
+        clearest: Gray = max(channels, key=np.ptp)
+        return clearest if np.ptp(clearest) > 2 * np.ptp(gray) else gray
+    return gray
 
 
 def _is_mnist(strokes: Gray) -> bool:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 import webbrowser
 from types import SimpleNamespace
@@ -202,9 +203,15 @@ def test_it_serves_until_ctrl_c(trained):
             with urllib.request.urlopen(f"{url}settings", timeout=30) as answer:
                 (network,) = json.load(answer)["networks"]
                 assert network["name"] == "ConvNetReLU"
+            # A picture that never arrives whole.
+            port = int(url.rstrip("/").rpartition(":")[2])
+            upload = socket.create_connection(("127.0.0.1", port))
+            head = ("POST /predict HTTP/1.1", f"Host: 127.0.0.1:{port}", "Content-Length: 1000000")
+            upload.sendall("\r\n".join((*head, "", "abc")).encode())
+            time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=60) == 0
-            assert process.stderr.read() == ""
+            assert re.fullmatch(r"(ERROR: +Cancel 1 running task.*\n)?", process.stderr.read())
             assert process.stdout.read() == "Ctrl-C stops it.\nStopped.\n"
         finally:
             process.kill()

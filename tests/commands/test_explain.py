@@ -133,6 +133,16 @@ class TestImages:
         cli("explain", "--ckpt_path=ConvNetReLU", name)
         assert f"explain-saliency-{name}" in names(tmp_path / "pictures" / "ConvNetReLU")
 
+    def test_may_be_called_what_a_terminal_would_obey(self, cli, tmp_path):
+        try:
+            shutil.copy(tmp_path / "four.png", tmp_path / "a\x1b[31m\n.png")
+        except OSError as error:
+            pytest.skip(f"such a name cannot be given here: {error.strerror}")
+        result = cli("explain", "--ckpt_path=ConvNetReLU", "a\x1b[31m\n.png")
+        assert "\x1b" not in result.out
+        drawn = names(tmp_path / "pictures" / "ConvNetReLU")
+        assert "explain-saliency-a\\x1b[31m .png" in drawn
+
     def test_leave_other_pictures_alone(self, cli, copied, tmp_path):
         shutil.copy(tmp_path / "four.png", tmp_path / "again.png")
         cli("explain", f"--ckpt_path={copied.best}", "--num=1")

@@ -107,6 +107,19 @@ def test_the_tables_are_written_between_their_marks_only(cli, records, tmp_path)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["README.md"]
 
 
+def test_a_file_keeps_its_line_ends(cli, records, tmp_path):
+    records(recorded(0, 0.975))
+    readme = tmp_path / "README.md"
+    readme.write_bytes(
+        b"above\r\n<!-- begin: mnist-zoo results --markdown -->\r\n<!-- end -->\r\nbelow\n"
+    )
+    cli("results", "--readme", readme)
+    above, *table, end, below = readme.read_bytes().split(b"\n")[:-1]
+    assert len(table) == 4
+    assert all(line.endswith(b"\r") for line in (above, *table, end))
+    assert below == b"below"
+
+
 def test_a_file_without_a_mark_stays_as_it_is(cli, records, tmp_path):
     records(recorded(0, 0.975))
     (tmp_path / "plain.md").write_text("nothing\n")
@@ -161,7 +174,7 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_is(cli, records, tmp_pa
     text = "above\n<!-- begin: mnist-zoo results --markdown -->\n<!-- end -->\n"
     (tmp_path / "plain.md").write_text(text)
 
-    def half(self, text, encoding):
+    def half(self, text, encoding, newline):
         self.write_bytes(text.encode(encoding)[:10])
         raise OSError(28, "No space left on device")
 

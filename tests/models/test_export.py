@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,37 @@ def test_what_becomes_a_graph_normalises_pixels_and_gives_probabilities(images):
     network = build("ConvNetReLU")
     network.pixel_mean, network.pixel_std = 0.5, 0.25
     torch.testing.assert_close(export.EndToEnd(network)(images), network.predict(images))
+
+
+@pytest.mark.parametrize("argument", [{1: 2}, {2, 3}, {"a": {(1, 2): 3}}])
+@pytest.mark.parametrize("kind", export.FORMATS)
+def test_an_argument_that_the_file_cannot_hold_is_told(kind, argument, images, tmp_path):
+    network = build("Dense")
+    described = about(network)
+    described["model"]["init_args"] = {"own": argument}
+    with pytest.raises(export.ExportError, match="Dense has an argument that JSON"):
+        export.export(network, kind, tmp_path / "x", images, described)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tuples_are_stored_as_lists(images, tmp_path):
+    network = build("Dense")
+    described = about(network)
+    described["model"]["init_args"] = {"optimizer_args": {"betas": (0.9, 0.99)}}
+    export.export(network, "safetensors", tmp_path / "x.safetensors", images, described)
+    assert mnist_zoo.load(tmp_path / "x.safetensors").optimizer_args == {"betas": [0.9, 0.99]}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"test_acc": "abc", "num_test_images": 10}, {"test_acc": math.nan, "num_test_images": 10},
+        {"test_acc": 10**400, "num_test_images": 10}, {"test_acc": 0.9, "num_test_images": None},
+        {"test_acc": 0.9},
+    ],
+)  # fmt: skip
+def test_a_record_that_is_none_is_told(record, images, tmp_path):
+    network, file = build("Dense"), tmp_path / "x.safetensors"
+    export.export(network, "safetensors", file, images, {**about(network), "record": record})
+    with pytest.raises(CheckpointError, match="no mnist-zoo network"):
+        mnist_zoo.load(file)

@@ -114,7 +114,7 @@ def test_what_strangers_write_into_records_stays_in_its_cell(record):
     assert r"b\|c" in results_table.markdown([row])
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
 def test_no_number_is_cut_in_a_narrow_terminal(record, width, monkeypatch, capsys):
     from mnist_zoo.commands import results as command
 

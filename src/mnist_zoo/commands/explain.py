@@ -11,7 +11,7 @@ from mnist_zoo import registry
 from mnist_zoo.commands.shared import digits
 from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
-from mnist_zoo.errors import ZooError
+from mnist_zoo.errors import ZooError, one_line
 from mnist_zoo.files import expanded, require_writable
 from mnist_zoo.models import checkpoint_files
 
@@ -144,7 +144,7 @@ def _given(words: Sequence[str]) -> tuple[Tensor, list[Path], bool]:
 def _suffix(files: Sequence[Path]) -> str:
     """Return a file name suffix that identifies the explained files."""
     first, *others = dict.fromkeys(files)
-    return f"-{first.stem}" + (f"-and-{len(others)}-more" if others else "")
+    return f"-{one_line(first.stem)}" + (f"-and-{len(others)}-more" if others else "")
 
 
 def _figures(

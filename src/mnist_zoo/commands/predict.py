@@ -129,12 +129,9 @@ def _read(arguments: argparse.Namespace) -> int:
             content.insert(number, failure)
         print(json.dumps(content, indent=2))
     elif pictures:
+        # One line per picture, for grep; a terminal wraps by itself.
         table = predictions.table(pictures, classes)
-        console = screen.console()
-        # One line per picture, however long, for grep; a terminal wraps by itself.
-        endless = console.options.update(max_width=sys.maxsize)
-        console.width = console.measure(table, options=endless).maximum
-        console.print(table, crop=False)
+        screen.print_table(screen.console(), table, rows_on_a_line=True)
     if arguments.save_sheet and pictures:
         _save_sheet(arguments.save_sheet, torch.cat(seen), pictures, classes)
     return 0 if not failed else 1 if pictures else 2

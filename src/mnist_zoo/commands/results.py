@@ -27,7 +27,7 @@ from mnist_zoo.report.run_records import Accuracy, Record
 if TYPE_CHECKING:
     from mnist_zoo.report.results_table import Row
 
-_MARKED = re.compile(r"(<!-- begin: (mnist-zoo [^>]*?) -->\n).*?(?=<!-- end -->)", flags=re.S)
+_MARKED = re.compile(r"(<!-- begin: (mnist-zoo [^>]*?) -->\r?\n).*?(?=<!-- end -->)", flags=re.S)
 
 
 def main(argv: list[str]) -> int:
@@ -138,9 +138,9 @@ def _print(rows: Sequence[Row]) -> None:
     # One wide table if the full names of the recipes fit.
     wide = console.measure(whole_table).minimum + 14 <= console.width
     for names in (results_table.FIGURES,) if wide else results_table.NARROW:
-        console.print(results_table.table(rows, names))
+        screen.print_table(console, results_table.table(rows, names))
         console.print()
-    console.print(results_table.circumstances_table(rows))
+    screen.print_table(console, results_table.circumstances_table(rows))
 
 
 def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) -> None:
@@ -159,14 +159,18 @@ def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) ->
     }
 
     def filled(mark: re.Match[str]) -> str:
-        return f"{mark[1]}{tables[mark[2]]}\n" if mark[2] in tables else mark[0]
+        if mark[2] not in tables:
+            return mark[0]
+        newline = "\r\n" if mark[1].endswith("\r\n") else "\n"
+        return mark[1] + newline.join([*tables[mark[2]].splitlines(), ""])
 
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8", newline="") as stream:
+            text = stream.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ZooError(f"{file}: {getattr(error, 'strerror', None) or 'not text'}.") from error
     if not tables.keys() & {mark[2] for mark in _MARKED.finditer(text)}:
         marks = " or ".join(f"<!-- begin: {name} -->" for name in tables)
         raise ZooError(f"{file} has no place for a table. Mark one: {marks}, then <!-- end -->.")
     with whole(file) as unfinished:
-        unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8")
+        unfinished.write_text(_MARKED.sub(filled, text), encoding="utf-8", newline="")

@@ -89,7 +89,7 @@ def make_app(
                     megabytes = MAX_BYTES // 1_000_000
                     error = f"The picture is larger than {megabytes} megabytes."
                     return JSONResponse({"error": error}, 413, {"Connection": "close"})
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):  # the latter as the server stops
             return Response()  # to nobody
         try:
             async with one_at_a_time:

@@ -27,6 +27,8 @@ from mnist_zoo.models.checkpoint_files import CheckpointError, existing, find
 from mnist_zoo.models.classifier import Classifier
 
 _LONGEST_PATH = 500  # of a class
+_LONGEST_NAME = 100  # of what a network can read
+_MOST_STEPS = 2**63
 _FINITE = 1e300
 _FOLDER = 0x10  # among the attributes of a file in a zip file
 
@@ -118,7 +120,7 @@ def _require_readable_by_lightning(content: dict[str, Any]) -> None:
     if not (
         re.match(r"\d+\.\d+", content.get("pytorch-lightning_version", "0.0"))
         and all(isinstance(state, dict) for state in states)
-        and content["global_step"] >= 0
+        and 0 <= content["global_step"] < _MOST_STEPS
     ):
         raise ValueError
 
@@ -266,7 +268,7 @@ def _read_weights(file: Path) -> Checkpoint:
                 _pixels(zoo),
                 {key: content.get_tensor(key) for key in content.keys()},  # noqa: SIM118
                 is_weights=True,
-                record=dict(zoo["record"]),
+                record=_record(zoo["record"]),
             )
     except OSError as error:  # whose own message names the wrong cause
         raise CheckpointError(
@@ -280,6 +282,21 @@ def _read_weights(file: Path) -> Checkpoint:
         ) from None
 
 
+def _record(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what weights say about their accuracy.
+
+    Raises:
+        ValueError: It is no accuracy.
+    """
+    if "test_acc" in record:
+        accuracy, num_images = record["test_acc"], record["num_test_images"]
+        if not (isinstance(accuracy, float | int) and 0 <= accuracy <= 1):
+            raise ValueError("not an accuracy")
+        if not (isinstance(num_images, int) and 0 < num_images < _MOST_STEPS):
+            raise ValueError("not a number of images")
+    return dict(record)
+
+
 def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
     # Weights written by earlier versions have it only in their data.
     held = dict(zoo.get("pixels") or (zoo.get("data") or {}).get("init_args", {}))
@@ -288,17 +305,28 @@ def _pixels(zoo: dict[str, Any]) -> dict[str, Any]:
 
 def _class_and_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(entry["init_args"])
-    if not stored.is_plain(arguments):
+    if not (stored.is_plain(arguments) and all(isinstance(name, str) for name in arguments)):
         raise ValueError("more than numbers and words among the arguments")
     path = str(entry["class_path"])
     if len(path) > _LONGEST_PATH or not all(part.isidentifier() for part in path.split(".")):
         raise ValueError("not the import path of a class")
     found = {"class_path": path, "init_args": arguments}
     if classes := entry.get("classes"):
-        found["classes"] = [one_line(str(name)) for name in classes]
+        found["classes"] = [_class_name(name) for name in classes]
         if len(found["classes"]) != Classifier.num_classes:
             raise ValueError("not the names of ten classes")
     return found
+
+
+def _class_name(name: Any) -> str:
+    """Return the name of a class in a form that can be printed and drawn.
+
+    Raises:
+        ValueError: It is no name.
+    """
+    if not isinstance(name, str | int | float):
+        raise ValueError("not the name of a class")
+    return one_line(str(name)[:_LONGEST_NAME].encode(errors="backslashreplace").decode())
 
 
 def _tensors(state_dict: Any) -> dict[str, torch.Tensor]:

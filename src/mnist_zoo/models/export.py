@@ -67,8 +67,18 @@ def export(
         ZooError: The network returns NaN or infinity.
     """
     expected = network.predict(images)
+    try:
+        metadata = json.dumps(about)
+        same = json.loads(metadata)["model"] == _with_lists(about["model"])
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise ExportError(
+            f"{type(network).__name__} has an argument that JSON, in which it would be stored,"
+            " cannot hold.\nTake numbers, words, lists, and dicts whose keys are words."
+        )
     with whole(file) as unfinished:
-        reread = FORMATS[kind](network, unfinished, about)
+        reread = FORMATS[kind](network, unfinished, metadata)
         with torch.no_grad():
             difference = float((reread(images) - expected).abs().max())
         # Written so that NaN fails, too.
@@ -83,7 +93,7 @@ def export(
 Reread = Callable[[Tensor], Tensor]
 
 
-def _onnx(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+def _onnx(network: Classifier, file: Path, metadata: str) -> Reread:
     try:
         import onnx
         import onnxruntime
@@ -107,7 +117,7 @@ def _onnx(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
         model = program.model_proto
     except Exception as error:  # whatever the exporter makes of a network
         raise _cannot(network, "ONNX", error) from error
-    onnx.helper.set_model_props(model, {"mnist_zoo": json.dumps(about)})
+    onnx.helper.set_model_props(model, {"mnist_zoo": metadata})
     onnx.checker.check_model(model)
     onnx.save(model, file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -119,7 +129,7 @@ def _onnx(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
     return reread
 
 
-def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+def _torch_export(network: Classifier, file: Path, metadata: str) -> Reread:
     try:
         program = torch.export.export(
             EndToEnd(network).eval(),
@@ -127,7 +137,7 @@ def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Rer
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
         content = io.BytesIO()
-        torch.export.save(program, content, extra_files={"mnist_zoo": json.dumps(about)})
+        torch.export.save(program, content, extra_files={"mnist_zoo": metadata})
     except Exception as error:  # whatever the exporter makes of a network
         raise _cannot(network, "torch.export", error) from error
     file.write_bytes(content.getvalue())
@@ -137,7 +147,7 @@ def _torch_export(network: Classifier, file: Path, about: dict[str, Any]) -> Rer
     return reread
 
 
-def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+def _state_dict(network: Classifier, file: Path, metadata: str) -> Reread:
     state = network.state_dict()
     # Keys like those of a plain nn.Sequential, if the network is nothing more.
     prefix = "layers." if all(key.startswith("layers.") for key in state) else ""
@@ -149,14 +159,13 @@ def _state_dict(network: Classifier, file: Path, about: dict[str, Any]) -> Rerea
     return _loaded(network, {prefix + key: value for key, value in reread.items()})
 
 
-def _safetensors(network: Classifier, file: Path, about: dict[str, Any]) -> Reread:
+def _safetensors(network: Classifier, file: Path, metadata: str) -> Reread:
     # Copies, since safetensors refuses weights that share memory.
     state = {
         key: value.clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()
     }
-    metadata = {"format": "pt", "mnist_zoo": json.dumps(about)}
-    file.write_bytes(save(state, metadata))
+    file.write_bytes(save(state, {"format": "pt", "mnist_zoo": metadata}))
     return _loaded(network, load_file(file))
 
 
@@ -167,12 +176,19 @@ def _loaded(network: Classifier, state: dict[str, Tensor]) -> Reread:
     return other.predict
 
 
-FORMATS: dict[str, Callable[[Classifier, Path, dict[str, Any]], Reread]] = {
+FORMATS: dict[str, Callable[[Classifier, Path, str], Reread]] = {
     "onnx": _onnx,
     "torch_export": _torch_export,
     "state_dict": _state_dict,
     "safetensors": _safetensors,
 }
+
+
+def _with_lists(value: Any) -> Any:
+    """Return plain values with lists in the place of tuples, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _with_lists(part) for key, part in value.items()}
+    return [*map(_with_lists, value)] if isinstance(value, list | tuple) else value
 
 
 def _cannot(network: Classifier, what: str, error: Exception) -> ExportError:

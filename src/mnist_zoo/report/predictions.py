@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from mnist_zoo.errors import printable
+from mnist_zoo.errors import one_line
 from mnist_zoo.files import whole
 
 DIGITS = tuple("0123456789")
@@ -70,7 +70,7 @@ def table(pictures: Predictions, classes: Sequence[str]) -> Table:
             lowest = percent(min(probability for _, probability in best))
             certain, others = lowest if lowest.startswith(">") else f"at least {lowest}", ""
         out.add_row(
-            escape(printable(name)),
+            escape(one_line(name)),
             f"[bold]{escape(' '.join(classes[number] for number, _ in best))}[/]",
             certain,
             escape(others),

@@ -106,7 +106,7 @@ def pictures(files: Sequence[Path]) -> str:
     """Return a line that says where pictures are, empty if there are none."""
     if not files:
         return ""
-    names = escape(", ".join(file.name for file in files))
+    names = escape(one_line(", ".join(file.name for file in files)))
     return f"Pictures:   {_quoted(files[0].parent)} ({names})"
 
 

@@ -238,6 +238,40 @@ def test_names_of_classes_hold_no_control_codes(trained, tmp_path):
     assert names == ["\\x1b[31m0", *"123456789"]
 
 
+def test_names_of_classes_can_be_drawn(trained, tmp_path):
+    checkpoint = content(trained.best)
+    classes = ["\ud800", "x" * 10**6, *range(8)]
+    checkpoint["mnist_zoo"]["data"] = {
+        "class_path": "their.Data", "init_args": {}, "classes": classes
+    }  # fmt: skip
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    names = checkpoints.class_names(checkpoints.read(tmp_path / "odd.ckpt"))
+    assert names == ["\\ud800", "x" * 100, *"01234567"]
+
+
+def nested():
+    """Return a list in lists, which as a text would fill the memory."""
+    value = ["x"]
+    for _ in range(40):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda zoo: zoo["data"].update(class_path="their.Data", classes=[nested()] * 10),
+        lambda zoo: zoo["model"]["init_args"].update({3: 3}),
+    ],
+)
+def test_what_is_no_entry_of_ours_is_refused(cli, trained, tmp_path, change):
+    checkpoint = content(trained.best)
+    change(checkpoint["mnist_zoo"])
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    error = cli("test", "--ckpt_path=odd.ckpt", *ON_CPU, status=2).err
+    assert "odd.ckpt is not a checkpoint of an mnist-zoo network" in error
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -247,6 +281,7 @@ def test_names_of_classes_hold_no_control_codes(trained, tmp_path):
         lambda c: c.update(callbacks=[]),
         lambda c: c["mnist_zoo"].update(pixels={"mean": "x", "std": 1.0}),
         lambda c: c.update(global_step=float("inf")),
+        lambda c: c.update(global_step=2**63),
     ],
 )
 def test_a_state_that_cannot_be_restored_is_told_in_two_lines(cli, trained, tmp_path, change):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,8 @@ def to_tensorboard(
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
+    # On a full disk, the writer's own thread would print a traceback, too.
+    hook, threading.excepthook = threading.excepthook, lambda _: None
     try:
         with SummaryWriter(run_folder, filename_suffix=".evaluation") as writer:
             for name, value in (metrics or {}).items():
@@ -159,5 +162,8 @@ def to_tensorboard(
                     pixels = np.asarray(image.convert("RGB"))
                     writer.add_image(tag, pixels, step, dataformats="HWC")
     except OSError as error:
-        return f"\n{_none(error)}"
+        reason = escape(error.strerror or str(error))
+        return f"\n[yellow]warning: not added to TensorBoard: {reason}[/]"
+    finally:
+        threading.excepthook = hook
     return ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _WIDTH_OF_A_FILE = 120
 
@@ -20,6 +21,21 @@ def console() -> Console:
 
     to_a_file = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
     return Console(highlight=False, width=_WIDTH_OF_A_FILE if to_a_file else None)
+
+
+def print_table(console: Console, table: Table, rows_on_a_line: bool = False) -> None:
+    """Print a table, rather beyond the edge of a narrow terminal than with parts of numbers.
+
+    Args:
+        console: Where to.
+        table: What.
+        rows_on_a_line: Whether every row is one line, however long.
+    """
+    needed = console.measure(table, options=console.options.update(max_width=sys.maxsize))
+    before = console.width
+    console.width = needed.maximum if rows_on_a_line else max(before, needed.minimum)
+    console.print(table, crop=False)
+    console.width = before
 
 
 def silence() -> None:
