@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from lightning import Trainer
-from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from mnist_zoo import stored
@@ -30,7 +28,7 @@ def check(network: Classifier) -> Tensor:
             its arguments, or rebuilding it from its arguments gives another network.
     """
     name = type(network).__name__
-    outputs = _outputs(network)
+    outputs = outputs_for_black(network)
     if not num_parameters(network):
         if next(network.parameters(), None) is not None:
             raise ZooError(f"{name} has nothing to train: all of its parameters are frozen.")
@@ -53,7 +51,7 @@ def check(network: Classifier) -> Tensor:
     return outputs
 
 
-def _outputs(network: Classifier) -> Tensor:
+def outputs_for_black(network: Classifier) -> Tensor:
     """Return a network's outputs for two black images, (2, 10), or refuse it."""
     name = type(network).__name__
     try:
@@ -121,22 +119,3 @@ def _require_outputs_in_training(network: Classifier) -> None:
 def are_probabilities(outputs: Tensor) -> bool:
     """Return whether each row of outputs (N, 10) has no negative number and sums to 1."""
     return bool((outputs >= 0).all() and ((outputs.sum(dim=1) - 1).abs() < 1e-4).all())
-
-
-def gains_from_channels_last(network: Classifier, trainer: Trainer) -> bool:
-    """Return whether convolutions are faster with the channel innermost (docs/speed.md)."""
-    if any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        return False  # it takes weights for vectors, which others are not in memory
-    on_gpu = trainer.strategy.root_device.type == "cuda"
-    has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
-    return not on_gpu or has_norm or "16" in str(trainer.precision)
-
-
-def put_channels_last(network: Classifier) -> None:
-    """Put the channel innermost in convolutions, unless the network cannot take it."""
-    network.to(memory_format=torch.channels_last)
-    try:
-        _outputs(network)
-    except ZooError:
-        # Its forward has a view that needs the default layout.
-        network.to(memory_format=torch.contiguous_format)

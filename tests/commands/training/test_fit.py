@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from mnist_zoo import registry
-from mnist_zoo.engine import probe, processor
+from mnist_zoo.engine import memory_layout, processor
 from mnist_zoo.engine.blocks import Blocks, _BlockStep
 from mnist_zoo.models import Classifier
 
@@ -328,4 +328,4 @@ def test_the_layout_is_that_which_is_faster(network, device, precision, gains):
         callbacks=[],
     )
     built = registry.import_class(registry.class_path(network))()
-    assert probe.gains_from_channels_last(built, trainer) is gains
+    assert memory_layout.gains_from_channels_last(built, trainer) is gains

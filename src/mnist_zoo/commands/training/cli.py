@@ -29,7 +29,7 @@ from mnist_zoo.commands.training import checks, messages
 from mnist_zoo.commands.training import parser as lightning_parser
 from mnist_zoo.commands.training.parser import ZooParser
 from mnist_zoo.commands.training.parser_messages import without_value
-from mnist_zoo.engine import probe, processor, run_folders
+from mnist_zoo.engine import memory_layout, probe, processor, run_folders
 from mnist_zoo.engine.atomic_io import AtomicCheckpointIO
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
@@ -286,9 +286,9 @@ class ZooCLI(LightningCLI):
             )
         channels_last = self.settings.channels_last
         if channels_last is None:
-            channels_last = probe.gains_from_channels_last(self.model, self.trainer)
+            channels_last = memory_layout.gains_from_channels_last(self.model, self.trainer)
         if channels_last:
-            probe.put_channels_last(self.model)
+            memory_layout.put_channels_last(self.model)
         if slow := checks.slow_precision(self.trainer):
             console.print(slow, style="yellow")
         self.datamodule.prepare_data()
