@@ -7,6 +7,7 @@ Then:   mnist-zoo predict four.png
 from __future__ import annotations
 
 import argparse
+import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,11 @@ def four() -> npt.NDArray[np.uint8]:
 
 
 def main(picture: str) -> None:
-    Image.fromarray(four()).save(picture)
+    try:
+        Image.fromarray(four()).save(picture)
+    except (OSError, ValueError) as error:  # the latter for an unknown ending
+        print(f"{picture} cannot be written: {error}", file=sys.stderr)
+        sys.exit(2)
     print(f"Drawn: {picture}")
 
 

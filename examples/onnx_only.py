@@ -19,9 +19,15 @@ def main(file: str, pictures: list[str]) -> None:
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no common class
-        print(f"{file}: not an ONNX file: {str(error).splitlines()[0]}", file=sys.stderr)
+        reason = str(error).splitlines()[0]
+        print(f"{file}: missing, or not an ONNX file: {reason}", file=sys.stderr)
         sys.exit(2)
-    images = np.stack([np.asarray(Image.open(p).convert("L").resize((28, 28))) for p in pictures])
+    try:
+        opened = [Image.open(picture) for picture in pictures]
+    except OSError as error:
+        print(f"A picture cannot be read: {error}", file=sys.stderr)
+        sys.exit(2)
+    images = np.stack([np.asarray(picture.convert("L").resize((28, 28))) for picture in opened])
     # Any number of images, (N, 1, 28, 28) in [0, 1]; the file itself normalises them.
     pixels = images[:, None].astype(np.float32) / 255
     (probabilities,) = session.run(["probabilities"], {"images": pixels})

@@ -44,8 +44,15 @@ def main(weights: str, picture: str) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     net.eval()
-    image = Image.open(picture).convert("L").resize((28, 28))
+    try:
+        image = Image.open(picture).convert("L").resize((28, 28))
+    except OSError as error:
+        print(f"{picture} cannot be read: {error}", file=sys.stderr)
+        sys.exit(2)
     pixels = np.asarray(image, dtype=np.float32) / 255
     with torch.no_grad():
         probabilities = net(torch.from_numpy(pixels).reshape(1, 1, 28, 28)).softmax(dim=1)[0]

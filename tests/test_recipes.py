@@ -321,3 +321,18 @@ def test_a_published_figure_holds_within_its_tolerance(tolerance, mean, holds):
 def test_a_mean_far_above_the_published_figure_agrees_with_it():
     facts = {"Published": "90.00 %", "Tolerance": "0.5 points"}
     assert Recipe("A", Path("A.yaml"), facts).reproduced_by(99.0) is True
+
+
+@pytest.mark.parametrize("content", [b"model: [", b"\xff\xfe"])
+def test_a_recipe_that_cannot_be_read_is_left_out(content, tmp_path, monkeypatch, capsys):
+    (tmp_path / "Broken.yaml").write_bytes(content)
+    folders = [*recipes._recipe_folders(), tmp_path]
+    monkeypatch.setattr(recipes, "_recipe_folders", lambda: iter(folders))
+    recipes.all_recipes.cache_clear()
+    try:
+        hashes = recipes.recipe_hashes()
+    finally:
+        recipes.all_recipes.cache_clear()
+    assert "Dense" in hashes
+    assert "Broken" not in hashes
+    assert f"{tmp_path / 'Broken.yaml'} left out: " in capsys.readouterr().err

@@ -9,13 +9,14 @@ import hashlib
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from mnist_zoo import registry
-from mnist_zoo.errors import UnknownNameError, did_you_mean
+from mnist_zoo.errors import UnknownNameError, did_you_mean, first_lines
 
 _HEAD_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 
@@ -122,11 +123,17 @@ def settings_hash(config: str) -> str:
 
 
 def recipe_hashes() -> dict[str, str]:
-    """Return the settings hash of each recipe, by name."""
-    return {
-        name: settings_hash(recipe.path.read_text(encoding="utf-8"))
-        for name, recipe in all_recipes().items()
-    }
+    """Return the settings hash of each recipe that can be read, by name; warn of others."""
+    import yaml
+
+    hashes = {}
+    for name, recipe in all_recipes().items():
+        try:
+            hashes[name] = settings_hash(recipe.path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = first_lines(error).replace("\n", ": ")
+            print(f"warning: recipe {recipe.path} left out: {reason}", file=sys.stderr)
+    return hashes
 
 
 def _recipe_folders() -> Iterator[Path]:
@@ -139,7 +146,7 @@ def _recipe_folders() -> Iterator[Path]:
 
 def _facts(path: Path) -> dict[str, str]:
     facts: dict[str, str] = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if not line.startswith("#"):
                 break

@@ -54,7 +54,7 @@ def _derived_classes(folder: str, base: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in sorted((_PACKAGE / folder).glob("*.py")):
         derived = {base}
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for node in ast.parse(file.read_text(encoding="utf-8"), file).body:
             if isinstance(node, ast.ClassDef) and derived & {_name(b) for b in node.bases}:
                 derived.add(node.name)
                 if not node.name.startswith("_"):

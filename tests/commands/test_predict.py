@@ -177,6 +177,17 @@ def test_the_sheet_does_not_replace_what_is_read(cli, tmp_path):
     assert (tmp_path / "four.png").read_bytes() == before
 
 
+def test_pictures_of_other_kinds_in_a_folder_are_told(cli, pictures, tmp_path):
+    (tmp_path / "scans" / "IMG_1.HEIC").touch()
+    told = "scans: pictures of other kinds left out: IMG_1.HEIC\n"
+    assert cli("predict", "scans").err == told
+
+
+def test_options_of_test_images_do_not_go_with_pictures(cli, pictures):
+    error = cli("predict", "scans/b.png", "--data.root=x", status=2).err
+    assert "options are for the test images: leave them out" in error
+
+
 def test_the_sheet_shows_what_the_network_saw(cli, pictures, tmp_path):
     result = cli("predict", "scans", "--save_sheet=seen.png")
     assert "seen.png" in result.err

@@ -64,7 +64,7 @@ def test_help_is_shown_and_draws_nothing(tmp_path):
     [
         ("plain_torch.py", torch.nn.Linear(784, 10).state_dict(), "not a state_dict of ConvNetThr"),
         ("plain_torch.py", None, "not a state_dict of ConvNetThreeDense"),
-        ("onnx_only.py", None, "not an ONNX file"),
+        ("onnx_only.py", None, "missing, or not an ONNX file"),
     ],
 )
 def test_the_wrong_file_is_told_in_a_line(script, content, message, four, tmp_path):

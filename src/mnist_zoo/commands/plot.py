@@ -23,7 +23,7 @@ _NO_DIFFERENCE = (
     *(flag.removeprefix("--") for flag in WITHOUT_EFFECT),
     "seed_everything", "ckpt_path", "weights_only", "pictures", "best", "last", "data.num_test",
     "trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps",
-    "trainer.devices", "trainer.strategy", "trainer.num_nodes",
+    "trainer.strategy",
     "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly", "trainer.profiler",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing",
     "trainer.enable_autolog_hparams", "trainer.model_registry", "trainer.num_sanity_val_steps",

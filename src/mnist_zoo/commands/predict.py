@@ -38,6 +38,10 @@ def main(argv: list[str]) -> int:
     """
     flags = {argument.partition("=")[0].partition(".")[0] for argument in argv}
     nested = any(argument.startswith(("--model.", "--data.")) for argument in argv)
+    if nested and any(word.lower().endswith(digits.SUFFIXES) for word in argv if word[0:1] != "-"):
+        raise ZooError(
+            "--model. and --data. options are for the test images: leave them out, or the pictures."
+        )
     if nested or flags & {*_LIGHTNING, "--return_predictions"}:
         return training.main(["predict", *argv])
     arguments = _parser().parse_intermixed_args(argv)

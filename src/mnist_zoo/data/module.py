@@ -55,7 +55,7 @@ class ImageData(LightningDataModule, abc.ABC):
         num_test: Use only the first ``num_test`` test images.
         mean: Subtracted from the pixels, which are in [0, 1].
         std: Divisor applied after that.
-        split_seed: Seed that decides which images are held out. null (None) holds out the last
+        split_seed: Seed that decides which images are held out. None holds out the last
             ones in the data set's own order, which in MNIST hardly share a writer with those before
             them.
         rotation: Largest random rotation of training images, in degrees.

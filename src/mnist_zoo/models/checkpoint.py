@@ -253,6 +253,11 @@ def _content(file: Path) -> Any:
                 f"checkpoint {file} holds more than tensors and plain types,"
                 " and is not opened because it could run code."
             ) from error
+        if "locating file data.pkl" in str(error):
+            raise CheckpointError(
+                f"{file} is not a checkpoint, but perhaps a network exported by torch_export, or"
+                " another zip file."
+            ) from error
         reason = str(error).partition(". ")[0] or type(error).__name__
         raise CheckpointError(f"checkpoint {file} is damaged: {reason}.") from error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import mimetypes
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ Source = Path | TextIO | ZooError
 def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[Digit] | str]]:
     """Yield each picture's name, and its digits or the reason why it has none.
 
-    Reasons are also printed on standard error.
+    Reasons, and pictures of other kinds in folders, are also printed on standard error.
 
     Args:
         words: Files; folders, whose pictures are sorted by name; and ``-`` for standard input.
@@ -31,6 +33,8 @@ def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[
     """
     if "" in words:
         raise ZooError("the name of a picture is empty: is a shell variable unset?")
+    for word in words:
+        _tell_of_others_in(Path(word))
     for name, source in _sources(words):
         try:
             yield name, _digits(source, as_is)
@@ -82,6 +86,21 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(
         file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_fifo()
     )
+
+
+def _tell_of_others_in(folder: Path) -> None:
+    """Say which pictures in a folder are left out, if any: a phone's may be of another kind."""
+    with contextlib.suppress(OSError):  # reported where the folder is read
+        names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+        kinds = {name: mimetypes.guess_type(name, strict=False)[0] or "" for name in names}
+        others = [
+            name
+            for name, kind in kinds.items()
+            if kind.startswith("image/") and not name.lower().endswith(SUFFIXES)
+        ]
+        if others:
+            few = ", ".join(others[:2]) + ", …" * (len(others) > 2)
+            print(printable(f"{folder}: pictures of other kinds left out: {few}"), file=sys.stderr)
 
 
 def _digits(source: Source, as_is: bool) -> list[Digit]:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,17 @@ def _num_devices() -> int | str:
     if TorchElasticEnvironment.detect():
         return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return "auto" if SLURMEnvironment.detect() else 1
+
+
+@contextlib.contextmanager
+def _ctrl_c_told() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` where Lightning exits with status 1."""
+    try:
+        yield
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 class ZooCLI(LightningCLI):
@@ -399,12 +410,14 @@ class ZooCLI(LightningCLI):
                 " these images.",
                 style="yellow",
             )
-        self.trainer.validate(**{**kwargs, "verbose": False})
+        with _ctrl_c_told():
+            self.trainer.validate(**{**kwargs, "verbose": False})
         self._print_metrics("val", self.datamodule.num_val_images, self.trainer.num_val_batches)
 
     def test(self, **kwargs: Any) -> None:
         """Evaluate on the test images; print loss, accuracy and accuracy per class."""
-        self.trainer.test(**{**kwargs, "verbose": False})
+        with _ctrl_c_told():
+            self.trainer.test(**{**kwargs, "verbose": False})
         self._print_metrics("test", self.datamodule.num_test_images, self.trainer.num_test_batches)
 
     def predict(self, **kwargs: Any) -> None:
@@ -415,7 +428,8 @@ class ZooCLI(LightningCLI):
         elsewhere = _COPY_IT if folder else "Run the command in a folder that can be written to."
         folder = folder or Path.cwd()
         require_writable(folder, elsewhere)
-        batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
+        with _ctrl_c_told():
+            batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
         if not batches:
             raise ZooError("there was nothing to predict: --trainer.limit_predict_batches is 0.")
         probabilities = torch.cat(batches)

@@ -215,7 +215,9 @@ def default_configs(request: Request) -> Iterator[list[str]]:
         ZooError: The checkpoint's data is not known, or not the one named.
     """
     recipe = recipe_of(request.model) if request.model else None
-    recipes = [str(recipe.path)] if recipe and request.subcommand == "fit" else []
+    recipes = []
+    if recipe and request.subcommand == "fit":
+        recipes = [str(config_file.checked(recipe.path))]
     checkpoint = request.checkpoint
     if checkpoint is None:
         yield recipes
@@ -243,7 +245,7 @@ def default_configs(request: Request) -> Iterator[list[str]]:
 def _require_resumable(name: str, checkpoint: Checkpoint) -> None:
     if checkpoint.is_weights:
         raise ZooError(
-            f"{name} holds only weights, which test, validate, predict and export accept.\n"
+            f"{name} holds only weights, which test, predict, explain, demo and export accept.\n"
             "fit resumes from a checkpoint, such as the last.ckpt that it writes."
         )
     if not checkpoint.resumable:
