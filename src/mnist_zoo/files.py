@@ -76,7 +76,8 @@ def _try(folder: Path, failure: str, hint: str) -> None:
 def whole(file: Path) -> Iterator[Path]:
     """Yield a temporary path beside a file; it replaces the file if all goes well.
 
-    Until then the old file stays untouched. If the file is a link, its target is replaced.
+    Until then the old file stays untouched; the new one gets its permissions. If the file is a
+    link, its target is replaced.
 
     Raises:
         ZooError: It cannot be written or replaced.
@@ -91,7 +92,8 @@ def whole(file: Path) -> Iterator[Path]:
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
     try:
         yield unfinished
-        if target.exists():
+        # There may be no such file, or a file system without permissions.
+        with suppress(OSError):
             shutil.copymode(target, unfinished)
         unfinished.replace(target)
     except OSError as error:

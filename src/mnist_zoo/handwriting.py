@@ -33,7 +33,7 @@ _THINNEST = 2.0
 # More marks than this of about the same size are not digits, but grain or a page of text.
 _MOST_MARKS = 60
 # Range of brightness in which there may be no strokes, or strokes of another colour.
-_LITTLE = 0.2
+_LITTLE = 0.08
 # Amount of ink above which a pixel belongs to a stroke.
 _FAINT = 0.25
 

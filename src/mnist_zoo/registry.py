@@ -167,7 +167,8 @@ def path_of(cls: type) -> str:
     """Return the import path of a class; of a plugin's network, the one that it declares."""
     if not cls.__module__.startswith("mnist_zoo."):
         for plugin in plugins():
-            if getattr(sys.modules.get(plugin.module), plugin.attr, None) is cls:
+            # An entry point of somebody else may name no class.
+            if plugin.attr and getattr(sys.modules.get(plugin.module), plugin.attr, None) is cls:
                 return plugin_path(plugin)
     return f"{cls.__module__}.{cls.__qualname__}"
 

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     GradientAccumulationScheduler,
     ModelCheckpoint,
+    Timer,
 )
 from lightning.pytorch.trainer.connectors.logger_connector import _LoggerConnector
 
@@ -159,11 +160,18 @@ class Keep(Callback):
             shutil.copy(last.best_model_path, self.file)
 
 
-class Save(Callback):
-    """Writes a checkpoint when at least so many steps were taken."""
+class Save(Timer):
+    """Writes a checkpoint when at least so many steps were taken.
+
+    A timer, as these may look at blocks instead of steps.
+    """
 
     def __init__(self, step, file):
+        super().__init__()
         self.step, self.file = step, file
+
+    def state_dict(self):
+        return {}
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step >= self.step and not self.file.exists():

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     from mnist_zoo.report.models_table import zoo_table
 
     console = screen.console()
-    screen.print_table(console, zoo_table(_rows(names, records), console.width))
+    screen.print_table(zoo_table(_rows(names, records), console.width))
     console.print("\nTrain one:  mnist-zoo fit --model NETWORK  or  mnist-zoo fit --config RECIPE")
     return 0
 

@@ -135,7 +135,7 @@ def _read(arguments: argparse.Namespace) -> int:
     elif pictures:
         # One line per picture, for grep; a terminal wraps by itself.
         table = predictions.table(pictures, classes)
-        screen.print_table(screen.console(), table, rows_on_a_line=True)
+        screen.print_table(table, rows_on_a_line=True)
     if arguments.save_sheet and pictures:
         _save_sheet(arguments.save_sheet, torch.cat(seen), pictures, classes)
     return 0 if not failed else 1 if pictures else 2

@@ -138,9 +138,9 @@ def _print(rows: Sequence[Row]) -> None:
     # One wide table if the full names of the recipes fit.
     wide = console.measure(whole_table).minimum + 14 <= console.width
     for names in (results_table.FIGURES,) if wide else results_table.NARROW:
-        screen.print_table(console, results_table.table(rows, names))
+        screen.print_table(results_table.table(rows, names))
         console.print()
-    screen.print_table(console, results_table.circumstances_table(rows))
+    screen.print_table(results_table.circumstances_table(rows))
 
 
 def _write_tables(file: Path, rows: Sequence[Row], records: Sequence[Record]) -> None:

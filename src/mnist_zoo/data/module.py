@@ -249,9 +249,9 @@ class ImageData(LightningDataModule, abc.ABC):
         Anything else is left unchanged: Lightning also passes on a network's example input.
         Lightning would call only the data's hook; the network's is called after it.
         """
-        if isinstance(batch, Tensor):
+        if _are_bytes(batch):
             batch = self._floats(batch)
-        elif isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+        elif isinstance(batch, tuple | list) and batch and _are_bytes(batch[0]):
             batch = (self._floats(batch[0]), *batch[1:])
         network = self.trainer and self.trainer.lightning_module
         if network and is_overridden("on_after_batch_transfer", network):
@@ -259,8 +259,6 @@ class ImageData(LightningDataModule, abc.ABC):
         return batch
 
     def _floats(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8:
-            return images
         images = to_float(images, self.mean, self.std)
         # Lightning converts batches for 16-true while they are still bytes.
         return self.trainer.precision_plugin.convert_input(images) if self.trainer else images
@@ -358,6 +356,10 @@ def _misfit(images: Any, targets: Any) -> str:
     if targets.min() < 0 or targets.max() > 9:
         return f"targets from {targets.min()} to {targets.max()}"
     return ""
+
+
+def _are_bytes(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.uint8
 
 
 def _require(condition: bool, flag: str, value: object, message: str, advice: str = "") -> None:

@@ -46,9 +46,11 @@ class Blocks(Callback):
     ``limit_train_batches`` and gradient clipping hold exactly. If the trainer must act on
     individual batches (validation within an epoch, batch norm on several devices), a block is one
     step. Lightning's plain loop is used if gradients are accumulated, if a network defines its own
-    training (``training_step``, ``configure_optimizers`` or hooks around a step), or if one of the
-    user's callbacks acts at every step. What a network's own loss logs for single steps is logged
-    only for the last step of a block, and a stop that it asks for comes at the end of one.
+    training (``training_step``, ``configure_optimizers`` or hooks around a step), if network or
+    data see minibatches on their way to the device, if one of the user's callbacks acts at every
+    step, or with precision plugins and strategies other than Lightning's. What a network's own loss
+    logs for single steps is logged only for the last step of a block, and a stop that it asks for
+    comes at the end of one.
 
     To the trainer, a block is a batch: its numbers of batches, and the steps that it estimates from
     them, are those of blocks. ``global_step`` and the network's ``num_training_steps`` and

@@ -67,16 +67,8 @@ def export(
         ZooError: The network returns NaN or infinity.
     """
     expected = network.predict(images)
-    try:
-        metadata = json.dumps(about)
-        same = json.loads(metadata)["model"] == _with_lists(about["model"])
-    except (TypeError, ValueError):
-        same = False
-    if not same:
-        raise ExportError(
-            f"{type(network).__name__} has an argument that JSON, in which it would be stored,"
-            " cannot hold.\nTake numbers, words, lists, and dicts whose keys are words."
-        )
+    # These are weights alone.
+    metadata = "" if kind == "state_dict" else _metadata(network, about)
     with whole(file) as unfinished:
         reread = FORMATS[kind](network, unfinished, metadata)
         with torch.no_grad():
@@ -184,11 +176,27 @@ FORMATS: dict[str, Callable[[Classifier, Path, str], Reread]] = {
 }
 
 
-def _with_lists(value: Any) -> Any:
-    """Return plain values with lists in the place of tuples, as JSON has them."""
+def _metadata(network: Classifier, about: dict[str, Any]) -> str:
+    """Return what is known of a network as JSON, from which it can be built again.
+
+    Raises:
+        ExportError: JSON cannot hold it: it turns keys that are numbers into words.
+    """
+    if not _has_words_for_keys(about):
+        raise ExportError(
+            f"{type(network).__name__} or its data has an argument that JSON, in which it would be"
+            " stored, cannot hold.\nTake numbers, words, lists, and dicts whose keys are words."
+        )
+    return json.dumps(about)
+
+
+def _has_words_for_keys(value: Any) -> bool:
+    """Return whether plain values have no sets, and dicts only with words for keys."""
     if isinstance(value, dict):
-        return {key: _with_lists(part) for key, part in value.items()}
-    return [*map(_with_lists, value)] if isinstance(value, list | tuple) else value
+        return all(isinstance(key, str) for key in value) and _has_words_for_keys([*value.values()])
+    if isinstance(value, list | tuple):
+        return all(map(_has_words_for_keys, value))
+    return not isinstance(value, set)
 
 
 def _cannot(network: Classifier, what: str, error: Exception) -> ExportError:

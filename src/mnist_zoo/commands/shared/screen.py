@@ -23,19 +23,17 @@ def console() -> Console:
     return Console(highlight=False, width=_WIDTH_OF_A_FILE if to_a_file else None)
 
 
-def print_table(console: Console, table: Table, rows_on_a_line: bool = False) -> None:
+def print_table(table: Table, rows_on_a_line: bool = False) -> None:
     """Print a table, rather beyond the edge of a narrow terminal than with parts of numbers.
 
     Args:
-        console: Where to.
-        table: What.
+        table: The table.
         rows_on_a_line: Whether every row is one line, however long.
     """
-    needed = console.measure(table, options=console.options.update(max_width=sys.maxsize))
-    before = console.width
-    console.width = needed.maximum if rows_on_a_line else max(before, needed.minimum)
-    console.print(table, crop=False)
-    console.width = before
+    out = console()
+    needed = out.measure(table, options=out.options.update(max_width=sys.maxsize))
+    out.width = needed.maximum if rows_on_a_line else max(out.width, needed.minimum)
+    out.print(table, crop=False)
 
 
 def silence() -> None:

@@ -254,7 +254,7 @@ class _Sweep:
         from mnist_zoo.report import results_table
 
         records = self.records()
-        screen.print_table(self.console, results_table.table(results_table.rows(records)))
+        screen.print_table(results_table.table(results_table.rows(records)))
         return int(any(record["status"] == "crashed" for record in records))
 
     def say_where(self) -> None:
