@@ -76,6 +76,9 @@ def main(argv: list[str]) -> int:
     tags = _chosen_tags(arguments.tag, scalars)
     drawn = [folder for folder in folders if any(tag in scalars[folder] for tag in tags)]
     figure = _figure(scalars, names, tags)
+    networks = {known and known.get("model") for known in settings.values()}
+    if len(networks) == 1 and (network := networks.pop()):
+        figure.suptitle(str(network), fontsize="medium")
     pictures.save(figure, out)
     for folder in folders:
         lacking = [tag for tag in tags if tag not in scalars[folder]]
