@@ -200,3 +200,17 @@ def test_a_checkpoint_named_without_its_flag_is_understood(cli, copied):
     assert f"Did you mean --ckpt_path {copied.best}?" in error
     flag = f"--config={copied.folder}/config.yaml"
     assert "which checkpoint? " in cli("test", *flag.split("="), status=2).err
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(
+    ("command", "step"),
+    [("test", "test_step"), ("validate", "validation_step"), ("predict", "predict_step")],
+)
+def test_ctrl_c_is_told(cli, trained, monkeypatch, command, step):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConvNetReLU, step, interrupted)
+    result = cli(command, "--ckpt_path", trained.best, *ON_CPU, status=130)
+    assert result.err.endswith("Stopped.\n")
