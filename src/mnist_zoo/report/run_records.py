@@ -228,8 +228,8 @@ class Accuracy:
     @property
     def half(self) -> float:
         """Half the width of Student's 95 % confidence interval of the mean."""
-        from scipy.stats import t
-
         if self.n < 2:
             return math.nan
+        from scipy.stats import t
+
         return float(t.ppf(0.975, self.n - 1)) * self.std / math.sqrt(self.n)

@@ -91,16 +91,16 @@ def _pictures_in(folder: Path) -> list[Path]:
 def _tell_of_others_in(folder: Path) -> None:
     """Say which pictures in a folder are left out, if any: a phone's may be of another kind."""
     with contextlib.suppress(OSError):  # reported where the folder is read
-        names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-        kinds = {name: mimetypes.guess_type(name, strict=False)[0] or "" for name in names}
-        others = [
-            name
-            for name, kind in kinds.items()
-            if kind.startswith("image/") and not name.lower().endswith(SUFFIXES)
-        ]
-        if others:
+        files = folder.iterdir() if folder.is_dir() else ()
+        if others := sorted(file.name for file in files if _is_of_another_kind(file)):
             few = ", ".join(others[:2]) + ", …" * (len(others) > 2)
             print(printable(f"{folder}: pictures of other kinds left out: {few}"), file=sys.stderr)
+
+
+def _is_of_another_kind(file: Path) -> bool:
+    """Whether a file is a picture by its name, but none that can be read."""
+    kind = mimetypes.guess_type(file.name, strict=False)[0] or ""
+    return kind.startswith("image/") and file.suffix.lower() not in SUFFIXES
 
 
 def _digits(source: Source, as_is: bool) -> list[Digit]:
