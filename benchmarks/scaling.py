@@ -37,7 +37,7 @@ from mnist_zoo.models import Classifier, ConvNetDropout, ConvNetReLU, Dense
 _MEASURE = """
 import resource, sys
 from mnist_zoo.__main__ import main
-status = main(sys.argv[1:]) if len(sys.argv) > 1 else __import__("mnist_zoo.commands.training.cli")
+status = main(sys.argv[1:]) if len(sys.argv) > 1 else __import__("mnist_zoo.commands.training.fit")
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
 """
 

@@ -27,7 +27,7 @@ def test_the_average_is_kept_and_the_weights_beside_it(fit, tmp_path):
 def test_the_average_is_the_one_that_was_asked_for(fit, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "mnist_zoo.commands.training.cli.Average",
+        "mnist_zoo.commands.training.fit.Average",
         lambda **settings: made.append(settings) or Average(**settings),
     )
     fit("--average.decay=0.75", "--average.every_n_steps=4", "--trainer.limit_train_batches=2")

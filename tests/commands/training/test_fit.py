@@ -194,7 +194,7 @@ def test_convolutions_are_laid_out_with_the_channel_last_unless_told_otherwise(
             layouts.append(weight.is_contiguous(memory_format=layout))
             super().on_train_start(trainer, pl_module)
 
-    monkeypatch.setattr("mnist_zoo.commands.training.cli.Blocks", Watch)
+    monkeypatch.setattr("mnist_zoo.commands.training.fit.Blocks", Watch)
     flags = [] if layout == torch.channels_last else ["--channels_last=false"]
     fit("--trainer.limit_train_batches=1", *flags)
     assert layouts == [True]

@@ -7,13 +7,13 @@ from typing import Any
 from lightning import Trainer
 
 from mnist_zoo.commands.training import checks
-from mnist_zoo.commands.training.cli import ZooCLI
+from mnist_zoo.commands.training.fit import Fit
 from mnist_zoo.engine import probe
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models import Classifier
 
 
-class CheckingCLI(ZooCLI):
+class DryRun(Fit):
     """``fit`` up to the point where training would begin, to find wrong arguments."""
 
     def before_fit(self) -> None:

@@ -70,12 +70,12 @@ def check(runs: Iterable[Run]) -> None:
     Raises:
         ZooError: A flag or a recipe is wrong; the message is that of ``fit``.
     """
-    from mnist_zoo.commands.sweep.dry_run import CheckingCLI
+    from mnist_zoo.commands.sweep.dry_run import DryRun
 
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:
             flags = [*_flags(run, Path(folder)), "--trainer.fast_dev_run=true"]
-            training.run(["fit", *flags], CheckingCLI)
+            training.run(["fit", *flags], DryRun)
 
 
 def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
@@ -86,8 +86,6 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     from mnist_zoo.report import events
 
     run_folder = _train(run, folder, on_epoch)
-    if not (run_folder / "checkpoints" / "last.ckpt").exists():
-        raise ZooError("nothing was trained")
     last = checkpoints.read(run_folder / "checkpoints" / "last.ckpt")
     weights = checkpoints.read(tested_weights(last.path))
     flags = [*_checkpoint(weights.path), _ONE_DEVICE, *_QUIET, *run.of_the_machine]
@@ -158,13 +156,15 @@ def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
     flags, callbacks = _flags(run, folder), [Epochs(on_epoch)]
     if last is None:
         target = f"--trainer.default_root_dir={folder}"
-        run_folder = training.run(["fit", target, *flags], callbacks=callbacks).run_folder
-        assert run_folder is not None
+        training.run(["fit", target, *flags], callbacks=callbacks)
+        last = last_checkpoint(folder)
+        if last is None:
+            raise ZooError("nothing was trained")
     else:
-        run_folder = last.parents[1]
         # If it was stopped right after its last step, nothing is left to train.
         with contextlib.suppress(FinishedError):
             training.run(["fit", *_checkpoint(last), *flags], callbacks=callbacks)
+    run_folder = last.parents[1]
     (run_folder / _TRAINED).touch()
     return run_folder
 

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit status: 1 if the training has diverged, else 0.
     """
-    return int(run(argv).diverged)
+    return run(argv).exit_status
 
 
 def run(
@@ -94,8 +94,8 @@ def run(
 
     Args:
         argv: Its name and arguments.
-        cls: What runs it, if not ``ZooCLI``.
-        callbacks: Callbacks of ``fit`` in addition to the zoo's and the user's.
+        cls: What runs it, if not ``Fit`` or ``Evaluation``.
+        callbacks: Callbacks in addition to the zoo's and the user's.
 
     Raises:
         ZooError: Something went wrong that the user can fix.
@@ -105,10 +105,13 @@ def run(
         request = _with_checkpoint(request)
     elif not request.helping:
         _require_a_network(request)
-    from mnist_zoo.commands.training.cli import ZooCLI
+    if cls is None:
+        from mnist_zoo.commands.training.evaluation import Evaluation
+        from mnist_zoo.commands.training.fit import Fit
 
+        cls = Fit if request.subcommand == "fit" else Evaluation
     with default_configs(request) as configs:
-        return (cls or ZooCLI)(request, configs, callbacks)
+        return cls(request, configs, callbacks)
 
 
 def scan(argv: list[str]) -> Request:
