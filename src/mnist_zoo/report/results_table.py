@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -75,21 +76,21 @@ def figures(row: Row) -> list[str]:
     return [str(acc.n), validation, *moments, span, interval, failures, row.published, holds]
 
 
-def circumstances(row: Row) -> list[str]:
-    """Return the cells under ``CIRCUMSTANCES``, on how the runs were made.
+def circumstances(row: Row) -> tuple[str, list[str], list[str], list[str], list[str]]:
+    """Return what is under ``CIRCUMSTANCES``, on how the runs were made.
 
-    These are the median of the seconds, and all devices, versions and dates.
+    These are the median of the seconds, all devices and versions, and the first and last date.
     """
     made = row.made
     versions = [record.get("versions", {}) for record in made]
     dates = sorted({record["date"] for record in made if "date" in record})
-    return [
+    return (
         f"{statistics.median(record['seconds'] for record in made):.0f}" if made else "",
-        _distinct(record.get("device_name") or record.get("device") for record in made),
+        _distinct(_device(record) for record in made),
         _distinct(version.get("torch") for version in versions),
         _distinct(version.get("lightning") for version in versions),
-        " to ".join(dates[:: max(1, len(dates) - 1)]),
-    ]
+        dates[:: max(1, len(dates) - 1)],
+    )
 
 
 def table(rows: Sequence[Row], names: Sequence[str] = FIGURES) -> Table:
@@ -104,16 +105,17 @@ def table(rows: Sequence[Row], names: Sequence[str] = FIGURES) -> Table:
 
 
 def circumstances_table(rows: Sequence[Row]) -> Table:
-    """Lay out how the runs were made: words, versions and dates below one another."""
+    """Lay out how the runs were made: devices, versions and dates below one another."""
 
     def cells(row: Row) -> list[str]:
-        seconds, device, *others = circumstances(row)
-        # Versions without the build, such as +cu130, which may be the same.
-        parts = [dict.fromkeys(re.sub(r"\+\w+", "", cell).split(", ")) for cell in others]
+        seconds, devices, *versions, dates = circumstances(row)
+        # Without the build, such as +cu130.
+        short = (_distinct(version.partition("+")[0] for version in each) for each in versions)
         return [
             seconds,
-            device.replace(" ", "\n"),
-            *(",\n".join(part).replace(" to ", "–\n") for part in parts),
+            textwrap.fill(", ".join(devices), 16, break_long_words=False),
+            *(",\n".join(each) for each in short),
+            "–\n".join(dates),
         ]
 
     return _table(rows, CIRCUMSTANCES, cells)
@@ -125,7 +127,9 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         name = [f"`{row.recipe}`", f"`{' '.join(row.flags)}`" if row.flags else ""]
-        lines.append([*name, *figures(row), *circumstances(row)])
+        seconds, *lists, dates = circumstances(row)
+        how = [seconds, *map(", ".join, lists), " to ".join(dates)]
+        lines.append([*name, *figures(row), *how])
     return in_markdown(("recipe", "flags", *numbers), numbers, lines)
 
 
@@ -153,5 +157,11 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2f}"
 
 
-def _distinct(values: Iterable[str | None]) -> str:
-    return ", ".join(dict.fromkeys(value for value in values if value))
+def _device(record: Record) -> str:
+    """Return the maker and the family of a device: ``Intel Xeon``, ``NVIDIA H200``."""
+    name = record.get("device_name") or record.get("device") or ""
+    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@ .*", "", name).split())
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return [*dict.fromkeys(value for value in values if value)]
