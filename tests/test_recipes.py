@@ -153,7 +153,7 @@ def test_no_recipe_of_a_system_is_missing_here():
     assert systems == {key: system.recipe for key, system in SYSTEMS.items()}
 
 
-def test_the_recipe_of_an_et_al_is_as_they_trained_it_but_for_shifts_by_whole_pixels():
+def test_the_recipe_of_an_et_al_is_nearly_as_they_trained_it():
     config = read(all_recipes()["ConvNetUnpadded"])
     network, data = build(config["model"]), build(config["data"])
     assert type(network).__name__ == "ConvNetUnpadded"

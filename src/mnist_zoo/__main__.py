@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Returns:
-        0; 2 for a user error, 130 after Ctrl-C, 1 for anything else.
+        That of the command, 0 if all went well; 2 for a user error, 130 after Ctrl-C, 1 for an
+        error of ours.
     """
     arguments = sys.argv[1:] if argv is None else argv
     # A shell may start a program with its output closed (>&-).

@@ -113,7 +113,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="test it on the test images of its data, and write the accuracy into the file",
+        help="test it on the test images of its data, print the accuracy and, except in a"
+        " state_dict, write it into the file",
     )
     parser.add_argument(
         "--data", metavar="CLASS", help="its data, for --measure, where that is a class of your own"

@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
         "--tag",
         metavar="TAG",
         action="append",
-        help="tags to draw; may be given several times; default: train/loss and val/acc",
+        help="tags to draw; may be given several times; default: train/loss, and val/acc or else"
+        " train/acc",
     )
     parser.add_argument(
         "--out", metavar="FILE.png", type=png_file, default="plot.png", help="default: plot.png"

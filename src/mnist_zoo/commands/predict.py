@@ -66,7 +66,7 @@ def _parser() -> Parser:
         ),
         epilog=(
             "Without IMAGE, mnist-zoo predict --ckpt_path FILE writes predictions.csv for the\n"
-            "test images, and takes the options of mnist-zoo test.\n\n"
+            "test images, and takes the options of mnist-zoo test but for --pictures.\n\n"
             "Pictures that cannot be read are reported on standard error, and left out of table\n"
             'and csv; json lists them in their places, as {"file": ..., "error": ...}.\n\n'
             "Exit status: 0 if all pictures were read; 1 if some could not be read; 2 if none\n"

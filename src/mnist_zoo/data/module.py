@@ -62,7 +62,8 @@ class ImageData(LightningDataModule, abc.ABC):
         scale: Largest random change of size, as a fraction below 1.
         shear: Largest random shear angle, in degrees below 90.
         shift: Largest random shift, in pixels.
-        elastic: Standard deviation, in pixels, of the smooth random displacement field.
+        elastic: Standard deviation, in pixels, of the random shifts on a coarse grid between which
+            every pixel's own is interpolated.
 
     Raises:
         DataError: A value is invalid for every data set, or ``classes`` are not ten different

@@ -71,8 +71,8 @@ def make_app(
 
     Args:
         networks: The networks by name; all of them read each digit.
-        digits: Finds the digits in a picture file, from left to right: uint8 in 0..255,
-            (N, 28, 28); raises ``ZooError`` if it finds none.
+        digits: Finds the digits in a picture file, in reading order: uint8 in 0..255, (N, 28, 28);
+            raises ``ZooError`` if it finds none.
         hosts: Accepted host names; any by default.
     """
     # Reading even a small picture file may take gigabytes.

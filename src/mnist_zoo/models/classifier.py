@@ -45,8 +45,9 @@ class Classifier(LightningModule, ABC):
             project's.
         optimizer_args: Further arguments of the optimizer, such as ``{momentum: 0.9}``.
         scheduler: Name of a class in ``torch.optim.lr_scheduler``, such as CosineAnnealingLR;
-            none keeps the learning rate constant. OneCycleLR is stepped after every batch, all
-            others after every epoch; ``total_steps`` and ``T_max`` default to the whole run.
+            None keeps the learning rate constant. OneCycleLR is stepped after every optimizer
+            step, all others after every epoch; ``total_steps`` and ``T_max`` default to the whole
+            run.
         scheduler_args: Further arguments of the scheduler.
 
     Raises:

@@ -28,7 +28,8 @@ class Muon(Optimizer):
 
     Args:
         params: Parameters, or groups of parameters with their own settings.
-        lr: Learning rate, at least 0: about how far each step moves a weight, in spectral norm.
+        lr: Learning rate, at least 0: about how far each step moves a weight, in spectral norm; one
+            with more outputs than inputs moves further.
         momentum: Share of the previous update in the next one, in [0, 1).
         weight_decay: Share of ``lr`` by which each step shrinks the parameters, at least 0.
 

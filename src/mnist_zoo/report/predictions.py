@@ -38,7 +38,7 @@ class Prediction:
 
 
 Predictions = Sequence[tuple[str, Sequence[Prediction]]]
-"""Each picture's name, and its digits from left to right."""
+"""Each picture's name, and its digits in reading order."""
 
 
 def percent(probability: float) -> str:

@@ -1,8 +1,9 @@
 """``mnist-zoo sweep``: recipes × seeds × flags, with one process and one record per run.
 
-The test images are read once per run, after training, with the weights that validation chose or, if
-nothing was held out, with the last ones. A record is written only when its run is over, so a run
-cannot choose anything by the test images.
+A run is tested after training, with the weights that validation chose or, if nothing was held
+out, with the last ones. A record is written only when its run is over, so a run cannot choose
+anything by the test images (``--test_curve`` reads them after every epoch, but for the logger
+alone).
 """
 
 from __future__ import annotations

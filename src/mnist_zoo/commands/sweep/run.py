@@ -1,7 +1,7 @@
 """One run of a sweep: train, then test once, and return the record.
 
-Nothing can be chosen by the test images: they are read once, for the record, after training, when
-the weights to test are settled (those that validation chose or, if nothing was held out, the last
+Nothing can be chosen by the test images: for the record, they are read after training, when the
+weights to test are settled (those that validation chose or, if nothing was held out, the last
 ones).
 """
 

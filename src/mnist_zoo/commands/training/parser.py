@@ -54,6 +54,15 @@ _FLAGS = {
         None,
     ),
     "--trainer.max_steps": ("Stop after this many optimizer steps; -1 for no limit.", None),
+    "--trainer.logger": (
+        "Logger, or a list of them; null or true for TensorBoard, false for none.",
+        "Logger, or a list of them; none unless named.",
+    ),
+    "--trainer.enable_progress_bar": 2
+    * ("Whether to show a progress bar; null does so only in a terminal.",),
+    # fit refuses them.
+    "--trainer.enable_checkpointing": (None, None),
+    "--trainer.barebones": (None, None),
     # They have no effect: only tensors and plain values are ever read, and the table is ours.
     "--weights_only": (None, None),
     "--verbose": (None, None),
