@@ -1,4 +1,4 @@
-"""What the README shows can be typed as it stands."""
+"""What README and course show can be typed as it stands."""
 
 import re
 import shlex
@@ -19,8 +19,9 @@ from mnist_zoo.recipes import all_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.S | re.M)
-PROSE = re.sub(r"^```.*?^```$", "", README, flags=re.S | re.M)
+TEXTS = README + (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXTS, flags=re.S | re.M)
+PROSE = re.sub(r"^```.*?^```$", "", TEXTS, flags=re.S | re.M)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 COMMANDS = sorted(
     {
@@ -94,10 +95,13 @@ def test_a_command_is_accepted(command, folder, capsys, monkeypatch):
             picture.save("four.png")
         assert main(arguments) == 0
     elif arguments[0] == "plot":
-        with SummaryWriter("runs/ConvNetReLU/version_0") as writer:
-            writer.add_scalar("val/acc", 0.5, 1)
+        networks = [word for word in arguments if word.startswith("runs/")]
+        for network in networks:
+            with SummaryWriter(f"{network}/version_0") as writer:
+                writer.add_scalar(arguments[arguments.index("--tag") + 1], 0.5, 1)
         assert main(arguments) == 0
-        assert "1 run in 1 line" in capsys.readouterr().out
+        num = len(networks)
+        assert f"{num} run{'s' * (num > 1)} in {num} line" in capsys.readouterr().out
     else:
         with pytest.raises(SystemExit) as end:
             main([*arguments, "--print_config"])
