@@ -2,9 +2,12 @@
 
 import os
 import stat
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mnist_zoo import files
 from mnist_zoo.errors import ZooError
 from mnist_zoo.files import absolute, expanded, require_writable, whole
 
@@ -20,6 +23,32 @@ def test_replaces_what_was_there(tmp_path):
     write(file)
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("num_refused", "is_replaced"), [(2, True), (99, False)])
+def test_on_windows_it_waits_until_nobody_reads_the_old(
+    num_refused, is_replaced, tmp_path, monkeypatch
+):
+    new, old = tmp_path / "new.txt", tmp_path / "old.txt"
+    new.write_text("new")
+    old.write_text("old")
+    refused = iter(range(num_refused))
+    replace = Path.replace
+
+    def refuse(self, target):
+        if next(refused, None) is not None:
+            raise PermissionError
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(files, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(files, "_SECONDS_BETWEEN_TRIES", 0)
+    if is_replaced:
+        files._replace(new, old)
+    else:
+        with pytest.raises(PermissionError):
+            files._replace(new, old)
+    assert old.read_text() == ("new" if is_replaced else "old")
 
 
 def test_a_tilde_is_the_home_folder_if_there_is_one(tmp_path, monkeypatch):

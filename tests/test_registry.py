@@ -130,7 +130,9 @@ class TestClassPath:
         with pytest.raises(UnknownNameError, match=rf"network {name}\. Did you mean {meant}\?"):
             registry.class_path(name)
 
-    @pytest.mark.parametrize("name", ["nets/my_net.MyNet", "./nets/my_net.MyNet"])
+    @pytest.mark.parametrize(
+        "name", ["nets/my_net.MyNet", "./nets/my_net.MyNet", "nets\\my_net.MyNet"]
+    )
     def test_of_a_file_in_a_folder_is_told_how_to_import_it(self, name):
         with pytest.raises(UnknownNameError, match=r"--model nets\.my_net\.MyNet$"):
             registry.class_path(name)

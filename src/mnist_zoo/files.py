@@ -9,11 +9,15 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mnist_zoo.errors import ZooError
+
+# For a file that cannot be replaced while another program reads it, as on Windows.
+_NUM_TRIES, _SECONDS_BETWEEN_TRIES = 50, 0.1
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -72,6 +76,16 @@ def _try(folder: Path, failure: str, hint: str) -> None:
         raise ZooError(f"{failure}: {error.strerror}.\n{hint}") from error
 
 
+def _replace(new: Path, old: Path) -> None:
+    """Put a file in the place of another; on Windows, wait until nobody has that open."""
+    for _ in range(_NUM_TRIES if os.name == "nt" else 0):
+        with suppress(PermissionError):
+            new.replace(old)
+            return
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    new.replace(old)
+
+
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """Yield a temporary path beside a file; it replaces the file if all goes well.
@@ -95,7 +109,7 @@ def whole(file: Path) -> Iterator[Path]:
         # There may be no such file, or a file system without permissions.
         with suppress(OSError):
             shutil.copymode(target, unfinished)
-        unfinished.replace(target)
+        _replace(unfinished, target)
     except OSError as error:
         raise ZooError(f"cannot write {file}: {error.strerror or error}.") from error
     finally:

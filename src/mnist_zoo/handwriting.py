@@ -327,7 +327,7 @@ def _groups(ink: Gray) -> list[Mask]:
     """Return the pixels of each digit.
 
     Raises:
-        HandwritingError: Nothing stands out, or there are too many marks.
+        HandwritingError: There are too many marks.
     """
     strokes = ink > _FAINT
     # Bridge gaps narrower than half a stroke's width.
@@ -337,9 +337,6 @@ def _groups(ink: Gray) -> list[Mask]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     clear = np.unique(labels[ink > 0.6])
-    if not clear.any():
-        raise HandwritingError("no digit found: nothing stands out from the background.")
-    clear = clear[clear > 0]
     # A mark that fills a corner is the edge of the paper, or a shadow.
     inner = np.setdiff1d(clear, labels[[0, 0, -1, -1], [0, -1, 0, -1]])
     clear = inner if len(inner) else clear
@@ -423,8 +420,6 @@ def _normalized(ink: Gray, mask: Mask) -> Tensor:
 
 def _stroke_width(strokes: Mask) -> float:
     """Estimate the width of strokes: within one of width w, the edge is w / 4 away on average."""
-    if not strokes.any():
-        return 1.0
     # Beyond the picture is background.
     distance = ndimage.distance_transform_edt(np.pad(strokes, 1))
     return max(1.0, 4 * float(distance[distance > 0].mean()) - 2)

@@ -22,6 +22,7 @@ from mnist_zoo.errors import UnknownNameError, did_you_mean
 
 PLUGIN_GROUP = "mnist_zoo.models"
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
+DEFAULT_DATA = "mnist_zoo.data.MNIST"
 """The installed weights used for pictures by default."""
 _PACKAGE = Path(__file__).parent
 # What messages call a class, by the flag that names it.
@@ -116,6 +117,7 @@ def class_path(name: str) -> str:
     Raises:
         UnknownNameError: No network has that name, or more than one has.
     """
+    name = name.replace("\\", "/")
     if name.endswith(".py"):
         module = name.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise UnknownNameError(

@@ -178,8 +178,9 @@ def test_the_sheet_does_not_replace_what_is_read(cli, tmp_path):
 
 
 def test_pictures_of_other_kinds_in_a_folder_are_told(cli, pictures, tmp_path):
-    (tmp_path / "scans" / "IMG_1.HEIC").touch()
-    told = "scans: pictures of other kinds left out: IMG_1.HEIC\n"
+    for name in ("IMG_1.HEIC", "IMG_2.avif"):
+        (tmp_path / "scans" / name).touch()
+    told = "scans: pictures of other kinds left out: IMG_1.HEIC, IMG_2.avif\n"
     assert cli("predict", "scans").err == told
 
 

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine import blocks
+from mnist_zoo.engine.average import Average
 from mnist_zoo.engine.blocks import Blocks, _bare
-from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.models import ConvNetReLU, Dense, MLPDropout
 
 NUM_BATCHES = 21  # 640 images in minibatches of 31: twenty whole ones, and one of 20

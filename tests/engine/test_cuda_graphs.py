@@ -19,8 +19,8 @@ from torch.nn.utils import prune
 
 from mnist_zoo.data import Digits
 from mnist_zoo.engine import cuda_graphs
+from mnist_zoo.engine.average import Average
 from mnist_zoo.engine.blocks import Blocks, _BlockStep, _Rates
-from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates
 from mnist_zoo.models import ConvNetBatchNorm, ConvNetReLU, Dense, MLPDropout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
-from mnist_zoo.commands.shared.arguments import Parser
+from mnist_zoo.commands.shared.arguments import Parser, add_root
 from mnist_zoo.errors import ZooError, did_you_mean
 from mnist_zoo.files import absolute, require_writable_file, shell_quoted
 
@@ -73,20 +73,14 @@ def _parser() -> Parser:
     parser.add_argument(
         "--num", type=int, help="only the first NUM images (default: all of the split)"
     )
-    # Both also under the name that messages of the data sets use.
     parser.add_argument(
         "--val_size",
-        "--data.val_size",
+        "--data.val_size",  # as messages of the data sets call it
         type=_size,
         help="training images held out for validation, number or fraction; with 0, --split train"
         " is all of them (default: that of the data set)",
     )
-    parser.add_argument(
-        "--root",
-        "--data.root",
-        metavar="DIR",
-        help="folder of all data sets (default: $MNIST_ZOO_DATA, else data)",
-    )
+    add_root(parser)
     parser.add_argument(
         "--expanded",
         action="store_true",

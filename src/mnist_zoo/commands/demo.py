@@ -99,7 +99,7 @@ def _files(checkpoints: Sequence[str]) -> dict[str, Path]:
     return files or {registry.DEFAULT_WEIGHTS: checkpoint_files.find(None)}
 
 
-def _networks(files: Mapping[str, Path], model: str | None = None) -> dict[str, Network]:
+def _networks(files: Mapping[str, Path], model: str | None) -> dict[str, Network]:
     """Load networks, given their files by name; the names of those of one class include these."""
     from mnist_zoo.demo.app import Network
     from mnist_zoo.models.checkpoint import build, class_names, read

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared import digits
-from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint
+from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint, add_data
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
 from mnist_zoo.errors import ZooError, one_line
 from mnist_zoo.files import expanded, require_writable
@@ -99,15 +99,7 @@ def _parser() -> Parser:
         " test images of the checkpoint's data",
     )  # fmt: skip
     add_checkpoint(parser)
-    parser.add_argument(
-        "--data", metavar="CLASS", help="its data, for test images, if that is a class of your own"
-    )
-    parser.add_argument(
-        "--root",
-        "--data.root",
-        metavar="DIR",
-        help="folder of all data sets, for test images (default: $MNIST_ZOO_DATA, else data)",
-    )
+    add_data(parser, "for test images")
     parser.add_argument("--num", type=int, help=f"how many test images; default: {_NUM_IMAGES}")
     parser.add_argument(
         "--out", metavar="FOLDER", type=expanded,

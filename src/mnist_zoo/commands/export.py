@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
-from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint
+from mnist_zoo.commands.shared.arguments import Parser, add_checkpoint, add_data
 from mnist_zoo.commands.shared.checkpoint_data import data_with_test_images
 from mnist_zoo.commands.shared.provenance import today, versions
 from mnist_zoo.commands.shared.screen import silence
@@ -116,15 +116,7 @@ def _parser() -> Parser:
         help="test it on the test images of its data, print the accuracy and, except in a"
         " state_dict, write it into the file",
     )
-    parser.add_argument(
-        "--data", metavar="CLASS", help="its data, for --measure, where that is a class of your own"
-    )
-    parser.add_argument(
-        "--root",
-        "--data.root",
-        metavar="DIR",
-        help="folder of all data sets, for --measure (default: $MNIST_ZOO_DATA, else data)",
-    )
+    add_data(parser, "for --measure")
     parser.add_argument(
         "--licence", default="MIT", help="licence of the weights (default: %(default)s)"
     )

@@ -24,16 +24,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ZooError: None matches, or the arguments are wrong.
     """
-    parser = Parser(
-        prog="mnist-zoo models",
-        description="List the networks of the zoo and of installed plugins, with their recipes.",
-        epilog="examples:\n  mnist-zoo models\n  mnist-zoo models 'Conv*'",
-    )
-    parser.add_argument(
-        "pattern", nargs="?", default="*", help="shell pattern, case ignored; default: all"
-    )
-    parser.add_argument("--markdown", action="store_true", help="print the table of the README")
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     pattern: str = arguments.pattern
     names = registry.list_models(pattern)
     if not names:
@@ -54,6 +45,19 @@ def main(argv: list[str]) -> int:
     screen.print_table(zoo_table(_rows(names, records), console.width))
     console.print("\nTrain one:  mnist-zoo fit --model NETWORK  or  mnist-zoo fit --config RECIPE")
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo models",
+        description="List the networks of the zoo and of installed plugins, with their recipes.",
+        epilog="examples:\n  mnist-zoo models\n  mnist-zoo models 'Conv*'",
+    )
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="shell pattern, case ignored; default: all"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table of the README")
+    return parser
 
 
 def markdown(networks: Iterable[str], records: Sequence[Record]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_zoo.commands.shared.arguments import Parser, png_file
-from mnist_zoo.commands.sweep.plan import WITHOUT_EFFECT
+from mnist_zoo.commands.shared.flags import WITHOUT_EFFECT
 from mnist_zoo.errors import ZooError, did_you_mean, printable
 from mnist_zoo.files import require_writable_file, shell_quoted
 
@@ -38,27 +38,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ZooError: A folder holds no runs, no run has a tag, or the file cannot be written.
     """
-    parser = Parser(
-        prog="mnist-zoo plot",
-        description="Draw curves of several runs in one figure. Runs that differ only in their\n"
-        "seed share a line, their mean, and a band from the lowest to the highest.",
-        epilog="examples:\n  mnist-zoo plot runs/ConvNetReLU/version_0 runs/Dense/version_0\n"
-        "  mnist-zoo plot runs/sweep --tag val/acc --tag val/loss --out losses.png",
-    )
-    parser.add_argument(
-        "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or of many"
-    )
-    parser.add_argument(
-        "--tag",
-        metavar="TAG",
-        action="append",
-        help="tags to draw; may be given several times; default: train/loss, and val/acc or else"
-        " train/acc",
-    )
-    parser.add_argument(
-        "--out", metavar="FILE.png", type=png_file, default="plot.png", help="default: plot.png"
-    )
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     out: Path = arguments.out
     require_writable_file(out, "Give another file: --out FILE.png", makes_folder=True)
     # The same run may be given under several names.
@@ -90,6 +70,30 @@ def main(argv: list[str]) -> int:
     runs = "1 run" if len(drawn) == 1 else f"{len(drawn)} runs"
     print(f"{runs} in {lines}: {shell_quoted(out)}")
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo plot",
+        description="Draw curves of several runs in one figure. Runs that differ only in their\n"
+        "seed share a line, their mean, and a band from the lowest to the highest.",
+        epilog="examples:\n  mnist-zoo plot runs/ConvNetReLU/version_0 runs/Dense/version_0\n"
+        "  mnist-zoo plot runs/sweep --tag val/acc --tag val/loss --out losses.png",
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or of many"
+    )
+    parser.add_argument(
+        "--tag",
+        metavar="TAG",
+        action="append",
+        help="tags to draw; may be given several times; default: train/loss, and val/acc or else"
+        " train/acc",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE.png", type=png_file, default="plot.png", help="default: plot.png"
+    )
+    return parser
 
 
 def _warn(text: str) -> None:

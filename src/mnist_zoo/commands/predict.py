@@ -113,18 +113,9 @@ def _read(arguments: argparse.Namespace) -> int:
         if isinstance(found, str):
             failed[number] = {"file": name, "error": found}
             continue
-        images = torch.stack([digit.image for digit in found])
-        probabilities = network.predict(images)
-        seen.append(images)
-        pictures.append(
-            (
-                name,
-                [
-                    predictions.Prediction(digit.box, row)
-                    for digit, row in zip(found, probabilities.tolist(), strict=True)
-                ],
-            )
-        )
+        seen.append(torch.stack([digit.image for digit in found]))
+        read = zip(found, network.predict(seen[-1]).tolist(), strict=True)
+        pictures.append((name, [predictions.Prediction(digit.box, row) for digit, row in read]))
     if arguments.format == "csv":
         print(predictions.as_csv(pictures, classes), end="")
     elif arguments.format == "json":

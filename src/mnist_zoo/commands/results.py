@@ -32,28 +32,7 @@ _MARKED = re.compile(r"(<!-- begin: (mnist-zoo [^>]*?) -->\r?\n).*?(?=<!-- end -
 
 def main(argv: list[str]) -> int:
     """Print the table of the records, or write it to a file."""
-    parser = Parser(
-        prog="mnist-zoo results",
-        description="Print test accuracy over seeds, from the records that sweep has written,\n"
-        "and whether the published figure holds: the mean must be higher, or lower by no more\n"
-        "than the Tolerance in the head of the recipe, or within it if that is a range.",
-        epilog="examples:\n  mnist-zoo results\n  mnist-zoo results MLPLogSoftmax --markdown",
-    )
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all on record")
-    parser.add_argument(
-        "--results",
-        type=expanded,
-        help="folder of the records; default: results, or those of this project",
-    )
-    parser.add_argument("--markdown", action="store_true", help="print one table in Markdown")
-    parser.add_argument(
-        "--readme",
-        type=expanded,
-        metavar="FILE",
-        help="update the tables between the marks in a file",
-    )
-    by_epoch.add_options(parser)
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     by_epoch.check_options(arguments.plot, arguments.tag)
     if arguments.readme and arguments.recipes:
         raise ZooError(
@@ -75,6 +54,31 @@ def main(argv: list[str]) -> int:
     if arguments.plot:
         by_epoch.plot(records, arguments.plot, arguments.tag)
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mnist-zoo results",
+        description="Print test accuracy over seeds, from the records that sweep has written,\n"
+        "and whether the published figure holds: the mean must be higher, or lower by no more\n"
+        "than the Tolerance in the head of the recipe, or within it if that is a range.",
+        epilog="examples:\n  mnist-zoo results\n  mnist-zoo results MLPLogSoftmax --markdown",
+    )
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all on record")
+    parser.add_argument(
+        "--results",
+        type=expanded,
+        help="folder of the records; default: results, or those of this project",
+    )
+    parser.add_argument("--markdown", action="store_true", help="print one table in Markdown")
+    parser.add_argument(
+        "--readme",
+        type=expanded,
+        metavar="FILE",
+        help="update the tables between the marks in a file",
+    )
+    by_epoch.add_options(parser)
+    return parser
 
 
 def _records(folder: Path | None, recipes: Sequence[str]) -> list[Record]:

@@ -11,7 +11,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo.engine import plain_loop
-from mnist_zoo.engine.callbacks import Average
-from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates, Rates, Steps, together
+from mnist_zoo.engine.average import Average
+from mnist_zoo.engine.cuda_graphs import GraphedSteps, GraphedStepsAtRates, Rates, together
 from mnist_zoo.errors import ZooError
 from mnist_zoo.models.classifier import Classifier
 
@@ -83,7 +83,7 @@ class Blocks(Callback):
         pl_module.automatic_optimization = False
         ours = type(pl_module).__module__.startswith("mnist_zoo.")
         cuda_graph = ours if self.cuda_graph is None else self.cuda_graph
-        self._block = _BlockStep(trainer, pl_module, datamodule.batch_size, cuda_graph)
+        self._block = _BlockStep(trainer, pl_module, datamodule, cuda_graph)
         pl_module.training_step = self._block.run
         # A loader of its own: Lightning's must not be built before a resumed run's place in the
         # data, which it takes over when it is built, has been restored.
@@ -169,19 +169,16 @@ def _num_steps(batch_size: int, trainer: Trainer) -> int:
 class _BlockStep:
     """``training_step`` for a block: the same steps as one by one, with metrics over all."""
 
-    def __init__(
-        self, trainer: Trainer, network: Classifier, batch_size: int, cuda_graph: bool
-    ) -> None:
+    def __init__(self, trainer: Trainer, network: Classifier, data: Any, cuda_graph: bool) -> None:
         self.trainer = trainer
         self.network = network
-        self.batch_size = batch_size
+        self.batch_size: int = data.batch_size
+        self.block_size: int = data.block_size
         # Only the loss and the optimizer take part in a step.
         on_one = isinstance(trainer.strategy, SingleDeviceStrategy)
-        self.plain = on_one and not plain_loop.scales_loss(trainer)
+        self.bare = on_one and not plain_loop.scales_loss(trainer)
         self.cuda_graph = cuda_graph
         self.averages = [c for c in trainer.callbacks if type(c) is Average]  # type: ignore[attr-defined]
-        self._steps: Steps | None = None
-        self._graphs: GraphedSteps | None = None
 
     def run(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Take a step for each minibatch of a block."""
@@ -196,9 +193,6 @@ class _BlockStep:
                 loader: Any = trainer.train_dataloader
                 loader.take_back(math.ceil((len(targets) - num_images) / self.batch_size))
             images, targets = images[:num_images], targets[:num_images]
-        if self._steps is None:
-            self._graphs = self._graphed(images.device)
-            self._steps = self._graphs.train if self._graphs else self._take_and_count
         if self._graphs:
             self._graphs.heed_changes()
         first, results = 0, []
@@ -227,9 +221,9 @@ class _BlockStep:
     def _train(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on a part of a block; return its mean loss and all its outputs."""
         trainer = self.trainer
-        assert self._steps
         step = trainer.global_step + math.ceil(len(targets) / self.batch_size)
-        results = self._steps(images, targets)
+        take = self._graphs.train if self._graphs else self._take_and_count
+        results = take(images, targets)
         self._count(step - trainer.global_step)
         for average in self.averages:
             average.on_train_batch_end(trainer, self.network, None, (images, targets), 0)
@@ -237,7 +231,7 @@ class _BlockStep:
 
     def _take_and_count(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train without graphs."""
-        return self._take(images, targets, counts=self.plain)
+        return self._take(images, targets, counts=self.bare)
 
     def _take(
         self, images: Tensor, targets: Tensor, rates: Rates | None = None, counts: bool = False
@@ -275,9 +269,13 @@ class _BlockStep:
         total = means[:-1].sum() * self.batch_size + means[-1] * size
         return total / len(outputs), outputs
 
+    @cached_property
+    def _graphs(self) -> GraphedSteps | None:
+        return self._graphed(self.network.device)
+
     def _graphed(self, device: torch.device) -> GraphedSteps | None:
         """Return the same steps as a CUDA graph, if possible."""
-        if device.type != "cuda" or not (self.cuda_graph and self.plain):
+        if device.type != "cuda" or not (self.cuda_graph and self.bare):
             return None
         network, optimizer, notify = self.network, self._optimizer(), self.trainer.print
         groups = optimizer.param_groups
@@ -285,7 +283,7 @@ class _BlockStep:
             notify(f"No CUDA graph (slower): {type(optimizer).__name__} counts steps on the CPU")
             return None
         between_updates = [average.update_every_n_steps for average in self.averages]
-        num_steps = min(_STEPS_A_GRAPH, *between_updates, self._block_size())
+        num_steps = min(_STEPS_A_GRAPH, *between_updates, self.block_size)
         how, length = (self._take, self._take_and_count, self._count), (self.batch_size, num_steps)
         schedulers = self._schedulers("step")
         # Others take only numbers, which a graph would fix.
@@ -303,10 +301,6 @@ class _BlockStep:
             notify(f"No CUDA graph (slower): {name} cannot have its rate changed at every step")
             return None
         return GraphedStepsAtRates(*how, network, optimizer, *length, notify, schedulers)
-
-    def _block_size(self) -> int:
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return int(datamodule.block_size)
 
     def _optimizer(self) -> Optimizer:
         wrapped: Any = self.network.optimizers()
@@ -330,7 +324,7 @@ class _BlockStep:
         optimizer: Any = network.optimizers()
         backward: Callable[[Tensor], Any] = network.manual_backward
         zero_grad, update = optimizer.zero_grad, optimizer.step
-        if self.plain:
+        if self.bare:
             optimizer, backward = optimizer.optimizer, Tensor.backward
             zero_grad, update = _bare(optimizer) or (optimizer.zero_grad, optimizer.step)
 

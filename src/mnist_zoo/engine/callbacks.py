@@ -12,16 +12,13 @@ from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     RichProgressBar,
-    WeightAveraging,
 )
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins import DoublePrecision, HalfPrecision
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich import get_console
 from rich.progress import BarColumn
-from torch.optim.swa_utils import get_ema_avg_fn, get_ema_multi_avg_fn
 
 from mnist_zoo.errors import FinishedError, ZooError
 
@@ -160,38 +157,6 @@ class SomethingToTrain(Callback):
 def has_asked_to_stop(callback: EarlyStopping) -> bool:
     """Whether the callback has asked, in this process or before the run was resumed."""
     return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
-
-
-class Average(WeightAveraging):
-    """A moving average of the weights: that of Lightning's EMAWeightAveraging up to rounding.
-
-    It is kept on the device that trains and updated in a few kernels, by ``Blocks`` within a block.
-
-    Args:
-        decay: Share of the average that remains at an update, in [0, 1).
-        update_every_n_steps: It is updated after the first step, then after every so many.
-    """
-
-    def __init__(self, decay: float, update_every_n_steps: int = 1) -> None:
-        super().__init__()
-        self.decay = decay
-        self.update_every_n_steps = update_every_n_steps
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Create the average; Lightning moves and converts the network only later."""
-        self._device = trainer.strategy.root_device
-        if isinstance(trainer.precision_plugin, DoublePrecision):
-            trainer.precision_plugin.convert_module(pl_module)
-        if isinstance(trainer.precision_plugin, HalfPrecision):
-            # The average stays in single precision, in which small updates are not lost.
-            self._kwargs = {"avg_fn": get_ema_avg_fn(self.decay)}  # type: ignore[no-untyped-call]
-        else:
-            self._kwargs = {"multi_avg_fn": get_ema_multi_avg_fn(self.decay)}  # type: ignore[no-untyped-call]
-        super().setup(trainer, pl_module, stage)
-
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Whether the average takes in the weights after a step; steps are counted from 0."""
-        return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
 
 class Epochs(Callback):

@@ -16,9 +16,11 @@ def gains_from_channels_last(network: Classifier, trainer: Trainer) -> bool:
     """Return whether convolutions are faster with the channel innermost (docs/speed.md)."""
     if any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return False  # it takes weights for vectors, which others are not in memory
-    on_gpu = trainer.strategy.root_device.type == "cuda"
+    device = trainer.strategy.root_device.type
+    if device not in ("cpu", "cuda"):
+        return False  # on Apple GPUs, gradients through batch norm are wrong then (pytorch#175189)
     has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
-    return not on_gpu or has_norm or "16" in str(trainer.precision)
+    return device == "cpu" or has_norm or "16" in str(trainer.precision)
 
 
 def put_channels_last(network: Classifier) -> None:

@@ -19,8 +19,8 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from mnist_zoo.engine.average import Average
 from mnist_zoo.engine.best_and_last import Last
-from mnist_zoo.engine.callbacks import Average
 from mnist_zoo.models.classifier import Classifier
 
 # Hooks of networks and callbacks called at every step, and other methods that define a step.

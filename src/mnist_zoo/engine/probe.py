@@ -7,11 +7,10 @@ import copy
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from mnist_zoo import stored
 from mnist_zoo.errors import ZooError, first_lines
-from mnist_zoo.models.classifier import Classifier, evaluation_mode, num_parameters
+from mnist_zoo.models.classifier import Classifier, evaluation_mode, num_parameters, sizes
 
 _IMAGES = (2, 1, 28, 28)
 
@@ -86,10 +85,7 @@ def _require_rebuilt_alike(network: Classifier) -> None:
             again = type(network)(**arguments)
     except Exception:
         return  # it may read its weights from elsewhere
-    now, then = (
-        {name: part.shape for name, part in made.state_dict().items() if not is_lazy(part)}
-        for made in (network, again)
-    )
+    now, then = sizes(network), sizes(again)
     if odd := next((name for name in then if now.get(name, then[name]) != then[name]), None):
         raise ZooError(
             f"{type(network).__name__}: rebuilt from its arguments, its {odd} has shape"

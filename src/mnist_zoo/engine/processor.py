@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import torch
+from lightning import Trainer
 
 # Parameters of glibc's mallopt, and the highest threshold that all its versions accept.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -29,6 +30,15 @@ def flush_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+def slow_precision(trainer: Trainer) -> str:
+    """Return a line of advice if the processor is slow in the precision asked for, else nothing."""
+    half = trainer.precision in ("bf16-mixed", "bf16-true")
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if half and on_cpu and emulates_bfloat16():
+        return "This processor is slow in bfloat16: --trainer.precision 32-true is faster."
+    return ""
 
 
 def emulates_bfloat16() -> bool:

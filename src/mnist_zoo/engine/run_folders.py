@@ -129,7 +129,7 @@ def of_checkpoint(path: Path) -> Path | None:
     if checkpoints.name != "checkpoints" or not re.fullmatch(r"version_\d+", run.name):
         return None
     for file in (*run.glob("*"), *run.glob("checkpoints/*"), *run.glob("pictures/*")):
-        if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(run):
+        if not Path(os.path.realpath(file)).is_relative_to(run):
             raise ZooError(
                 f"{file} is a link that leads out of its run's folder, so nothing is written"
                 " there.\nRemove the link, or copy the checkpoint elsewhere."

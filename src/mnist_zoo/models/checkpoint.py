@@ -19,12 +19,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.nn.parameter import is_lazy
 
 from mnist_zoo import registry, stored
 from mnist_zoo.errors import one_line
 from mnist_zoo.models.checkpoint_files import CheckpointError, existing, find
-from mnist_zoo.models.classifier import Classifier
+from mnist_zoo.models.classifier import Classifier, sizes
 
 _LONGEST_PATH = 500  # of a class
 _LONGEST_NAME = 100  # of what a network can read
@@ -186,10 +185,7 @@ def build(checkpoint: Checkpoint, named: str | None = None) -> Classifier:
             _require_plausible(checkpoint)
             # On the meta device first: the arguments may ask for more memory than there is.
             with torch.device("meta"):
-                parts = cls(**arguments).state_dict().items()
-            # Lazy layers get their sizes with the weights.
-            sizes = {name: part.shape for name, part in parts if not is_lazy(part)}
-            _require_weight_sizes(checkpoint, sizes)
+                _require_weight_sizes(checkpoint, sizes(cls(**arguments)))
         network: Classifier = cls(**arguments)
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise _does_not_fit(checkpoint, error) from error
@@ -382,12 +378,12 @@ def _require_plausible(checkpoint: Checkpoint) -> None:
             raise ValueError(f"{name} is {value:,}, of {num_weights:,} weights in the file.")
 
 
-def _require_weight_sizes(checkpoint: Checkpoint, sizes: dict[str, torch.Size]) -> None:
+def _require_weight_sizes(checkpoint: Checkpoint, wanted: dict[str, torch.Size]) -> None:
     for name, value in checkpoint.state_dict.items():
-        if name in sizes and value.shape != sizes[name]:
+        if name in wanted and value.shape != wanted[name]:
             raise ValueError(
                 f"size mismatch for {name}: {tuple(value.shape)} in the file,"
-                f" {tuple(sizes[name])} by its arguments."
+                f" {tuple(wanted[name])} by its arguments."
             )
 
 

@@ -20,15 +20,15 @@ def find(name: str | os.PathLike[str] | None) -> Path:
     Raises:
         CheckpointError: There are no such file or weights, the file is empty, or the name is.
     """
+    shipped = registry.shipped_weights()
     if name is None:
         name = registry.DEFAULT_WEIGHTS
-        if name not in registry.shipped_weights():
+        if name not in shipped:
             raise CheckpointError(
                 "no weights are installed. Name a checkpoint: --ckpt_path best.ckpt"
             )
     if not str(name):
         raise CheckpointError("--ckpt_path is empty: name a file.")
-    shipped = registry.shipped_weights()
     path = expanded(name)
     # A folder may have that name: in runs/, the one with the network's runs.
     if not path.is_file() and str(name) in shipped:

@@ -14,6 +14,7 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
@@ -392,6 +393,11 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def sizes(network: nn.Module) -> dict[str, torch.Size]:
+    """Return the shapes of a network's weights by name; lazy layers have none yet."""
+    return {n: part.shape for n, part in network.state_dict().items() if not is_lazy(part)}
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -47,12 +47,6 @@ def class_in(module: ModuleType, name: str, kind: str) -> Any:
     return classes[name]
 
 
-def require_usable(cls: type[Optimizer]) -> None:
-    """Refuse optimizers that cannot take the steps of a ``Classifier``."""
-    if cls in _UNUSABLE:
-        raise ZooError(f"--model.optimizer {cls.__name__}: cannot be used: it {_UNUSABLE[cls]}.")
-
-
 @contextmanager
 def arguments_explained(kind: str, cls: type) -> Iterator[None]:
     """Raise ``ZooError`` if a class of ``torch.optim`` rejects its arguments."""
@@ -75,12 +69,14 @@ def build(network: Classifier) -> Optimizer:
     Raises:
         ZooError: The optimizer cannot be used, or does not accept the arguments.
     """
-    require_usable(network.optimizer_class)
-    known = inspect.signature(network.optimizer_class).parameters
+    cls = network.optimizer_class
+    if cls in _UNUSABLE:
+        raise ZooError(f"--model.optimizer {cls.__name__}: cannot be used: it {_UNUSABLE[cls]}.")
+    known = inspect.signature(cls).parameters
     decay = {"weight_decay": network.weight_decay}
     groups = network.parameter_groups()
-    with arguments_explained("optimizer", network.optimizer_class):
-        optimizer: Optimizer = network.optimizer_class(
+    with arguments_explained("optimizer", cls):
+        optimizer: Optimizer = cls(
             groups,
             lr=network.lr,
             **(decay if network.weight_decay or "weight_decay" in known else {}),

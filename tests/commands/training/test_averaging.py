@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist_zoo.engine.callbacks import Average
+from mnist_zoo.engine.average import Average
 
 LAST = "runs/ConvNetReLU/version_{}/checkpoints/last.ckpt"
 

@@ -319,6 +319,7 @@ def test_weights_are_pruned(fit):
         ("ConvNetReLU", "cpu", "32-true", True),
         ("ConvNetBatchNorm", "cuda", "32-true", True),
         ("ConvNetBatchNorm", "cpu", "bf16-mixed", True),
+        ("ConvNetBatchNorm", "mps", "32-true", False),
     ],
 )
 def test_the_layout_is_that_which_is_faster(network, device, precision, gains):

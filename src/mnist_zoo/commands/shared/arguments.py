@@ -41,6 +41,24 @@ def add_checkpoint(parser: Parser, required: bool = False) -> None:
     parser.add_argument("--model", metavar="CLASS", help="class of your own that FILE is of")
 
 
+def add_root(parser: Parser, use: str = "") -> None:
+    """Add the flag for where the data sets lie, also under the name that messages of them use."""
+    parser.add_argument(
+        "--root",
+        "--data.root",
+        metavar="DIR",
+        help=f"folder of all data sets{use} (default: $MNIST_ZOO_DATA, else data)",
+    )
+
+
+def add_data(parser: Parser, use: str) -> None:
+    """Add the flags that name a checkpoint's data, which are of use only for some purpose."""
+    parser.add_argument(
+        "--data", metavar="CLASS", help=f"its data, {use}, if that is a class of your own"
+    )
+    add_root(parser, f", {use}")
+
+
 def png_file(word: str) -> Path:
     """Return the path of a picture to write.
 

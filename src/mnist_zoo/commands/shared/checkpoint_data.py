@@ -27,7 +27,7 @@ def data_here(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
     path, arguments = checkpoint.data["class_path"], dict(checkpoint.data["init_args"])
     if not registry.is_our_data(path) and path != named:
         if named:
-            return {"class_path": "mnist_zoo.data.MNIST", "init_args": dict(checkpoint.pixels)}
+            return {"class_path": registry.DEFAULT_DATA, "init_args": dict(checkpoint.pixels)}
         raise ZooError(
             f"{checkpoint.path} was trained on {path}, which is not part of this package.\n"
             f"If it is yours and you trust it, name it: --data {path}"
@@ -55,7 +55,7 @@ def data_with_test_images(
             cannot be loaded.
     """
     if checkpoint.data is None:
-        mnist = {"class_path": "mnist_zoo.data.MNIST", "init_args": {}}
+        mnist = {"class_path": registry.DEFAULT_DATA, "init_args": {}}
         checkpoint = dataclasses.replace(checkpoint, data=mnist)
     if named:
         _require_its_data(checkpoint, named)

@@ -99,6 +99,7 @@ def _tell_of_others_in(folder: Path) -> None:
 
 def _is_of_another_kind(file: Path) -> bool:
     """Whether a file is a picture by its name, but none that can be read."""
+    mimetypes.add_type("image/avif", ".avif")  # unknown to Python 3.10
     kind = mimetypes.guess_type(file.name, strict=False)[0] or ""
     return kind.startswith("image/") and file.suffix.lower() not in SUFFIXES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
+import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,10 @@ def device_name(device: torch.device) -> str:
         cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         if match := re.search(r"^model name\s*: (.+)$", cpu, flags=re.M):
             return match[1]
+    if platform.system() == "Darwin":
+        asked = ("sysctl", "-n", "machdep.cpu.brand_string")
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.check_output(asked, text=True).strip()
     return platform.processor() or platform.machine()
 
 

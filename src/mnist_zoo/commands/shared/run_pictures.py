@@ -47,7 +47,7 @@ def after_evaluation(
     try:
         run = run_folders.of_checkpoint(checkpoint)
     except ZooError as error:
-        return _none(error)
+        return _no_pictures(error)
     figures = of_evaluation(readings, classes, title)
     prefix = request.subcommand + f"-on-{other_data}" * bool(other_data)
     files, line = _write(figures, folder_of(checkpoint, run), prefix)
@@ -130,11 +130,11 @@ def _write(figures: Mapping[str, Figure], folder: Path, prefix: str) -> tuple[li
             # Remove the one of an earlier evaluation.
             (folder / f"{prefix}-wrong.png").unlink(missing_ok=True)
     except (ZooError, OSError) as error:
-        return [], _none(error)
+        return [], _no_pictures(error)
     return [*files.values()], summary.pictures([*files.values()])
 
 
-def _none(error: Exception) -> str:
+def _no_pictures(error: Exception) -> str:
     return f"[yellow]warning: no pictures: {escape(str(error))}[/]"
 
 

@@ -12,8 +12,8 @@ import argparse
 import shlex
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _SECONDS_BETWEEN_LINES = 600
+# Within this time, Ctrl-C is noticed where Python cannot interrupt a lock (on Windows).
+_SECONDS_WITHOUT_CTRL_C = 0.5
 # After Ctrl-C, for the runs to write their checkpoints.
 _SECONDS_TO_STOP = 30
 
@@ -209,7 +211,7 @@ class _Sweep:
         with self.progress, ThreadPoolExecutor(num_threads) as pool:
             futures = [pool.submit(self._make_unless_made, run, where) for run in missing]
             try:
-                for number, future in enumerate(as_completed(futures), start=1):
+                for number, future in enumerate(_as_completed(futures), start=1):
                     self.progress.advance(bar)
                     self._say(f"[{number}/{len(missing)}] {future.result()}")
             except BaseException as error:
@@ -217,7 +219,9 @@ class _Sweep:
                 pool.shutdown(wait=False, cancel_futures=True)
                 since, at_once = time.monotonic(), False
                 if isinstance(error, KeyboardInterrupt):
-                    self._say("Stopping: the runs write checkpoints. Ctrl-C again stops at once.")
+                    self._say(
+                        "Stopping the runs, which can be resumed. Ctrl-C again stops at once."
+                    )
                 while any(future.running() for future in futures):
                     try:
                         where.stop(at_once or time.monotonic() - since > _SECONDS_TO_STOP)
@@ -313,3 +317,11 @@ def _refuse_flag_for_recipe(argv: Sequence[str]) -> None:
             f"{flag}: a sweep takes recipes without a flag: mnist-zoo sweep {meant or 'RECIPE'}"
             "\nFor all options: mnist-zoo sweep --help"
         )
+
+
+def _as_completed(futures: Iterable[Future[str]]) -> Iterator[Future[str]]:
+    """Yield what is done, as it is done; Ctrl-C may interrupt it on Windows, too."""
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, _SECONDS_WITHOUT_CTRL_C, FIRST_COMPLETED)
+        yield from done

@@ -22,9 +22,9 @@ from mnist_zoo.report.run_records import Key, Record
 
 def groups(plan: Sequence[Run], size: int) -> list[list[Run]]:
     """Return the ensembles: each of ``size`` seeds of one recipe and set of flags, disjoint."""
-    alike: dict[tuple[str, tuple[str, ...]], list[Run]] = {}
+    alike: dict[Run, list[Run]] = {}
     for run in plan:
-        alike.setdefault((run.folder.rpartition("-seed")[0], run.flags), []).append(run)
+        alike.setdefault(replace(run, seed=0), []).append(run)
     return [
         runs[first : first + size]
         for runs in alike.values()

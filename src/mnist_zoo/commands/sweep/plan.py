@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import hashlib
-import importlib.util
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_zoo import registry
+from mnist_zoo.commands.shared.flags import OF_THE_MACHINE, WITHOUT_EFFECT
 from mnist_zoo.commands.shared.provenance import today
+from mnist_zoo.commands.sweep import own_code
 from mnist_zoo.commands.training import config_file
 from mnist_zoo.errors import EMPTY_ARGUMENT, UnknownNameError, ZooError
 from mnist_zoo.recipes import all_recipes, find_recipe, recipe_hashes, recipe_of, settings_hash
 from mnist_zoo.report import run_records
 from mnist_zoo.report.run_records import Key
-
-_OF_THE_MACHINE = ("--data.root", "--data.download", "--trainer.accelerator")
-WITHOUT_EFFECT = (
-    *_OF_THE_MACHINE, "--steps_per_execution", "--cuda_graph", "--channels_last", "--test_curve",
-)  # fmt: skip
-"""Flags that change at most the rounding in a run, where it is made, or what it also logs."""
 
 # Flags that a sweep itself passes to fit.
 _ITS_OWN = (
@@ -36,11 +27,7 @@ _ITS_OWN = (
     "--print_config", "-h", "--help",
 )  # fmt: skip
 
-# Settings that may name a class by its import path. Loggers are missing: a sweep sets its own.
-_NAME_CLASSES = ("class_path", "model", "data", "callbacks", "plugins", "profiler", "strategy")
 _MOST_SEEDS = 100_000
-# Modules that change only with their version.
-_NOT_EDITED = {"mnist_zoo", "lightning", "torch", "torchmetrics", *sys.stdlib_module_names}
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class Run:
     @property
     def of_the_machine(self) -> tuple[str, ...]:
         """The flags for the location of the data and for the device."""
-        return tuple(f for f in self.flags if f.partition("=")[0] in _OF_THE_MACHINE)
+        return tuple(f for f in self.flags if f.partition("=")[0] in OF_THE_MACHINE)
 
     @property
     def key(self) -> Key:
@@ -117,7 +104,7 @@ class Run:
         return self.record({"status": "crashed", "reason": " ".join(reason.split())[:300]})
 
 
-def adds_to(name: str) -> str:
+def _adds_to(name: str) -> str:
     """Return the list that a repeatable flag adds to; ``""`` if it adds to none."""
     callbacks = "--trainer.callbacks"
     return callbacks if name.startswith(callbacks) else name[:-1] if name.endswith("+") else ""
@@ -125,7 +112,7 @@ def adds_to(name: str) -> str:
 
 def _setting(flag: str) -> str:
     """Return what a flag sets: a list that it adds to, or a name without ``init_args``."""
-    return adds_to(flag.partition("=")[0]) or _short(flag).removesuffix(".init_args")
+    return _adds_to(flag.partition("=")[0]) or _short(flag).removesuffix(".init_args")
 
 
 def _short(flag: str) -> str:
@@ -201,7 +188,7 @@ def parse_grid(flags: Sequence[str]) -> list[list[str]]:
             raise ZooError("--trainer: give its settings one by one, as --trainer.max_epochs 2.")
         if name in _ITS_OWN or name.startswith("--trainer.logger.") or name.endswith(".help"):
             raise ZooError(f"{name}: a sweep sets this itself.")
-        if not adds_to(name) and any(_short(name) == _short(given[0]) for given in grid):
+        if not _adds_to(name) and any(_short(name) == _short(given[0]) for given in grid):
             raise ZooError(f"{name} is given twice; for several values: {name} 1,2")
         if not equals and (text := next(words, "--")).startswith("--"):
             raise ZooError(f"{name}: no value follows it; recipes come before all flags.")
@@ -232,7 +219,7 @@ def runs_of(
                 f" the records of that one.\nGive the file another name, such as {name}-mine.yaml."
             )
         for chosen in itertools.product(*grid):
-            code = tuple(_own_code(config, chosen))
+            code = tuple(own_code.named_in(config, chosen))
             for seed in seeds:
                 yield Run(name, config, sha256, chosen, seed, code)
 
@@ -241,7 +228,7 @@ def _recipe(name: str) -> tuple[str, str]:
     """Return the name and the text of a recipe, a file, or the user's own network."""
     if not name.strip():
         raise ZooError(EMPTY_ARGUMENT)
-    is_class = _is_path(name) and not name.endswith((".yaml", ".yml"))
+    is_class = own_code.is_path(name) and not name.endswith((".yaml", ".yml"))
     if is_class and not Path(name).exists() and name not in all_recipes():
         if (known := recipe_of(name)) is None:
             return name, f"model: {name}\n"
@@ -251,79 +238,6 @@ def _recipe(name: str) -> tuple[str, str]:
     except UnknownNameError as error:
         raise ZooError(str(error).removeprefix("--config ")) from error
     return file.stem, file.read_text(encoding="utf-8")
-
-
-def _is_path(text: str) -> bool:
-    """Return whether a text could be an import path, such as ``my_net.MyNet``."""
-    return bool(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", text))
-
-
-def _own_code(config: str, flags: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and hash of each custom or plugin module that the settings name a class of.
-
-    An edited module makes a new run, and so does one that it imports from the same folder. None is
-    imported here, so that ``fit`` reports its errors; all files of a package count, since its
-    classes may be in any of them.
-    """
-    import yaml
-
-    named = [*_classes(yaml.safe_load(config))]
-    for flag in flags:
-        name, _, text = flag.partition("=")
-        with contextlib.suppress(yaml.YAMLError):
-            named += _classes(yaml.safe_load(text), name.strip("-+").rpartition(".")[2])
-    plugins = {plugin.name: registry.plugin_path(plugin) for plugin in registry.plugins()}
-    paths = [path for path in (plugins.get(name, name) for name in named) if _is_path(path)]
-    for module in sorted({path.partition(".")[0] for path in paths} - _NOT_EDITED):
-        registry.look_into_current_folder()
-        if (spec := importlib.util.find_spec(module)) is None:
-            continue
-        folders = spec.submodule_search_locations
-        if folders is None:
-            files = [Path(str(spec.origin))]
-            beside = files[0].parent
-        else:
-            files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
-            beside = Path(next(iter(folders))).parent
-        files = _with_imported(files, beside)
-        code = b"".join(file.read_bytes() for file in files if file.is_file())
-        yield module, hashlib.sha256(code).hexdigest()
-
-
-def _with_imported(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return a module's files and those in a folder that they import, directly or by another."""
-    found = [*files]
-    if folder.name in ("site-packages", "dist-packages"):
-        return found
-    for one in found:  # which grows
-        for name in sorted(_imports(one) - _NOT_EDITED):
-            beside = [folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))]
-            found += [other for other in beside if other.is_file() and other not in found]
-    return found
-
-
-def _imports(file: Path) -> set[str]:
-    """Return the top-level modules that a file imports by their names."""
-    names: list[str] = []
-    with contextlib.suppress(OSError, SyntaxError, ValueError):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names.append(str(node.module))
-    return {name.partition(".")[0] for name in names}
-
-
-def _classes(settings: Any, key: str = "") -> Iterator[str]:
-    """Yield the values in settings, including nested ones, that may name a class."""
-    if isinstance(settings, dict):
-        for name, value in settings.items():
-            yield from _classes(value, name)
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _classes(value, key)
-    elif isinstance(settings, str) and key in _NAME_CLASSES:
-        yield settings
 
 
 def _alternatives(text: str) -> list[str]:

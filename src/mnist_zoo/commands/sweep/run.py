@@ -11,17 +11,21 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnist_zoo import registry
 from mnist_zoo.commands.shared.provenance import device_name, versions
 from mnist_zoo.commands.sweep.plan import Run
 from mnist_zoo.commands.training import command as training
 from mnist_zoo.errors import FinishedError, ZooError
+
+if TYPE_CHECKING:
+    from mnist_zoo.models.checkpoint import Checkpoint
 
 OnEpoch = Callable[[int, int | None], None]
 """Called with the number of completed epochs and, if known, of all epochs."""
@@ -51,9 +55,14 @@ def make(run: Run, runs: Path, on_epoch: OnEpoch | None = None) -> dict[str, Any
     """
     folder = runs / run.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "output.txt").open("a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    # Never closed: the process ends with the run.
+    output = (folder / "output.txt").open(
+        "a", buffering=1, encoding="utf-8", errors="backslashreplace"
+    )
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    # On Windows, Python's own streams would still write to the console.
+    sys.stdout = sys.stderr = output
     try:
         return run.record(train_and_test(run, folder, on_epoch))
     except (Exception, SystemExit) as error:
@@ -85,10 +94,10 @@ def train_and_test(run: Run, folder: Path, on_epoch: OnEpoch | None = None) -> d
     from mnist_zoo.models import checkpoint as checkpoints
     from mnist_zoo.report import events
 
-    run_folder = _train(run, folder, on_epoch)
-    last = checkpoints.read(run_folder / "checkpoints" / "last.ckpt")
+    last = checkpoints.read(_train(run, folder, on_epoch))
     weights = checkpoints.read(tested_weights(last.path))
-    flags = [*_checkpoint(weights.path), _ONE_DEVICE, *_QUIET, *run.of_the_machine]
+    run_folder = last.path.parents[1]
+    flags = [*_checkpoint(weights), _ONE_DEVICE, *_QUIET, *run.of_the_machine]
     cli = training.run(["test", *flags])
     tested = cli.trainer.callback_metrics
     cli.datamodule.setup("fit")
@@ -146,13 +155,14 @@ def rounded(value: float) -> float:
 
 
 def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
-    """Train from the start, or resume a stopped run; return its folder."""
+    """Train from the start, or resume a stopped run; return its last checkpoint."""
     from mnist_zoo.engine.callbacks import Epochs
+    from mnist_zoo.models import checkpoint as checkpoints
 
     last = last_checkpoint(folder)
     if last and (last.parents[1] / _TRAINED).exists():
         # fit would resume a run that a callback or a time limit has ended.
-        return last.parents[1]
+        return last
     flags, callbacks = _flags(run, folder), [Epochs(on_epoch)]
     if last is None:
         target = f"--trainer.default_root_dir={folder}"
@@ -163,10 +173,9 @@ def _train(run: Run, folder: Path, on_epoch: OnEpoch | None) -> Path:
     else:
         # If it was stopped right after its last step, nothing is left to train.
         with contextlib.suppress(FinishedError):
-            training.run(["fit", *_checkpoint(last), *flags], callbacks=callbacks)
-    run_folder = last.parents[1]
-    (run_folder / _TRAINED).touch()
-    return run_folder
+            training.run(["fit", *_checkpoint(checkpoints.read(last)), *flags], callbacks=callbacks)
+    (last.parents[1] / _TRAINED).touch()
+    return last
 
 
 def _flags(run: Run, folder: Path) -> list[str]:
@@ -177,11 +186,8 @@ def _flags(run: Run, folder: Path) -> list[str]:
     return [f"--config={config}", *_AS_RECORDED, *_QUIET, seed, *run.flags]
 
 
-def _checkpoint(file: Path) -> list[str]:
+def _checkpoint(checkpoint: Checkpoint) -> list[str]:
     """Return the flags that name a checkpoint of ours and its custom classes."""
-    from mnist_zoo.models import checkpoint as checkpoints
-
-    checkpoint = checkpoints.read(file)
     dataset = checkpoint.data["class_path"] if checkpoint.data else None
     named = registry.to_be_named(checkpoint.model["class_path"], dataset)
-    return [f"--ckpt_path={file}", *(f"{flag}={path}" for flag, path in named.items())]
+    return [f"--ckpt_path={checkpoint.path}", *(f"{flag}={path}" for flag, path in named.items())]

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -240,8 +241,9 @@ def _take_a_gpu(number: int) -> None:
 
 def _check_and_tell(runs: Sequence[Run], sender: Connection) -> None:
     _end_with_the_sweep()
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
+    nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
+    os.dup2(nowhere.fileno(), 1)
+    sys.stdout = nowhere
     try:
         sweep_run.check(runs)
     except ZooError as error:

@@ -19,7 +19,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_zoo import registry
 from mnist_zoo.data import ImageData
-from mnist_zoo.engine import processor
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.errors import FinishedError, ZooError
 from mnist_zoo.models import Classifier
@@ -227,15 +226,6 @@ def _require_same_best(before: Checkpoint, best: Any) -> None:
                 f"a resumed run cannot change --best.{name}: its best.ckpt was chosen by"
                 f" {was.get('monitor')}.\nLeave the flag out, or start a new run."
             )
-
-
-def slow_precision(trainer: Trainer) -> str:
-    """Return a line of advice if the processor is slow in the precision asked for, else nothing."""
-    half = trainer.precision in ("bf16-mixed", "bf16-true")
-    on_cpu = trainer.strategy.root_device.type == "cpu"
-    if half and on_cpu and processor.emulates_bfloat16():
-        return "This processor is slow in bfloat16: --trainer.precision 32-true is faster."
-    return ""
 
 
 def _require_same_number_of_devices(before: Checkpoint, trainer: Trainer) -> None:

@@ -111,7 +111,7 @@ class ZooCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the zoo's flags, and make MNIST the default data."""
         lightning_parser.read_integers_as_such(parser)
-        parser.set_defaults({"data": {"class_path": "mnist_zoo.data.MNIST"}})
+        parser.set_defaults({"data": {"class_path": registry.DEFAULT_DATA}})
         if self.request.subcommand != "predict":
             parser.add_argument(
                 "--pictures", type=bool, default=True, help="Draw pictures beside the run."

@@ -21,10 +21,10 @@ from mnist_zoo.commands.training import checks, messages
 from mnist_zoo.commands.training import parser as lightning_parser
 from mnist_zoo.commands.training.cli import COPY_THE_RUN, ZooCLI, console
 from mnist_zoo.engine import memory_layout, probe, processor, run_folders
+from mnist_zoo.engine.average import Average
 from mnist_zoo.engine.best_and_last import Best, Last
 from mnist_zoo.engine.blocks import Blocks
 from mnist_zoo.engine.callbacks import (
-    Average,
     EpochLines,
     FinalMetrics,
     SomethingToTrain,
@@ -148,7 +148,7 @@ class Fit(ZooCLI):
             channels_last = memory_layout.gains_from_channels_last(self.model, self.trainer)
         if channels_last:
             memory_layout.put_channels_last(self.model)
-        if slow := checks.slow_precision(self.trainer):
+        if slow := processor.slow_precision(self.trainer):
             console.print(slow, style="yellow")
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
