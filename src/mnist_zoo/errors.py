@@ -30,9 +30,15 @@ class FinishedError(ZooError):
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean X?"`` for the choice closest to ``word``, else an empty string."""
+    meant = closest(word, choices)
+    return f" Did you mean {meant}?" if meant else ""
+
+
+def closest(word: str, choices: Iterable[str]) -> str:
+    """Return the choice closest to ``word``; an empty string if none is close."""
     by_lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f" Did you mean {by_lower[close[0]]}?" if close else ""
+    return by_lower[close[0]] if close else ""
 
 
 def first_lines(error: BaseException) -> str:

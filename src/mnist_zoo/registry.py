@@ -133,6 +133,12 @@ def class_path(name: str) -> str:
             raise UnknownNameError(f"--model {name}: in the folder {where}, use --model {right}")
         raise UnknownNameError(f"--model {name}: write it as it is imported, --model {right}")
     if "." in name:
+        for part in name.split("."):
+            if not part.isidentifier():
+                raise UnknownNameError(
+                    f"--model {name}: cannot be imported: {part or 'an empty name'} is no name"
+                    " in Python (letters, digits and _)."
+                )
         return full_path(name)
     paths = [plugin_path(plugin) for plugin in plugins() if plugin.name == name]
     if name in builtin_networks():

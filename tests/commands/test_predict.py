@@ -94,6 +94,12 @@ def test_empty_standard_input_is_told(cli, monkeypatch):
     assert cli("predict", "-", status=2).err == "-: standard input is empty.\n"
 
 
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_a_checkpoint_is_no_picture(cli, command):
+    error = cli(command, "best.ckpt", status=2).err
+    assert error.startswith("best.ckpt: not a picture. Did you mean --ckpt_path best.ckpt?\n")
+
+
 def test_json_says_which_pictures_could_not_be_read(cli, pictures):
     files = ["missing.png", "scans/a.JPG", "scans/notes.txt"]
     result = cli("predict", *files, "--format=json", status=1)

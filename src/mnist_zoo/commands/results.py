@@ -144,6 +144,7 @@ def _print(rows: Sequence[Row]) -> None:
     for names in (results_table.FIGURES,) if wide else results_table.NARROW:
         screen.print_table(results_table.table(rows, names))
         console.print()
+    console.print(f"{results_table.LEGEND}\n")
     screen.print_table(results_table.circumstances_table(rows))
 
 

@@ -53,6 +53,10 @@ NARROW = (
     ("n", "mean", "std", "published", "holds"),
     ("validation", "min–max", "95 % interval", "failed"),
 )
+LEGEND = (
+    "n is the number of runs. In percent: validation, on held-out images; mean and what follows, on"
+    " the test images."
+)
 CIRCUMSTANCES = ("seconds", "device", "torch", "lightning", "date")
 
 

@@ -144,7 +144,11 @@ def test_what_other_projects_call_it_is_understood(cli, flag, meant):
             "--data ImageData: not a data set, but the base class of all.\nChoose",
         ),
         (["--data=MNISTT"], "--data MNISTT: no such class. Did you mean MNIST?\nFor all options"),
-        (["--model.width=3"], "unknown option --model.width. Did you mean --model.lr?"),
+        (
+            ["--model.width=3"],
+            "unknown option --model.width.\nFor all options of ConvNetReLU: mnist-zoo fit"
+            " --model.help ConvNetReLU\n",
+        ),
         (["--model.dropout=0.5"], "unknown option --model.dropout. The chosen network has no "),
         (["--model.optimizer=SparseAdam"], "SparseAdam: cannot be used: it supports only sparse"),
         (["--model.weight_decay=-1"], "value: -1.0.\nIt is given by --model.weight_decay"),

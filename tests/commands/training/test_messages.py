@@ -127,6 +127,13 @@ def mistake(cli, tmp_path):
         (f"{FIT} --model.weight_decy 0.1", "Did you mean --model.weight_decay?"),
         (f"{FIT} --model.num_hidden 3", "unknown option --model.num_hidden."),
         (f"{DENSE} --model.num_hiden 3", "Did you mean --model.num_hidden?"),
+        (
+            f"{FIT} --data.xyz true",
+            "unknown option --data.xyz.\nFor all options of Digits: mnist-zoo fit"
+            " --data.help Digits\n",
+        ),
+        ("fit --model my-net.MyNet", "cannot be imported: my-net is no name in Python"),
+        ("sweep Dense --model.lr 0.1, 0.2", "0.1, 0.2: leave out the space after the comma."),
         (f"{DENSE} --model.num_hidden 1.5", "--model.num_hidden 1.5: expected int."),
         (f"{FIT} --model.optimizer Adm", "Did you mean Adam?"),
         (f"{FIT} --model.optimizer_args.momentun 0.9", "momentun"),

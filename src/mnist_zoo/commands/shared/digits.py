@@ -109,6 +109,8 @@ def _digits(source: Source, as_is: bool) -> list[Digit]:
 
     if isinstance(source, ZooError):
         raise source
+    if isinstance(source, Path) and source.suffix in (".ckpt", ".safetensors"):
+        raise ZooError(f"{source}: not a picture. Did you mean --ckpt_path {source}?")
     if isinstance(source, Path):
         picture = handwriting.open_picture(source)
     elif content := source.buffer.read():

@@ -260,6 +260,7 @@ class _Sweep:
 
         records = self.records()
         screen.print_table(results_table.table(results_table.rows(records)))
+        screen.console().print(results_table.LEGEND)
         return int(any(record["status"] == "crashed" for record in records))
 
     def say_where(self) -> None:

@@ -175,13 +175,15 @@ def parse_grid(flags: Sequence[str]) -> list[list[str]]:
         ZooError: A flag has no value, or cannot be given to a sweep.
     """
     grid: list[list[str]] = []
-    words = iter(flags)
+    words, text = iter(flags), ""
     for word in words:
-        name, equals, text = word.partition("=")
-        if not name.startswith("-"):
+        if not word.startswith("-"):
+            if text.endswith(","):
+                raise ZooError(f"{text} {word}: leave out the space after the comma.")
             raise ZooError(
                 f"{word}: a recipe that does not come first, or a value without its flag"
             )
+        name, equals, text = word.partition("=")
         if name in ("--config", "-c"):
             raise ZooError(f"{name}: a sweep takes recipes and files first, and without a flag.")
         if name == "--trainer":

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mnist_zoo import registry
-from mnist_zoo.errors import EMPTY_ARGUMENT, UnknownNameError, did_you_mean
+from mnist_zoo.errors import EMPTY_ARGUMENT, UnknownNameError, closest, did_you_mean
 
 _TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]\B)")
 _GOT = re.compile(r"Got value: (.*)")
@@ -89,9 +89,13 @@ def _of_unknown_argument(message: str, classes: Mapping[str, type]) -> str:
         return f"unknown option {flag}."
     if any(match[1] in registry.accepted(cls) for cls in classes.values()):
         return f"unknown option {flag}. The chosen {registry.KINDS[key]} has no such option."
-    chosen = _CLASS.search(message)
-    accepted = registry.accepted(registry.import_class(chosen[1])) if chosen else ()
-    return f"unknown option {flag}.{_meant(flag, [f'--{key}.{name}' for name in accepted])}"
+    if (chosen := _CLASS.search(message)) is None:
+        return f"unknown option {flag}."
+    path = chosen[1]
+    accepted = [f"--{key}.{name}" for name in registry.accepted(registry.import_class(path))]
+    name = path.rpartition(".")[2] if path.startswith("mnist_zoo.") else path
+    hint = f"\nFor all options of {name}: mnist-zoo fit --{key}.help {name}"
+    return f"unknown option {flag}.{_meant(flag, accepted)}{hint}"
 
 
 def _of_class(message: str, classes: Mapping[str, type]) -> str:
@@ -160,4 +164,9 @@ def _meant(word: str, options: Iterable[str]) -> str:
     prefix = word.rpartition(".")[0]
     if flag and flag.startswith(prefix):
         return f" Did you mean {flag}?"
-    return did_you_mean(word, options)
+    beside = {option.rpartition(".")[2] for option in options if option.startswith(f"{prefix}.")}
+    if not beside:
+        return did_you_mean(word, options)
+    # Without what they share, which makes all of them look alike.
+    meant = closest(last, beside)
+    return f" Did you mean {prefix}.{meant}?" if meant else ""
