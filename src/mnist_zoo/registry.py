@@ -22,8 +22,9 @@ from mnist_zoo.errors import UnknownNameError, did_you_mean
 
 PLUGIN_GROUP = "mnist_zoo.models"
 DEFAULT_WEIGHTS = "ConvNetBatchNorm"
-DEFAULT_DATA = "mnist_zoo.data.MNIST"
 """The installed weights used for pictures by default."""
+DEFAULT_DATA = "mnist_zoo.data.MNIST"
+"""The data that networks are trained on by default."""
 _PACKAGE = Path(__file__).parent
 # What messages call a class, by the flag that names it.
 KINDS = {"model": "network", "data": "data set"}

@@ -162,9 +162,9 @@ def _number(value: float) -> str:
 
 
 def _device(record: Record) -> str:
-    """Return the maker and the family of a device: ``Intel Xeon``, ``NVIDIA H200``."""
+    """Return a device's name without marks, clock rate and the words CPU and Processor."""
     name = record.get("device_name") or record.get("device") or ""
-    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@ .*", "", name).split())
+    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@ .*", "", name).split()) or name
 
 
 def _distinct(values: Iterable[str | None]) -> list[str]:

@@ -39,7 +39,7 @@ class DryRun(Fit):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        # Training images suffice: the test images are read only once, after training.
+        # Training images suffice: nothing is tested before a run is over.
         self.datamodule.test_dataloader = self.datamodule.train_dataloader
         try:
             trainer.test(self.model, datamodule=self.datamodule, verbose=False)

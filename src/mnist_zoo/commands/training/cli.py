@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # Of several processes, only the first prints.
 console = Console(highlight=False, soft_wrap=True, quiet=not run_folders.is_first_process())
 
-
 COPY_THE_RUN = "Copy the run to a folder that can be written to, and name the checkpoint there."
 
 

@@ -125,7 +125,7 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         help="Store the weights of convolutions with the channel as the innermost dimension;"
         " affects only speed, and the last digits by rounding. null does so unless the other way is"
         " known to be faster: on a GPU in full precision, without batch norm. On Apple GPUs, some"
-        " versions of PyTorch compute wrong gradients with it, so null leaves it there.",
+        " versions of PyTorch compute wrong gradients with it, so null does not use it there.",
     )
     parser.add_argument(
         "--average.decay",
