@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 Source = Path | TextIO | ZooError
 
+mimetypes.add_type("image/avif", ".avif")  # unknown to Python 3.10
+
 
 def read(words: Sequence[str], as_is: bool = False) -> Iterator[tuple[str, list[Digit] | str]]:
     """Yield each picture's name, and its digits or the reason why it has none.
@@ -99,7 +101,6 @@ def _tell_of_others_in(folder: Path) -> None:
 
 def _is_of_another_kind(file: Path) -> bool:
     """Whether a file is a picture by its name, but none that can be read."""
-    mimetypes.add_type("image/avif", ".avif")  # unknown to Python 3.10
     kind = mimetypes.guess_type(file.name, strict=False)[0] or ""
     return kind.startswith("image/") and file.suffix.lower() not in SUFFIXES
 

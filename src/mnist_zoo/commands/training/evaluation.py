@@ -71,8 +71,9 @@ class Evaluation(ZooCLI):
             raise ZooError("predict writes one file: use one device, --trainer.devices 1")
         folder = run_folders.of_checkpoint(Path(str(self.request.ckpt_path)))
         elsewhere = "Run the command in a folder that can be written to."
-        require_writable(folder or Path.cwd(), COPY_THE_RUN if folder else elsewhere)
+        hint = COPY_THE_RUN if folder else elsewhere
         folder = folder or Path.cwd()
+        require_writable(folder, hint)
         with _ctrl_c_told():
             batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
         if not batches:
